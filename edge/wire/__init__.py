@@ -1,0 +1,1 @@
+"""Speaking: HTTP messages, their fields, and the engines that turn bytes into them."""

@@ -1,0 +1,95 @@
+"""The house keeps its own plan: import directions, file sizes, twin test files (HOUSE C4)."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted((ROOT / "edge").rglob("*.py"))
+
+IMPURE = {"trio", "socket", "ssl", "os", "time", "random", "logging", "diskcache", "sqlite3"}
+PURE_PACKAGES = ("edge.wire", "edge.guard", "edge.routing", "edge.settings", "edge.config")
+IMPURE_IN_CACHE = {
+    "disk", "diskbody", "fill", "flight", "rows", "space", "spool", "store", "sweep", "threads",
+    "trouble", "writer",
+}  # fmt: skip
+PURE_MODULES = {"edge.errors", "edge.observe", "edge.answer"}
+
+ALLOWED = {
+    "edge.errors": set(),
+    "edge.settings": set(),
+    "edge.observe": set(),
+    "edge.wire": {"edge.errors"},
+    "edge.guard": {"edge.wire", "edge.errors"},
+    "edge.routing": {"edge.wire", "edge.errors"},
+    "edge.cache": {"edge.wire", "edge.errors"},
+    "edge.upstream": {"edge.wire", "edge.errors", "edge.routing"},
+    "edge.listen": {"edge.wire", "edge.errors", "edge.upstream.transport"},
+    "edge.config": {
+        "edge.settings", "edge.guard", "edge.routing", "edge.cache", "edge.upstream",
+        "edge.listen", "edge.answer", "edge.wire", "edge.errors",
+    },
+}  # fmt: skip
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def imports_of(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def within(module: str, package: str) -> bool:
+    return module == package or module.startswith(package + ".")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_pure_modules_touch_no_clock_socket_or_disk(path: Path) -> None:
+    module = name_of(path)
+    pure = module in PURE_MODULES or any(within(module, package) for package in PURE_PACKAGES)
+    package, _, last = module.rpartition(".")
+    if pure or (package == "edge.cache" and last not in IMPURE_IN_CACHE):
+        assert not {name.partition(".")[0] for name in imports_of(path)} & IMPURE
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_imports_go_only_where_the_plan_lets_them(path: Path) -> None:
+    module = name_of(path)
+    for owner, allowed in ALLOWED.items():
+        if within(module, owner):
+            ours = {name for name in imports_of(path) if within(name, "edge") and name != "edge"}
+            stray = {n for n in ours if not any(within(n, a) for a in {owner, *allowed})}
+            assert not stray
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_the_product_imports_neither_tools_nor_tests_nor_asyncio(path: Path) -> None:
+    assert not {name.partition(".")[0] for name in imports_of(path)} & {
+        "tools", "tests", "origin_shield", "asyncio", "pickle", "unittest",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_no_file_holds_two_nouns(path: Path) -> None:
+    assert len(path.read_text().splitlines()) < 500
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_every_source_file_has_its_twin(path: Path) -> None:
+    if path.name in ("__init__.py", "__main__.py"):
+        return
+    relative = path.relative_to(ROOT / "edge")
+    twin = ROOT / "tests" / "unit" / relative.parent / f"test_{relative.name}"
+    assert twin.exists(), f"write {twin.relative_to(ROOT)}"
