@@ -1,0 +1,190 @@
+"""What the law is given and what it may rule: a site's policy, and one small type per ruling.
+
+The law itself is `decision`. Every ruling says why (`reasons`), and carries what its executor
+needs and cannot know: nothing here does anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from edge.cache.entry import Entry, Key, Seq, Terms, Times, Variant
+from edge.cache.freshness import FreshnessPolicy
+from edge.cache.reasons import Reason
+from edge.cache.vary import VaryPolicy
+
+if TYPE_CHECKING:
+    from edge.wire.message import Headers
+
+
+@dataclass(frozen=True, slots=True)
+class CachePolicy:
+    """What a site, or the rule of it that matched, says about caching.
+
+    The fields without a sentence are not settings: routing fills them in.
+    """
+
+    bypass: bool = field(
+        default=False,
+        metadata={"says": "Neither look in the store nor keep anything.", "unit": None},
+    )
+    freshness: FreshnessPolicy = field(default_factory=FreshnessPolicy)
+    honour_request_directives: bool = field(
+        default=False,
+        metadata={
+            "says": "Obey clients' Cache-Control; only for networks whose clients are trusted.",
+            "unit": None,
+        },
+    )
+    set_cookie: Literal["safe", "rfc"] = field(
+        default="safe",
+        metadata={
+            "says": "Store answers with Set-Cookie only if marked public, s-maxage or by a "
+            'targeted lifetime ("safe"), or as RFC 9111 §7.3 allows ("rfc").',
+            "unit": None,
+        },
+    )
+    must_revalidate_allows_authorization: bool = field(
+        default=False,
+        metadata={
+            "says": "Let must-revalidate, too, make an answer to an authorised request "
+            "reusable (RFC 9111 §3.5); frameworks add it out of habit.",
+            "unit": None,
+        },
+    )
+    store_post: bool = field(
+        default=False,
+        metadata={
+            "says": "Let an answer to POST with explicit freshness and a Content-Location equal "
+            "to the target serve later GETs.",
+            "unit": None,
+        },
+    )
+    targets: tuple[bytes, ...] = field(
+        default=(b"cdn-cache-control",),
+        metadata={
+            "says": "Targeted fields that stand for Cache-Control here, most specific first.",
+            "unit": None,
+        },
+    )
+    vary: VaryPolicy = field(default_factory=VaryPolicy)
+    by_path: bool = False  # the rule matched a part of the path
+    by_extension: bytes | None = None  # it matched by this extension: lower case, no dot
+
+
+# --- what may be ruled
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """Answer from the store, now."""
+
+    because: Reason
+    stale: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Revalidate:
+    """Validate what is stored; `background`: serve it stale now, and validate behind."""
+
+    because: Reason
+    background: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Send the request forward."""
+
+    because: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Answer with an error of our own."""
+
+    status: int
+    because: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Store the answer, and pass it on."""
+
+    terms: Terms
+    headers_to_store: Headers
+    keep_until: float
+    date: float
+    age_field: int
+    variant: Variant
+    because: Reason = Reason.STORED
+
+    def entry(
+        self,
+        key: Key,
+        status: int,
+        times: Times,
+        fetched_at: Seq,
+        *,
+        length: int | None = None,
+        scopes: tuple[bytes, ...] = (),
+    ) -> Entry:
+        """The entry to begin with; `length` is the body's, where it is known."""
+        return Entry(
+            key=key,
+            status=status,
+            headers=self.headers_to_store,
+            times=times,
+            date=self.date,
+            age_field=self.age_field,
+            terms=self.terms,
+            variant=self.variant,
+            length=length,
+            fetched_at=fetched_at,
+            keep_until=self.keep_until,
+            scopes=scopes,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Freshen:
+    """Put `entry` in the place of `old`, over the same body, and answer from it."""
+
+    entry: Entry
+    old: Entry
+    because: Reason = Reason.FRESHENED
+
+
+@dataclass(frozen=True, slots=True)
+class Refetch:
+    """The 304 is of no use: ask again without conditions. `drop` must leave the store."""
+
+    because: Reason
+    drop: Entry | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Pass the answer on and do not store it. `drop` must leave the store."""
+
+    because: Reason
+    drop: Entry | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServeStale:
+    """Answer from the store although it is stale."""
+
+    because: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Let the failure stand: the error's status, or the origin's own answer."""
+
+    because: Reason
+
+
+OnRequest: TypeAlias = Serve | Revalidate | Fetch | Refuse
+OnResponse: TypeAlias = Keep | Freshen | Refetch | Forward
+OnFailure: TypeAlias = ServeStale | Fail
