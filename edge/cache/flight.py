@@ -1,0 +1,178 @@
+"""One fetch per key, and how it ended.
+
+Theory of operation. The first request that finds nothing usable *leads*: it starts a flight, and
+everyone who comes for the same thing while the answer's head is still unknown *follows*. A flight
+runs in the node's background nursery, not in its leader's task, so the leader's departure hurts no
+one. It lands exactly once, when the head is known, in one of four ways:
+
+- `Stored`: the answer may be shared. Its body is being written, or is whole; all read the writer.
+- `Private`: the answer is the leader's alone. Followers go on their own, and the key is
+  remembered for a while as one whose requests do not queue.
+- `Spurned`: the origin is in trouble (500, 502, 503, 504) while something stale was held. Each
+  decides for itself whether the stale answer may serve; the leader may read what came.
+- `Failed`: nothing came. Each decides likewise, and no one tries again at once.
+
+A landed flight leaves the table: what it stored is found in the store from then on, so there is
+never a moment in which a request could find neither. Followers are told of interim responses as
+they come. A flight has no deadline of its own, because the fetch inside it has one in each of its
+phases; a follower that gave up earlier would only turn a slow origin into a stampede.
+
+The flight carries its leader's purge number (HOUSE C8): who joins compares it with the purges of
+that moment, and again when the head is known, since only the head brings the tags.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+
+import trio
+
+if TYPE_CHECKING:
+    from edge.cache.entry import Seq, Variant
+    from edge.cache.fill import Body
+    from edge.cache.reasons import Reason
+    from edge.errors import ExchangeError
+    from edge.wire.message import ResponseHead
+
+LONELY_KEYS = 8_192  # about 1 MiB; the oldest is forgotten, and costs its next crowd one wait
+LONELY_S = 10.0  # Varnish's hit-for-miss is 120 s; a page that turns cacheable should not wait
+
+FlightKey: TypeAlias = tuple[bytes, "Variant"]
+StoredT = TypeVar("StoredT")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored(Generic[StoredT]):
+    """The answer may be shared: `stored` is it, `fetched` its head as it came (for the leader)."""
+
+    stored: StoredT
+    fetched: ResponseHead
+    because: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Private:
+    """The answer is the leader's alone, to read and to close.
+
+    `because` is what kept it out of the store; None where that was settled before it came.
+    """
+
+    fetched: ResponseHead
+    body: Body
+    because: Reason | None
+
+
+@dataclass(frozen=True, slots=True)
+class Spurned:
+    """The origin answered with trouble; `body` is for the leader, if no stale answer may serve."""
+
+    fetched: ResponseHead
+    body: Body
+    because: Reason | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Nothing came."""
+
+    error: ExchangeError
+
+
+Outcome: TypeAlias = Stored[StoredT] | Private | Spurned | Failed
+
+
+class Flight(Generic[StoredT]):
+    """One fetch under way, until its head is known."""
+
+    __slots__ = ("_interims", "_news", "abandoned", "as_of", "key", "outcome")
+
+    def __init__(self, key: FlightKey, as_of: Seq) -> None:
+        self.key = key
+        self.as_of = as_of
+        self.abandoned = False  # its leader has gone, so that no one can read a private answer
+        self.outcome: Outcome[StoredT] | None = None
+        self._interims: list[ResponseHead] = []  # bounded by the engine's limit on 1xx
+        self._news = trio.lowlevel.ParkingLot()
+
+    def tell(self, interim: ResponseHead) -> None:
+        """Pass an interim response on to all who wait."""
+        self._interims.append(interim)
+        self._news.unpark_all()
+
+    def land(self, outcome: Outcome[StoredT]) -> None:
+        """Say how it ended; only the first word counts."""
+        if self.outcome is None:
+            self.outcome = outcome
+            self._news.unpark_all()
+
+    def leave(self) -> None:
+        """The leader is done with it, or gone; a private answer has no reader any more."""
+        self.abandoned = True
+        if isinstance(self.outcome, (Private, Spurned)):
+            self.outcome.body.close()
+
+    async def wait_interims(self, told: int) -> list[ResponseHead]:
+        """The interim responses after the first `told`; empty once the flight has landed."""
+        while len(self._interims) <= told and self.outcome is None:
+            await self._news.park()
+        return self._interims[told:]
+
+    async def wait_landed(self) -> Outcome[StoredT]:
+        """How it ended, once it has."""
+        while self.outcome is None:
+            await self._news.park()
+        return self.outcome
+
+
+class Flights(Generic[StoredT]):
+    """The flights of a node whose heads are not known yet, and the keys that do not queue.
+
+    `nursery` is the node's background nursery, given by the node before the first request.
+    """
+
+    def __init__(self) -> None:
+        self._aloft: dict[FlightKey, Flight[StoredT]] = {}
+        self._lonely: OrderedDict[bytes, float] = OrderedDict()
+        self.nursery: trio.Nursery | None = None
+
+    def __len__(self) -> int:
+        return len(self._aloft)
+
+    def find(self, key: FlightKey) -> Flight[StoredT] | None:
+        """The flight for `key`, if one is aloft."""
+        return self._aloft.get(key)
+
+    def start(self, key: FlightKey, as_of: Seq) -> Flight[StoredT]:
+        """A new flight for `key`; one that a purge has overtaken is replaced, and flies on."""
+        flight = Flight[StoredT](key, as_of)
+        self._aloft[key] = flight
+        return flight
+
+    def land(self, flight: Flight[StoredT], outcome: Outcome[StoredT]) -> None:
+        """Say how `flight` ended, and take it off the table."""
+        if self._aloft.get(flight.key) is flight:
+            del self._aloft[flight.key]
+        flight.land(outcome)
+
+    def is_lonely(self, digest: bytes, now: float) -> bool:
+        """Whether requests for the key go alone, since its last answer could not be shared."""
+        until = self._lonely.get(digest)
+        if until is None:
+            return False
+        if until <= now:
+            del self._lonely[digest]
+            return False
+        return True
+
+    def remember_lonely(self, digest: bytes, now: float) -> None:
+        """Let requests for the key go alone for `LONELY_S` seconds."""
+        self._lonely[digest] = now + LONELY_S
+        self._lonely.move_to_end(digest)
+        if len(self._lonely) > LONELY_KEYS:
+            self._lonely.popitem(last=False)
+
+    def forget_lonely(self, digest: bytes) -> None:
+        """The key's answer could be shared after all."""
+        self._lonely.pop(digest, None)
