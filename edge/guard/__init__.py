@@ -1,0 +1,1 @@
+"""Refusing: who a client is, and what it may ask."""

@@ -1,0 +1,1 @@
+"""Choosing: which site, which rule, which origin."""

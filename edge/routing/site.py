@@ -1,0 +1,142 @@
+"""Authority to site, and request to rule: exact names before wildcards, the first rule that fits.
+
+A host is looked up as it was asked for, without its port and without one final dot. An exact name
+wins, then the longest `*.name` that it ends in (any number of labels deep), then `*`. The cost is
+bounded by the 253 bytes of a host and does not depend on how many sites there are.
+
+Rules look at the path as it will be forwarded, so no spelling of a path reaches the origin by
+other rules than it was judged by. Which extension a pattern asks for is told here; whether an
+answer keeps that promise is the law's to say (`cache.suspicion`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+T = TypeVar("T")
+
+HOST_BYTES: Final = 253  # RFC 1035 §2.3.4, without the final dot
+
+
+def host_of(authority: bytes) -> bytes:
+    """The host that an authority names, in lower case: no port, no final dot."""
+    if authority.startswith(b"["):
+        return authority.partition(b"]")[0].lower() + b"]"
+    return authority.partition(b":")[0].lower().removesuffix(b".")
+
+
+class HostTable(Generic[T]):
+    """What belongs to which host; patterns are `name`, `*.name` or `*`, in lower case."""
+
+    __slots__ = ("_deepest", "_exact", "_rest", "_suffixes")
+
+    def __init__(self, pairs: Iterable[tuple[bytes, T]]) -> None:
+        self._exact: dict[bytes, T] = {}
+        self._suffixes: dict[bytes, T] = {}
+        self._rest: T | None = None
+        for pattern, value in pairs:
+            if pattern == b"*":
+                self._rest = value
+            elif pattern.startswith(b"*."):
+                self._suffixes[pattern[2:]] = value
+            else:
+                self._exact[pattern] = value
+        self._deepest = max((len(suffix) for suffix in self._suffixes), default=0)
+
+    def find(self, authority: bytes) -> T | None:
+        """What the authority's host belongs to, or None where no pattern takes it."""
+        host = host_of(authority)
+        if (found := self._exact.get(host)) is not None:
+            return found
+        if self._suffixes and len(host) <= HOST_BYTES:
+            return self._by_suffix(host)
+        return self._rest
+
+    def _by_suffix(self, host: bytes) -> T | None:
+        at = host.find(b".", max(0, len(host) - self._deepest - 1))
+        while at >= 0:  # the longest suffix first
+            if at and (found := self._suffixes.get(host[at + 1 :])) is not None:
+                return found
+            at = host.find(b".", at + 1)
+        return self._rest
+
+
+@dataclass(frozen=True, slots=True)
+class Glob:
+    """A pattern in which `*` is any text, `/` too; `parts` is what stands between the stars."""
+
+    parts: tuple[bytes, ...]
+
+    @classmethod
+    def parse(cls, pattern: bytes) -> Glob:
+        """The pattern as written; every other character stands for itself."""
+        return cls(tuple(pattern.split(b"*")))
+
+    def matches(self, text: bytes) -> bool:
+        """Whether the whole text fits: each part is sought once, so the cost is linear."""
+        first, last = self.parts[0], self.parts[-1]
+        if not self.is_open:
+            return text == first
+        if len(text) < len(first) + len(last):
+            return False
+        if not (text.startswith(first) and text.endswith(last)):
+            return False
+        at, end = len(first), len(text) - len(last)
+        for part in self.parts[1:-1]:
+            at = text.find(part, at, end)
+            if at < 0:
+                return False
+            at += len(part)
+        return True
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the pattern has a star, and so takes more than one text."""
+        return len(self.parts) > 1
+
+    @property
+    def extension(self) -> bytes | None:
+        """The extension that the pattern asks for (`css` of `*.css`), if its end is one."""
+        last = self.parts[-1]
+        if not self.is_open or not last.startswith(b".") or b"/" in last:
+            return None
+        return last.rpartition(b".")[2].lower() or None
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The requests that a rule is for; what is left out takes all."""
+
+    path: Glob | None = None
+    methods: frozenset[bytes] = field(default=frozenset())
+    hosts: HostTable[bool] | None = None
+
+    def takes(self, method: bytes, authority: bytes, path: bytes) -> bool:
+        """Whether a request is the rule's; `path` is as forwarded, without its query."""
+        if self.methods and method not in self.methods:
+            return False
+        if self.hosts is not None and not self.hosts.find(authority):
+            return False
+        return self.path is None or self.path.matches(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule(Generic[T]):
+    """A match and what holds for its requests."""
+
+    match: Match
+    terms: T
+
+
+def first_rule(
+    rules: Iterable[Rule[T]], method: bytes, authority: bytes, path: bytes
+) -> Rule[T] | None:
+    """The first rule that takes the request, top to bottom."""
+    for rule in rules:
+        if rule.match.takes(method, authority, path):
+            return rule
+    return None

@@ -1,0 +1,1 @@
+"""Fetching: connections to what stands behind this node."""

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import fnmatch
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.routing.site import Glob, HostTable, Match, Rule, first_rule, host_of
+
+TABLE = HostTable(
+    [
+        (b"shop.example", "shop"),
+        (b"*.shop.example", "any shop"),
+        (b"*.eu.shop.example", "eu shop"),
+        (b"[::1]", "loopback"),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("authority", "site"),
+    [
+        (b"shop.example", "shop"),
+        (b"SHOP.example:8080", "shop"),
+        (b"shop.example.", "shop"),
+        (b"a.shop.example", "any shop"),
+        (b"a.b.shop.example", "any shop"),
+        (b"x.eu.shop.example:443", "eu shop"),
+        (b"eu.shop.example", "any shop"),
+        (b"[::1]:80", "loopback"),
+        (b"myshop.example", None),
+        (b".shop.example", None),
+        (b"shop.example.evil", None),
+        (b"", None),
+        (b"a." * 500 + b"shop.example", None),
+    ],
+)
+def test_the_exact_host_wins_then_the_longest_suffix(authority: bytes, site: str | None) -> None:
+    assert TABLE.find(authority) == site
+
+
+def test_a_star_takes_what_no_one_else_does() -> None:
+    table = HostTable([(b"*", "rest"), (b"a.example", "a"), (b"*.b.example", "b")])
+    assert [table.find(h) for h in (b"a.example", b"x.b.example", b"c.example", b"")] == [
+        "a", "b", "rest", "rest",
+    ]  # fmt: skip
+
+
+def test_a_host_is_its_authority_less_port_and_case() -> None:
+    assert host_of(b"[FE80::1]:80") == b"[fe80::1]"
+    assert host_of(b"A.Example:1") == b"a.example"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "fits"),
+    [
+        (b"/static/*", b"/static/a/b.css", True),
+        (b"/static/*", b"/static", False),
+        (b"*.css", b"/a.css", True),
+        (b"/a*b*c", b"/axbxbxc", True),
+        (b"/ab*ba", b"/aba", False),
+        (b"/a?", b"/ab", False),
+        (b"/a", b"/a", True),
+        (b"*", b"", True),
+    ],
+)
+def test_a_star_is_any_text(pattern: bytes, text: bytes, *, fits: bool) -> None:
+    assert Glob.parse(pattern).matches(text) is fits
+
+
+@given(st.text("ab*/", max_size=8), st.text("ab/", max_size=12))
+def test_globs_agree_with_a_regular_expression(pattern: str, text: str) -> None:
+    oracle = re.fullmatch(fnmatch.translate(pattern), text) is not None
+    assert Glob.parse(pattern.encode()).matches(text.encode()) is oracle
+
+
+def rule(path: bytes | None, terms: str) -> Rule[str]:
+    return Rule(Match(Glob.parse(path) if path else None), terms)
+
+
+def test_the_first_rule_that_fits_holds() -> None:
+    rules = [rule(b"/a/*", "a"), rule(b"/a/b", "never"), rule(None, "rest")]
+    assert [first_rule(rules, b"GET", b"x", p) for p in (b"/a/b", b"/c")] == [rules[0], rules[2]]
+    assert first_rule(rules[:1], b"GET", b"x", b"/c") is None
+
+
+def test_a_rule_may_ask_for_a_method_and_a_host() -> None:
+    match = Match(methods=frozenset({b"POST"}), hosts=HostTable([(b"*.example", True)]))
+    assert match.takes(b"POST", b"a.example", b"/")
+    assert not match.takes(b"GET", b"a.example", b"/")
+    assert not match.takes(b"POST", b"a.other", b"/")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "extension"),
+    [
+        (b"*.css", b"css"),
+        (b"/a/*.PNG", b"png"),
+        (b"*.min.js", b"js"),
+        (b"/static/*", None),
+        (b"/a.css", None),
+        (b"*.", None),
+        (b"*/x.css", None),
+        (b"*x.css", None),
+    ],
+)
+def test_a_pattern_tells_the_extension_it_asks_for(
+    pattern: bytes, extension: bytes | None
+) -> None:
+    assert Glob.parse(pattern).extension == extension
