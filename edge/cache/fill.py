@@ -36,6 +36,7 @@ origin outruns the disk, and memory pays).
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -53,6 +54,7 @@ __all__ = ["Body", "Fill", "FillMemory", "MemoryBody", "Spool", "SpoolFull"]
 PIECE_BYTES: Final = 64 * 1024  # the largest part of one write that is shown at once
 JOIN_BYTES: Final = 4 * 1024  # a bytes object and its places cost 100 B: 2.5 % at half of this
 TIGHT_BYTES: Final = 64 * 1024  # what a fill may hold when the common memory is used up
+UNREAD_S: Final = 5.0  # for a first reader where nothing is kept: it comes at once or never
 TURN_BYTES: Final = 64 * 1024  # a writer that never has to wait lets others run after so much
 
 
@@ -294,15 +296,21 @@ class Fill:
         return self._spool
 
     async def _wait_passed(self, mark: int) -> None:
-        """Wait until every reader has taken the bytes before `mark`; raises the fill's error."""
+        """Wait until every reader has taken the bytes before `mark`; raises the fill's error.
+
+        A body that nothing keeps and that no one begins to read in `UNREAD_S` is not worth more.
+        """
         while self._slowest() < mark:
             self._check()
             self._mark = mark
             self._behind = sum(reader.position < mark for reader in self._readers)
             try:
-                await self._room.park()
+                with trio.move_on_after(math.inf if self._was_read else UNREAD_S) as patience:
+                    await self._room.park()
             finally:
                 self._mark = self._behind = 0
+            if patience.cancelled_caught and not self._was_read:
+                self.fail(ExchangeError(Failure.BODY_LOST, "neither kept nor read"))
 
     # What readers and the writer share.
 

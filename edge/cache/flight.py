@@ -17,6 +17,10 @@ never a moment in which a request could find neither. Followers are told of inte
 they come. A flight has no deadline of its own, because the fetch inside it has one in each of its
 phases; a follower that gave up earlier would only turn a slow origin into a stampede.
 
+Trouble that took its time (an origin that hangs) is remembered for as long again: until then, who
+may be served stale is, at once, while one fetch in the background finds out whether it is over.
+Trouble that shows at once is asked about anew each time.
+
 The flight carries its leader's purge number (HOUSE C8): who joins compares it with the purges of
 that moment, and again when the head is known, since only the head brings the tags.
 """
@@ -36,8 +40,10 @@ if TYPE_CHECKING:
     from edge.errors import ExchangeError
     from edge.wire.message import ResponseHead
 
-LONELY_KEYS = 8_192  # about 1 MiB; the oldest is forgotten, and costs its next crowd one wait
+KEYS_REMEMBERED = 8_192  # about 1 MiB; the oldest is forgotten, and costs its next crowd one wait
 LONELY_S = 10.0  # Varnish's hit-for-miss is 120 s; a page that turns cacheable should not wait
+SLOW_S = 0.5  # a failure that took longer than this is not waited for again by those with a choice
+TROUBLED_S = 30.0
 
 FlightKey: TypeAlias = tuple[bytes, "Variant"]
 StoredT = TypeVar("StoredT")
@@ -86,11 +92,12 @@ Outcome: TypeAlias = Stored[StoredT] | Private | Spurned | Failed
 class Flight(Generic[StoredT]):
     """One fetch under way, until its head is known."""
 
-    __slots__ = ("_interims", "_news", "abandoned", "as_of", "key", "outcome")
+    __slots__ = ("_interims", "_news", "abandoned", "as_of", "began", "key", "outcome")
 
     def __init__(self, key: FlightKey, as_of: Seq) -> None:
         self.key = key
         self.as_of = as_of
+        self.began = trio.current_time()
         self.abandoned = False  # its leader has gone, so that no one can read a private answer
         self.outcome: Outcome[StoredT] | None = None
         self._interims: list[ResponseHead] = []  # bounded by the engine's limit on 1xx
@@ -127,15 +134,12 @@ class Flight(Generic[StoredT]):
 
 
 class Flights(Generic[StoredT]):
-    """The flights of a node whose heads are not known yet, and the keys that do not queue.
-
-    `nursery` is the node's background nursery, given by the node before the first request.
-    """
+    """The flights of a node whose heads are not known yet, and what the last ones taught."""
 
     def __init__(self) -> None:
         self._aloft: dict[FlightKey, Flight[StoredT]] = {}
-        self._lonely: OrderedDict[bytes, float] = OrderedDict()
-        self.nursery: trio.Nursery | None = None
+        self._lonely = _Notes()
+        self._troubled = _Notes()
 
     def __len__(self) -> int:
         return len(self._aloft)
@@ -154,25 +158,51 @@ class Flights(Generic[StoredT]):
         """Say how `flight` ended, and take it off the table."""
         if self._aloft.get(flight.key) is flight:
             del self._aloft[flight.key]
+        if flight.outcome is None:
+            self._learn(flight, outcome)
         flight.land(outcome)
 
-    def is_lonely(self, digest: bytes, now: float) -> bool:
+    def _learn(self, flight: Flight[StoredT], outcome: Outcome[StoredT]) -> None:
+        digest = flight.key[0]
+        if isinstance(outcome, Stored):
+            self._lonely.forget(digest)
+            self._troubled.forget(digest)
+        elif isinstance(outcome, (Failed, Spurned)):
+            clock = trio.current_time()
+            took_s = clock - flight.began
+            if took_s > SLOW_S:
+                self._troubled.note(digest, clock + min(took_s, TROUBLED_S))
+
+    def is_troubled(self, digest: bytes) -> bool:
+        """Whether a fetch for the key failed a short while ago, and took its time over it."""
+        return self._troubled.holds(digest, trio.current_time())
+
+    def is_lonely(self, digest: bytes) -> bool:
         """Whether requests for the key go alone, since its last answer could not be shared."""
-        until = self._lonely.get(digest)
-        if until is None:
-            return False
-        if until <= now:
-            del self._lonely[digest]
-            return False
-        return True
+        return self._lonely.holds(digest, trio.current_time())
 
-    def remember_lonely(self, digest: bytes, now: float) -> None:
+    def remember_lonely(self, digest: bytes) -> None:
         """Let requests for the key go alone for `LONELY_S` seconds."""
-        self._lonely[digest] = now + LONELY_S
-        self._lonely.move_to_end(digest)
-        if len(self._lonely) > LONELY_KEYS:
-            self._lonely.popitem(last=False)
+        self._lonely.note(digest, trio.current_time() + LONELY_S)
 
-    def forget_lonely(self, digest: bytes) -> None:
-        """The key's answer could be shared after all."""
-        self._lonely.pop(digest, None)
+
+class _Notes:
+    """Keys about which something holds until a time; bounded, the oldest note is dropped."""
+
+    def __init__(self) -> None:
+        self._until: OrderedDict[bytes, float] = OrderedDict()
+
+    def note(self, digest: bytes, until: float) -> None:
+        self._until[digest] = until
+        self._until.move_to_end(digest)
+        if len(self._until) > KEYS_REMEMBERED:
+            self._until.popitem(last=False)
+
+    def holds(self, digest: bytes, clock: float) -> bool:
+        until = self._until.get(digest)
+        if until is not None and until <= clock:
+            del self._until[digest]
+        return until is not None and until > clock
+
+    def forget(self, digest: bytes) -> None:
+        self._until.pop(digest, None)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from edge.cache.body import Body, Spool, SpoolFull
 from edge.cache.fill import Fill, FillMemory
@@ -475,3 +475,14 @@ async def test_a_writer_cancelled_while_it_waits_for_readers_fails_the_fill() ->
     assert fill.failed
     with pytest.raises(ExchangeError):
         await rest_of(reader)
+
+
+async def test_a_body_that_nothing_keeps_and_no_one_reads_is_given_up(
+    autojump_clock: MockClock,
+) -> None:
+    fill = Fill(None, shared=True, memory_bytes=MOST)
+    with pytest.raises(ExchangeError) as raised:
+        for _ in range(10):
+            await fill.write(body_of(MOST))
+    assert raised.value.failure is Failure.BODY_LOST
+    assert fill.failed

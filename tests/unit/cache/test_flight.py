@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from edge.cache.entry import Seq
-from edge.cache.flight import LONELY_KEYS, LONELY_S, Failed, Flight, Flights, Outcome, Stored
+from edge.cache.flight import KEYS_REMEMBERED, LONELY_S, Failed, Flight, Flights, Outcome, Stored
 from edge.cache.reasons import Reason
 from edge.errors import ExchangeError, Failure
 from edge.wire.message import ResponseHead
@@ -80,24 +80,54 @@ async def test_followers_hear_every_interim_response_once_and_in_order() -> None
     assert heard == [103, 102, 103]
 
 
-def test_a_lonely_key_is_forgotten_in_time() -> None:
+async def test_a_lonely_key_is_forgotten_in_time(autojump_clock: MockClock) -> None:
     flights = Flights[str]()
-    flights.remember_lonely(b"k", 100.0)
-    assert flights.is_lonely(b"k", 100.0 + LONELY_S - 0.1)
-    assert not flights.is_lonely(b"k", 100.0 + LONELY_S)
-    assert not flights.is_lonely(b"other", 100.0)
+    flights.remember_lonely(b"k")
+    await trio.sleep(LONELY_S - 0.1)
+    assert flights.is_lonely(b"k")
+    await trio.sleep(0.1)
+    assert not flights.is_lonely(b"k")
+    assert not flights.is_lonely(b"other")
 
 
-def test_a_lonely_key_that_was_shared_after_all_queues_again() -> None:
+async def test_a_lonely_key_that_was_shared_after_all_queues_again() -> None:
     flights = Flights[str]()
-    flights.remember_lonely(b"k", 100.0)
-    flights.forget_lonely(b"k")
-    assert not flights.is_lonely(b"k", 100.0)
+    flights.remember_lonely(KEY[0])
+    flights.land(flights.start(KEY, AS_OF), Stored("entry", ResponseHead(200), Reason.STORED))
+    assert not flights.is_lonely(KEY[0])
 
 
-def test_the_memory_of_lonely_keys_is_bounded_and_drops_the_oldest() -> None:
+async def test_the_memory_of_keys_is_bounded_and_drops_the_oldest() -> None:
     flights = Flights[str]()
-    for number in range(LONELY_KEYS + 1):
-        flights.remember_lonely(b"%d" % number, 0.0)
-    assert not flights.is_lonely(b"0", 0.0)
-    assert flights.is_lonely(b"1", 0.0)
+    for number in range(KEYS_REMEMBERED + 1):
+        flights.remember_lonely(b"%d" % number)
+    assert not flights.is_lonely(b"0")
+    assert flights.is_lonely(b"1")
+
+
+async def test_trouble_that_took_long_is_remembered_as_long_again(
+    autojump_clock: MockClock,
+) -> None:
+    flights = Flights[str]()
+    flight = flights.start(KEY, AS_OF)
+    await trio.sleep(8.0)
+    flights.land(flight, Failed(ExchangeError(Failure.FIRST_BYTE_TIMEOUT)))
+    await trio.sleep(7.9)
+    assert flights.is_troubled(KEY[0])
+    await trio.sleep(0.1)
+    assert not flights.is_troubled(KEY[0])
+
+
+async def test_trouble_that_shows_at_once_is_not_remembered() -> None:
+    flights = Flights[str]()
+    flights.land(flights.start(KEY, AS_OF), Failed(ExchangeError(Failure.CONNECT_REFUSED)))
+    assert not flights.is_troubled(KEY[0])
+
+
+async def test_trouble_is_forgotten_when_an_answer_is_stored(autojump_clock: MockClock) -> None:
+    flights = Flights[str]()
+    flight = flights.start(KEY, AS_OF)
+    await trio.sleep(30.0)
+    flights.land(flight, Failed(ExchangeError(Failure.FIRST_BYTE_TIMEOUT)))
+    flights.land(flights.start(KEY, AS_OF), Stored("entry", ResponseHead(200), Reason.STORED))
+    assert not flights.is_troubled(KEY[0])

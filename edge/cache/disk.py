@@ -1,0 +1,463 @@
+"""The disk tier: every stored variant that the quota allows, through restarts and kill -9.
+
+*Shape.* Rows (see `rows`) hold heads, checks and small bodies; files hold large ones; one thread
+writes (see `writer`), a few read. Nothing is loaded at start: a million rows are ready as soon as
+the database is open. This module is the side that the event loop sees; it never blocks.
+
+*Nothing fails outwards.* Any error of SQLite or the file system is a miss, a count and a line in
+the log at most every ten seconds. A body is verified as it is read (see `diskbody`), a row as it
+is found, so that torn writes, rot and foreign files are misses too.
+
+*Order.* Changes are queued and done in their order. A lookup of a resource that has changes queued
+goes through the same queue; one that was overtaken by a change while it was in a reading thread is
+done again. So a lookup always sees every change made before it was called, and no change waits.
+The queue is bounded in bytes: what does not fit is not stored (it still lives in memory), and what
+it would have replaced is removed.
+
+*Durability.* No object is synced; the database's log is synced only when it is folded in. A killed
+process loses what was queued. A loss of power loses the last seconds, and may leave bodies without
+their end, which their checks tell. Turned down: fsync for each object, at 5 ms apiece, for what
+can be fetched again.
+
+*Readers hold descriptors,* one for each body that is being read; where there are none left, that
+body is a miss, and its row stays.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from edge.cache.body import Body, MemoryBody, SpoolFull
+from edge.cache.diskbody import (
+    FIRST_BLOCKS,
+    Blocks,
+    BodyLost,
+    DiskBody,
+    NoDescriptors,
+    open_verified,
+)
+from edge.cache.integrity import blocks_in, checks_of
+from edge.cache.jobs import Job, Rehead, Remove, RemoveRefused, Save
+from edge.cache.rows import (
+    DATABASE,
+    INLINE_BYTES,
+    PRIMARY_BYTES,
+    StoredRow,
+    file_charge,
+    row_charge,
+    row_key,
+)
+from edge.cache.space import Space
+from edge.cache.spool import FileSpool
+from edge.cache.threads import MakeWorkers, Threads
+from edge.cache.trouble import Troubles
+from edge.cache.writer import ROW_ERRORS, Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from edge.cache.entry import Entry
+
+
+READERS: Final = 4
+QUEUE_BYTES: Final = 64 << 20
+HEAD_BYTES: Final = 2048  # what a queued row is counted for beside its body
+BIRTH: Final = "birth"
+CLEAN: Final = "clean"
+
+
+class NotAStore(OSError):  # noqa: N818 - it says what the directory is
+    """This directory has other things in it."""
+
+
+class StoreBusy(OSError):  # noqa: N818 - it says what the directory is
+    """Another process has this directory as its store."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskStatistics:
+    """What the tier holds and has done. Bytes as the quota counts them."""
+
+    rows: int
+    committed_bytes: int
+    spooled_bytes: int
+    queued_bytes: int
+    quota_bytes: int
+    saved: int
+    dropped: int
+    evicted: int
+    lost: int
+    errors: int
+    rebuilt: int
+    is_shut: bool
+
+
+class _Load:
+    """A lookup in a reading thread; `spoiled` once a change has overtaken it."""
+
+    __slots__ = ("spoiled", "users")
+
+    def __init__(self) -> None:
+        self.spoiled = False
+        self.users = 0
+
+
+class Disk:
+    """The tier in `directory`. `log` may be called in any thread.
+
+    So may `hot(digest)`, which tells eviction what to pass over; it is the store's to set.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        quota_bytes: int,
+        free_floor_bytes: int = 0,
+        io: MakeWorkers = Threads,
+        log: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.birth = ""  # random, as old as the directory's contents (HOUSE C8, restarts)
+        self._directory = directory.absolute()
+        self._quota = quota_bytes
+        self._io = io
+        self._troubles = Troubles(log, clock)
+        self._space = Space(self._directory, quota_bytes, free_floor_bytes, clock)
+        self._queue_limit = min(QUEUE_BYTES, max(self._space.capacity // 4, 1 << 20))
+        self._blocks = Blocks()
+        self.hot: Callable[[bytes], bool] = lambda digest: False
+        self._clock = clock
+        self._dirty: dict[bytes, int] = {}  # changes queued, by resource
+        self._gone: set[bytes] = set()  # those among them that end with all variants removed
+        self._loads: dict[bytes, _Load] = {}
+        self._dropped = 0
+        self._lock = -1
+        self._opened = False
+
+    async def open(self) -> None:
+        """Make ready. Raises `StoreBusy`, `NotAStore`, or another OSError."""
+        self._readers = self._io(READERS, "edge-disk-read", self._close_rows)
+        self._workers = self._io(1, "edge-disk-write", lambda: None)
+        self._writer = Writer(
+            self._directory,
+            self._space,
+            self._workers,
+            self._readers,
+            self._troubles,
+            lambda digest: self.hot(digest),
+            self._finished,
+            self._clock,
+        )
+        try:
+            await self._workers.run(self._open)
+            self._opened = True
+        finally:
+            if not self._opened:
+                await self._readers.close()
+                await self._workers.close()
+
+    async def close(self) -> None:
+        """Write what is queued and leave the directory marked as whole."""
+        if not self._opened:
+            return
+        self._opened = False
+        await self._workers.run(self._close)
+        await self._readers.close()
+        await self._workers.close()
+
+    async def load(self, digest: bytes, now: float = 0.0) -> list[StoredRow]:
+        """All variants stored under a resource's digest, less those expired at `now`."""
+        writer = self._writer
+        if not self._opened or (not writer.count and digest not in self._dirty):
+            if self._opened and writer.rows is None:
+                writer.schedule()
+            return []
+        if digest in self._gone:
+            return []
+        rows = await self._load(digest)
+        live = [row for row in rows if row.entry.keep_until > now or not now]
+        for row in rows:
+            if row not in live:
+                self._post(Remove(row.key, row.entry))
+            else:
+                writer.note_use(row.key)
+        return live
+
+    async def body(self, row: StoredRow) -> Body:
+        """The body of `row`, its first blocks verified; raises `BodyLost` or `NoDescriptors`."""
+        if row.inline is not None:
+            return MemoryBody(row.inline)
+        descriptor, blocks = await self._open_verified(row, FIRST_BLOCKS)
+        assert row.filename is not None
+        for index, block in enumerate(blocks):
+            self._blocks.put(row.filename, index, block)
+        self._writer.note_use(row.key)
+        return DiskBody(
+            descriptor, row, self._blocks, self._readers, lambda why: self._lose(row, why)
+        )
+
+    async def whole(self, row: StoredRow) -> bytes:
+        """The body of `row`, all of it verified, for memory; raises as `body` does."""
+        if row.inline is not None:
+            return row.inline
+        descriptor, blocks = await self._open_verified(row, blocks_in(row.length))
+        os.close(descriptor)
+        return b"".join(blocks)
+
+    def spool(self) -> FileSpool:
+        """A new spool; raises `SpoolFull` while nothing can be stored."""
+        if not self._opened or self._space.shut:
+            raise SpoolFull("the store takes nothing now")
+        path = self._directory / "spool" / self._writer.new_spool_name()
+        return FileSpool(path, self._space, self._readers, self._make_room, self._spool_failed)
+
+    def save(
+        self,
+        entry: Entry,
+        data: bytes | FileSpool,
+        checks: bytes | None = None,
+        done: Callable[[StoredRow | None], None] = lambda row: None,
+    ) -> None:
+        """Store a whole body (`entry.length` bytes) in place of what the variant had.
+
+        `done(row)` is called in the loop, with None where it could not be stored. A spool is the
+        tier's from now on; whoever reads from it may go on, and closes it.
+        """
+        if not self._opened:
+            done(None)
+            return
+        if isinstance(data, FileSpool):
+            assert checks is not None
+            data.take_over()
+            self._post(Save(entry, checks, None, data, done))
+            return
+        if self._space.queued + _queued_bytes(data) > self._queue_limit:
+            self._dropped += 1
+            self._post(Remove(row_key(entry)))
+            done(None)
+            return
+        self._space.queued += _queued_bytes(data)
+        self._post(Save(entry, checks_of(data) if checks is None else checks, data, None, done))
+
+    def replace(self, old: Entry, new: Entry) -> None:
+        """Give the stored body of `old` the head `new` (RFC 9111 §4.3.4)."""
+        self._post(Rehead(old, new))
+
+    def remove(self, digest: bytes) -> None:
+        """Remove all variants of a resource."""
+        self._post(Remove(digest))
+
+    def drop(self, entry: Entry) -> None:
+        """Remove the variant that `entry` is, unless a newer response has taken its place."""
+        self._post(Remove(row_key(entry), entry))
+
+    async def flush(self) -> None:
+        """Return when everything queued before has been done."""
+        await self._workers.run(lambda: self._writer.look(b"\0" * 16))
+
+    def statistics(self) -> DiskStatistics:
+        """What is held and was done."""
+        writer = self._writer if self._opened else None
+        return DiskStatistics(
+            rows=writer.count if writer else 0,
+            committed_bytes=self._space.committed,
+            spooled_bytes=self._space.spooled,
+            queued_bytes=self._space.queued,
+            quota_bytes=self._quota,
+            saved=writer.saved if writer else 0,
+            dropped=self._dropped,
+            evicted=writer.evicted if writer else 0,
+            lost=self._troubles.count("body lost"),
+            errors=self._troubles.count("error"),
+            rebuilt=self._troubles.count("database moved aside"),
+            is_shut=self._space.shut,
+        )
+
+    # In the loop.
+
+    async def _load(self, digest: bytes) -> list[StoredRow]:
+        look_behind_changes = partial(self._writer.look, digest)
+        look = partial(self._look, digest)
+        while True:
+            load = self._loads.setdefault(digest, _Load())
+            load.users += 1
+            try:
+                if digest in self._dirty:
+                    rows, refused = await self._workers.run(look_behind_changes)
+                else:
+                    rows, refused = await self._readers.run(look)
+            finally:
+                load.users -= 1
+                if not load.users and self._loads.get(digest) is load:
+                    del self._loads[digest]
+            if load.spoiled:
+                continue
+            if refused:
+                self._troubles.tell("rows refused", len(refused))
+                self._post(RemoveRefused(digest, refused))
+            return [row for row in rows if not self._is_undead(row)]
+
+    def _is_undead(self, row: StoredRow) -> bool:
+        undead = self._writer.undead
+        return bool(undead) and (row.key in undead or row.entry.key.digest in undead)
+
+    def _post(self, job: Job) -> None:
+        """Queue a change, and note for whom a lookup must wait for it."""
+        if not self._opened:
+            return
+        digest = job.prefix[:PRIMARY_BYTES]
+        self._dirty[digest] = self._dirty.get(digest, 0) + 1
+        if job.prefix == digest and isinstance(job, Remove):
+            self._gone.add(digest)
+        else:
+            self._gone.discard(digest)
+        load = self._loads.pop(digest, None)
+        if load is not None:
+            load.spoiled = True
+        self._writer.post(job)
+
+    def _finished(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            digest = job.prefix[:PRIMARY_BYTES]
+            left = self._dirty.get(digest, 1) - 1
+            if left:
+                self._dirty[digest] = left
+            else:
+                self._dirty.pop(digest, None)
+                self._gone.discard(digest)
+            if isinstance(job, Save):
+                self._saved(job)
+
+    def _saved(self, job: Save) -> None:
+        if job.spool is not None:
+            job.spool.release()
+        elif job.data is not None:
+            self._space.queued -= _queued_bytes(job.data)
+        self._dropped += job.row is None
+        job.done(job.row)
+
+    async def _open_verified(self, row: StoredRow, most: int) -> tuple[int, list[bytes]]:
+        directory = str(self._directory)
+        try:
+            return await self._readers.run(lambda: open_verified(directory, row, most))
+        except BodyLost as error:
+            self._lose(row, str(error))
+            raise
+        except NoDescriptors as error:
+            self._troubles.tell("no descriptors", error)
+            raise
+
+    def _lose(self, row: StoredRow, why: str) -> None:
+        self._troubles.tell("body lost", f"{row.entry.key.url!r} {row.filename}: {why}")
+        self._post(Remove(row.key, row.entry))
+
+    async def _make_room(self, more: int) -> None:
+        await self._workers.run(lambda: self._writer.make_room(more))
+
+    def _spool_failed(self, error: OSError) -> None:
+        self._workers.post(partial(self._writer.fail, error))
+
+    # In threads.
+
+    def _look(self, digest: bytes) -> tuple[list[StoredRow], list[int]]:
+        rows = self._writer.rows
+        if rows is None:
+            return [], []
+        try:
+            return rows.find(digest)
+        except ROW_ERRORS as error:
+            self._workers.post(partial(self._writer.fail, error))
+            return [], []
+
+    def _open(self) -> None:
+        _check_is_ours(self._directory)
+        for name in ("", "spool", "bodies"):
+            path = self._directory / name
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.chmod(0o700)
+        self._hold_lock()
+        was_clean = _forget(self._directory / CLEAN)
+        self._writer.open()
+        self._space.resample()
+        self._readers.every(self._connect)
+        self.birth = _birth(self._directory / BIRTH)
+        if not was_clean or not self._writer.count:
+            self._writer.start_sweep()
+
+    def _connect(self) -> None:
+        """Have this thread's connection now: later there may be no descriptors for it."""
+        self._look(bytes(PRIMARY_BYTES))
+
+    def _hold_lock(self) -> None:
+        self._lock = os.open(
+            self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            raise StoreBusy(f"{self._directory}: another process uses this store") from error
+
+    def _close(self) -> None:
+        whole = self._writer.rows is not None
+        self._readers.every(self._close_rows)
+        self._writer.close()
+        if whole:
+            try:
+                (self._directory / CLEAN).touch(0o600)
+            except OSError as error:
+                self._troubles.tell("error", error)
+        os.close(self._lock)
+
+    def _close_rows(self) -> None:
+        rows = self._writer.rows
+        if rows is not None:
+            rows.close()
+
+
+def _check_is_ours(directory: Path) -> None:
+    """Raise `NotAStore` for a directory with other things in it: what we do not know we delete."""
+    try:
+        found = set(os.listdir(directory)) - {"lost+found"}
+    except FileNotFoundError:
+        return
+    if found and found.isdisjoint((BIRTH, DATABASE, "bodies", "spool")):
+        raise NotAStore(f"{directory}: neither empty nor a store; name another directory")
+
+
+def _queued_bytes(data: bytes) -> int:
+    inline = len(data) <= INLINE_BYTES
+    return row_charge(HEAD_BYTES + len(data) * inline) + file_charge(len(data) * (not inline))
+
+
+def _forget(path: Path) -> bool:
+    """Remove a mark; whether it was there."""
+    try:
+        path.unlink()
+    except OSError:
+        return False
+    return True
+
+
+def _birth(path: Path) -> str:
+    """The birth id in `path`, made if there is none; "" where it cannot be kept."""
+    try:
+        known = path.read_bytes()
+        if len(known) == 32 and known.isalnum():
+            return known.decode("ascii")
+    except (OSError, UnicodeDecodeError):
+        pass
+    made = secrets.token_hex(16)
+    try:
+        path.write_bytes(made.encode())
+    except OSError:
+        return ""
+    return made

@@ -1,0 +1,420 @@
+"""The store: memory over disk. The only door through which an exchange meets either.
+
+*What is where.* Memory holds resources: for each, the heads of all its variants, and the bodies of
+those small enough. Disk holds every variant's row, and the body unless it is small. A resource in
+memory is complete: what memory does not list under it is not on disk either, so a hit in memory
+never asks the disk, and one look on disk brings all variants. A resource that is not in memory is
+looked for on disk; nothing is loaded at start.
+
+*Being filled.* `begin` makes an entry visible at once, its body still coming, so that whoever asks
+next reads along. What it is to replace stays until `commit`: if the origin breaks off, the old
+answer is still there. An entry being filled that is dropped or invalidated meanwhile is read to
+its end by those who read it, and then not stored.
+
+*From fill to tiers.* A committed body that memory admits is handed to memory as it is and saved to
+disk behind the scenes. A larger one is already in a spool, and is read from there until its row is
+committed. A body that neither tier takes is gone when its readers are.
+
+*Promotion.* The second opening within a minute of a body that is on disk only, if it is small
+enough, brings it to memory whole and verified. The first does not: most objects on a CDN are asked
+for once.
+
+*Variants* of one resource are bounded in number; beyond, the one not opened for longest goes.
+
+Every change of state here is synchronous; only looking on disk, opening a body there, and writing
+the end of a large body wait.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from edge.cache.body import Body, MemoryBody
+from edge.cache.diskbody import BodyLost, NoDescriptors
+from edge.cache.fill import Fill
+from edge.cache.ram import LARGEST_FRACTION, RamStatistics, RamStore
+from edge.cache.spool import FileSpool
+from edge.cache.window import FillMemory
+from edge.errors import ExchangeError, Failure
+
+if TYPE_CHECKING:
+    from edge.cache.disk import Disk, DiskStatistics
+    from edge.cache.entry import Entry, Key
+    from edge.cache.rows import StoredRow
+
+VARIANTS: Final = 32
+OBJECT_BYTES: Final = 1 << 20
+LARGEST_FILL_BYTES: Final = 32 << 20
+PROMOTE_WITHIN_S: Final = 60.0
+PROMOTE_FRACTION: Final = 64  # of the memory
+ENTRY_BYTES: Final = 1600  # measured: the objects of a head, without its fields
+FIELD_BYTES: Final = 170  # measured: the objects of one field, without its bytes
+
+
+class Held:
+    """One stored variant: its head, and where its body is.
+
+    The body is in `body` (memory), in `row` (disk), in both, or still in `fill`.
+    """
+
+    __slots__ = ("body", "entry", "fill", "heir", "opened_at", "row", "used")
+
+    def __init__(
+        self,
+        entry: Entry,
+        *,
+        body: bytes | None = None,
+        row: StoredRow | None = None,
+        fill: Fill | None = None,
+    ) -> None:
+        self.entry = entry
+        self.body = body
+        self.row = row
+        self.fill = fill
+        self.heir: Held | None = None  # the same body under a newer head
+        self.opened_at = float("-inf")
+        self.used = 0
+
+    @property
+    def cost(self) -> int:
+        """About the bytes of memory that this takes."""
+        entry = self.entry
+        size = ENTRY_BYTES + len(entry.key.url)
+        for name, value in entry.headers:
+            size += FIELD_BYTES + len(name) + len(value)
+        if self.row is not None:
+            size += len(self.row.checks)
+        return size + (len(self.body) if self.body is not None else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """What is stored under one key; `variants` is empty where there is nothing."""
+
+    variants: tuple[Held, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.variants)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatistics:
+    """What both tiers hold and have done."""
+
+    memory: RamStatistics
+    disk: DiskStatistics | None
+    filling: int
+    fill_memory_bytes: int
+    promoted: int
+
+
+NOTHING: Final = Resource()
+
+
+class Store:
+    """Memory of `memory_bytes` over `disk`; without a disk, memory alone.
+
+    The disk is opened and closed by whoever made it. Memory keeps bodies of at most `object_bytes`
+    where there is a disk for larger ones, and a resource at most `variants` variants.
+    """
+
+    def __init__(
+        self,
+        memory_bytes: int,
+        disk: Disk | None = None,
+        *,
+        fill_memory_bytes: int = 64 << 20,
+        object_bytes: int = OBJECT_BYTES,
+        variants: int = VARIANTS,
+    ) -> None:
+        self._ram: RamStore[Resource] = RamStore(memory_bytes)
+        self._disk = disk
+        self._filling: dict[bytes, tuple[Held, ...]] = {}
+        self._fill_memory = FillMemory(fill_memory_bytes)
+        self._variants = variants
+        self._promote_bytes = min(object_bytes, memory_bytes // PROMOTE_FRACTION)
+        # Without a disk, what a fill cannot hold cannot be stored: let it hold what memory takes.
+        alone = min(memory_bytes // LARGEST_FRACTION, LARGEST_FILL_BYTES) if disk is None else 0
+        self._fill_bytes = max(object_bytes, alone)
+        self._ticks = count(1)
+        self._promoted = 0
+        if disk is not None:
+            disk.hot = self.holds
+
+    def holds(self, digest: bytes) -> bool:
+        """Whether a resource is in memory; may be asked in any thread."""
+        return digest in self._ram
+
+    # Finding and opening.
+
+    def find_nowait(self, key: Key, now: float = 0.0) -> Resource | None:
+        """What is stored under `key`; None where the disk has to be asked.
+
+        With `now` (Unix seconds), less what is not to be kept until then.
+        """
+        digest = key.digest
+        resource = self._ram.get(digest)
+        if resource is None:
+            if self._disk is not None:
+                return None
+            resource = NOTHING
+        if digest in self._filling:
+            resource = self._with_filling(digest, resource)
+        return _kept(resource, now)
+
+    async def find(self, key: Key, now: float = 0.0) -> Resource:
+        """What is stored under `key`, in memory or on disk."""
+        found = self.find_nowait(key, now)
+        if found is not None or self._disk is None:
+            return found or NOTHING
+        rows = await self._disk.load(key.digest, now)
+        resource = self._ram.peek(key.digest)  # someone else may have been quicker
+        if resource is None:
+            resource = Resource(tuple(Held(row.entry, body=row.inline, row=row) for row in rows))
+            if rows:
+                self._put(key.digest, resource)
+        return _kept(self._with_filling(key.digest, resource), now)
+
+    def open_nowait(self, held: Held) -> Body | None:
+        """A reader of the body, or None where the disk is needed. Raises as `open` does."""
+        held.used = next(self._ticks)
+        held = _newest(held)
+        if held.body is not None:
+            return MemoryBody(held.body)
+        if held.fill is not None:
+            return held.fill.reader()
+        return None
+
+    async def open(self, held: Held) -> Body:
+        """A reader of the body; raises BODY_LOST, and then `held` is a miss."""
+        body = self.open_nowait(held)
+        if body is not None:
+            return body
+        held = _newest(held)
+        if self._disk is None or held.row is None:
+            self._forget(held)
+            raise ExchangeError(Failure.BODY_LOST, "in neither tier")
+        try:
+            return await self._open_on_disk(self._disk, held, held.row)
+        except BodyLost as error:
+            self._forget(held)
+            raise ExchangeError(Failure.BODY_LOST, str(error)) from error
+        except NoDescriptors as error:
+            raise ExchangeError(Failure.BODY_LOST, str(error)) from error
+
+    async def _open_on_disk(self, disk: Disk, held: Held, row: StoredRow) -> Body:
+        clock = trio.current_time()
+        second_use = clock - held.opened_at <= PROMOTE_WITHIN_S
+        held.opened_at = clock
+        if not second_use or row.length > self._promote_bytes:
+            return await disk.body(row)
+        data = await disk.whole(row)
+        if held.body is None:
+            held.body = data
+            self._promoted += 1
+            self._resize(held.entry.key.digest)
+        return MemoryBody(data)
+
+    # Storing.
+
+    def begin(self, entry: Entry) -> Held:
+        """Make `entry` visible, its body to be written to `fill`; end by `commit` or `abort`."""
+        fill = Fill(
+            self._disk.spool if self._disk is not None else None,
+            shared=True,
+            memory_bytes=self._fill_bytes,
+            memory=self._fill_memory,
+            expected=entry.length,
+        )
+        held = Held(entry, fill=fill)
+        digest = entry.key.digest
+        self._filling[digest] = (*self._filling.get(digest, ()), held)
+        return held
+
+    def private_fill(self, expected: int | None = None) -> Fill:
+        """A fill for one reader, which is never stored; `expected` is its announced length."""
+        spool = self._disk.spool if self._disk is not None else None
+        return Fill(spool, shared=False, memory=self._fill_memory, expected=expected)
+
+    def abort(self, held: Held, error: ExchangeError) -> None:
+        """The body will not be whole: its readers get `error`, and nothing is stored."""
+        self._unlist(held)
+        if held.fill is not None:
+            held.fill.fail(error)
+            held.fill.close()
+
+    async def commit(self, held: Held) -> None:
+        """The body is whole: store it in place of what the variant had.
+
+        One that is not of its announced length is aborted instead (`held.fill.failed`). Cancelled
+        while the end of a large body is written, it leaves nothing stored.
+        """
+        fill = held.fill
+        assert fill is not None
+        fill.finish()
+        if fill.failed or not self._is_listed(held):
+            self._unlist(held)
+            fill.close()
+            return
+        held.entry = replace(held.entry, length=fill.size)
+        checks = fill.block_checks()
+        data = fill.whole() if fill.storable else None
+        if data is not None:
+            self._keep(held, data, checks)
+        else:
+            await self._settle(held, fill, checks)
+
+    async def _settle(self, held: Held, fill: Fill, checks: bytes) -> None:
+        """Store a body that is in a spool, or forget what it would have replaced."""
+        spool, is_listed = None, False
+        try:
+            spool = await fill.settle()
+        finally:
+            is_listed = self._is_listed(held)  # if not: invalidated meanwhile
+            self._unlist(held)
+            if spool is None or not is_listed:
+                fill.close()
+        if not is_listed:
+            return
+        self._add(held)
+        if self._disk is not None and isinstance(spool, FileSpool):
+            self._disk.save(held.entry, spool, checks, lambda row: self._saved(held, row))
+        else:
+            self.drop(held)
+
+    def _keep(self, held: Held, data: bytes, checks: bytes) -> None:
+        """Store a body that is in memory as it is."""
+        fill, held.fill, held.body = held.fill, None, data
+        if fill is not None:
+            fill.close()
+        self._unlist(held)
+        self._add(held)
+        if self._disk is not None:
+            self._disk.save(held.entry, data, checks, lambda row: self._saved(held, row))
+
+    def _saved(self, held: Held, row: StoredRow | None) -> None:
+        """The disk has `held` now, or has refused it."""
+        held = _newest(held)
+        held.row = None if row is None else replace(row, entry=held.entry)
+        fill, held.fill = held.fill, None
+        if fill is not None:
+            fill.close()
+        if held.row is None and held.body is None:
+            self._forget(held)
+
+    # Changing.
+
+    def freshen(self, held: Held, new: Entry) -> Held:
+        """`held` under the head `new` (RFC 9111 §4.3.4), which it has from now on."""
+        if self._is_listed(held):
+            held.entry = new
+            return held
+        row = None if held.row is None else replace(held.row, entry=new)
+        heir = Held(new, body=held.body, row=row, fill=held.fill)
+        heir.used, heir.opened_at = held.used, held.opened_at
+        held.heir = heir
+        digest = new.key.digest
+        resource = self._ram.peek(digest)
+        if resource is not None and held in resource.variants:
+            swapped = tuple(heir if one is held else one for one in resource.variants)
+            self._put(digest, Resource(swapped))
+        if self._disk is not None:
+            self._disk.replace(held.entry, new)
+        return heir
+
+    def invalidate(self, key: Key) -> None:
+        """Forget all variants, those being filled too (RFC 9111 §4.4)."""
+        self._filling.pop(key.digest, None)
+        self._ram.remove(key.digest)
+        if self._disk is not None:
+            self._disk.remove(key.digest)
+
+    def drop(self, held: Held) -> None:
+        """Forget one variant."""
+        self._unlist(held)
+        self._forget(held)
+        if self._disk is not None:
+            self._disk.drop(held.entry)
+
+    def statistics(self) -> StoreStatistics:
+        """What is held and was done."""
+        return StoreStatistics(
+            memory=self._ram.statistics(),
+            disk=self._disk.statistics() if self._disk is not None else None,
+            filling=sum(len(held) for held in self._filling.values()),
+            fill_memory_bytes=self._fill_memory.used_bytes,
+            promoted=self._promoted,
+        )
+
+    # Memory.
+
+    def _with_filling(self, digest: bytes, resource: Resource) -> Resource:
+        """`resource` and what is being filled and may still be read from its first byte."""
+        filling = self._filling.get(digest, ())
+        joinable = tuple(held for held in filling if held.fill is None or held.fill.joinable)
+        return Resource(joinable + resource.variants) if joinable else resource
+
+    def _is_listed(self, held: Held) -> bool:
+        return held in self._filling.get(held.entry.key.digest, ())
+
+    def _unlist(self, held: Held) -> None:
+        digest = held.entry.key.digest
+        rest = tuple(one for one in self._filling.get(digest, ()) if one is not held)
+        if rest:
+            self._filling[digest] = rest
+        else:
+            self._filling.pop(digest, None)
+
+    def _add(self, held: Held) -> None:
+        """Put a new variant in place of what had its selecting fields."""
+        digest = held.entry.key.digest
+        held.used = next(self._ticks)
+        resource = self._ram.peek(digest)
+        if resource is None and held.entry.variant and self._disk is not None:
+            return  # there may be other variants on disk: the next look there brings all
+        old = resource.variants if resource is not None else ()
+        variants = (held, *(one for one in old if one.entry.variant != held.entry.variant))
+        if len(variants) > self._variants:
+            oldest = min(variants, key=lambda one: one.used)
+            variants = tuple(one for one in variants if one is not oldest)
+            if self._disk is not None:
+                self._disk.drop(oldest.entry)
+        self._put(digest, Resource(variants))
+
+    def _forget(self, held: Held) -> None:
+        """Take a variant out of memory."""
+        digest = held.entry.key.digest
+        resource = self._ram.peek(digest)
+        if resource is None or held not in resource.variants:
+            return
+        rest = tuple(one for one in resource.variants if one is not held)
+        if rest:
+            self._put(digest, Resource(rest))
+        else:
+            self._ram.remove(digest)
+
+    def _put(self, digest: bytes, resource: Resource) -> None:
+        self._ram.put(digest, resource, sum(held.cost for held in resource.variants))
+
+    def _resize(self, digest: bytes) -> None:
+        resource = self._ram.peek(digest)
+        if resource is not None:
+            self._put(digest, resource)
+
+
+def _newest(held: Held) -> Held:
+    """Who has the body of `held` now: a 304 may have come in between."""
+    while held.heir is not None:
+        held = held.heir
+    return held
+
+
+def _kept(resource: Resource, now: float) -> Resource:
+    """`resource` less what is of no more use at `now`; all of it where `now` is 0."""
+    if not now or all(held.entry.keep_until > now for held in resource.variants):
+        return resource
+    return Resource(tuple(held for held in resource.variants if held.entry.keep_until > now))
