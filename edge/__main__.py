@@ -1,0 +1,224 @@
+"""The `edge` command: arguments in, exit codes out.
+
+What a command needs is imported when it runs, so that `edge --help` and `edge check` do not wait
+for a whole node. Exit codes: 0 done; 1 it could not be done, and standard error says why; 2 it was
+asked for wrongly.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edge import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from edge.config import Config
+
+ADMIN_SOCKET = Path("/run/edge/admin.sock")
+SETTINGS_BYTES = 16 * 1024 * 1024  # a file of settings that is larger is something else
+REPLY_BYTES = 16 * 1024 * 1024
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 99})
+@click.version_option(__version__, prog_name="edge", message="%(prog)s %(version)s")
+def main() -> None:
+    """A caching node: it stands before your origin, remembers its answers, and tells why.
+
+    \b
+    Begin with:
+        edge proxy --listen 127.0.0.1:8080 --to http://127.0.0.1:3000
+    """
+
+
+@main.command()
+@click.argument("file", type=_FILE)
+def run(file: Path) -> None:
+    """Run a node with the settings in FILE. TERM drains and ends it, HUP reads FILE again.
+
+    \b
+    Example:
+        edge run /etc/edge/edge.toml
+    """
+    config = _loaded(file)
+    _serve(config, lambda: _read(file), source=file)
+
+
+@main.command()
+@click.argument("file", type=_FILE)
+def check(file: Path) -> None:
+    """Tell every fault in the settings in FILE; exit 1 if there is one.
+
+    \b
+    Example:
+        edge check edge.toml && edge run edge.toml
+    """
+    config = _loaded(file)
+    sites, origins = len(config.sites), len(config.origins)
+    click.echo(f"{file}: good; sites: {sites}, origins: {origins}")
+
+
+@main.command()
+@click.option("--listen", multiple=True, required=True, metavar="ADDRESS", help="Where clients connect; may be given again.")  # fmt: skip # noqa: E501
+@click.option("--to", required=True, metavar="URL", help="The origin.")
+@click.option("--store", metavar="DIR", help="Where answers are kept; else a directory for this run.")  # fmt: skip # noqa: E501
+@click.option("--memory", metavar="SIZE", help='Memory for answers, "256MiB" if not given.')
+@click.option("--disk", metavar="SIZE", help='Disk for answers, "10GiB" if not given.')
+@click.option("--admin", metavar="SOCKET", help="UNIX socket that `edge status` asks.")
+@click.option("--workers", metavar="N", help="Worker processes; this version runs 1.")
+@click.option("--access-log", metavar="PATH|-|off", help="JSON lines, one a request; off if not given.")  # fmt: skip # noqa: E501
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Any other setting of `edge settings`; may be given again.")  # fmt: skip # noqa: E501
+def proxy(listen: tuple[str, ...], to: str, sets: tuple[str, ...], **options: str | None) -> None:
+    """Run a node without a settings file, before one origin. Prints `ready ADDRESS`.
+
+    \b
+    Examples:
+        edge proxy --listen 127.0.0.1:8080 --to http://127.0.0.1:3000
+        edge proxy --listen '[::]:80' --to https://origin.example --store /var/cache/edge \\
+            --set cache.max_stale=1d --set limits.request_body=10MiB --set site.cache.ttl=5s
+    """
+    for each in sets:
+        if "=" not in each:
+            raise click.BadParameter(f'"{each}" is not KEY=VALUE', param_hint="--set")
+
+    def build() -> Config:
+        from edge.config import for_proxy
+
+        hostname = _hostname()
+        if any(each.endswith(":0") for each in listen):
+            hostname += f" {os.getpid()}"  # a port of the system's choosing tells no two apart
+        return for_proxy(listen, to, hostname=hostname, options=_by_path(options), sets=sets)
+
+    _serve(_whole(build, "edge proxy"), build, source=None)
+
+
+def _by_path(options: Mapping[str, str | None]) -> dict[str, Any]:
+    paths = {
+        "store": "store.dir",
+        "memory": "store.memory",
+        "disk": "store.disk",
+        "admin": "node.admin",
+        "workers": "node.workers",
+        "access_log": "node.access_log",
+    }
+    given = {paths[name]: value for name, value in options.items()}
+    return given | ({"node.workers": 1} if options["workers"] == "1" else {})
+
+
+@main.command()
+@click.option("--socket", "path", type=_FILE, default=ADMIN_SOCKET, show_default=True, help="The node's admin socket.")  # fmt: skip # noqa: E501
+@click.option("--json", "as_json", is_flag=True, help="The whole answer, for programs.")
+def status(path: Path, *, as_json: bool) -> None:
+    """Tell how a running node does.
+
+    \b
+    Examples:
+        edge status --socket /run/edge/admin.sock
+        edge status --json | jq .requests
+    """
+    from edge.status import as_text, ask
+
+    try:
+        document = ask(path)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(f"{path}: {error}; is the node running?") from error
+    if as_json:
+        import json
+
+        click.echo(json.dumps(document, indent=2))
+    else:
+        click.echo(as_text(document), nl=False)
+
+
+@main.command()
+@click.option("--markdown", is_flag=True, help="As a table, for a document.")
+def settings(*, markdown: bool) -> None:
+    """Tell every setting: name, type, default, and what it does.
+
+    \b
+    Example:
+        edge settings | grep -A 2 max_stale
+    """
+    from edge.config import Config
+    from edge.settings import as_markdown, as_text, reference
+
+    rows = reference(Config)
+    click.echo(as_markdown(rows) if markdown else as_text(rows), nl=False)
+
+
+def _serve(config: Config, build: Callable[[], Config], *, source: Path | None) -> None:
+    """Run a node to its end, with a store of its own where the settings name none."""
+    if config.store.dir is not None:
+        _exit(config, build, source)
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="edge-", ignore_cleanup_errors=True) as name:
+        click.echo(f"edge: no store given; answers are kept in {name} for this run", err=True)
+        _exit(_stored_in(config, name), lambda: _stored_in(build(), name), source)
+
+
+def _stored_in(config: Config, directory: str) -> Config:
+    from dataclasses import replace
+
+    if config.store.dir is not None:
+        return config
+    return replace(config, store=replace(config.store, dir=Path(directory)))
+
+
+def _exit(config: Config, build: Callable[[], Config], source: Path | None) -> None:
+    from edge.node import serve
+
+    sys.exit(serve(config, source=source, reload=build))
+
+
+def _loaded(file: Path) -> Config:
+    return _whole(lambda: _read(file), str(file))
+
+
+def _read(file: Path) -> Config:
+    """The settings in a file. Raises `SettingsError`, also for a file that cannot be read."""
+    from edge.config import load_config
+    from edge.settings import Fault, SettingsError
+
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(SETTINGS_BYTES + 1)
+        if len(data) > SETTINGS_BYTES:
+            raise SettingsError([Fault(None, "", None, "is too large for settings")])
+        text = data.decode("utf-8")
+    except OSError as error:
+        raise SettingsError([Fault(None, "", None, error.strerror or str(error))]) from error
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise SettingsError([Fault(line, "", None, "is not UTF-8 text")]) from error
+    return load_config(text, hostname=_hostname())
+
+
+def _whole(build: Callable[[], Config], file: str) -> Config:
+    """What `build` gives, or every fault on standard error and exit 1."""
+    from edge.settings import SettingsError
+
+    try:
+        return build()
+    except SettingsError as error:
+        for fault in error.faults:
+            click.echo(fault.at(file), err=True)
+        sys.exit(1)
+
+
+def _hostname() -> str:
+    import socket
+
+    return socket.gethostname()
+
+
+if __name__ == "__main__":
+    main()

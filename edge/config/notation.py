@@ -1,0 +1,185 @@
+"""How the edge's own values are written in its settings: addresses, hosts, networks, patterns.
+
+Each is a `Kind`: it refuses what is not of it with the text to write instead, and what it gives
+is canonical (hosts and field names in lower case), so that two spellings of one thing are equal.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from edge.settings import Kind, UnfitError, of_text, setting
+from edge.settings.kinds import DAY_S, DURATION, YEARS_10_S
+from edge.upstream.origin import parse_origin
+
+if TYPE_CHECKING:
+    from edge.settings.schema import Setting
+
+NOT_HERE: Final = "this version does not have it yet"
+SOCKET_PATH_BYTES: Final = 100  # sun_path holds 107; a new socket is made beside the old (admin)
+
+_ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]{2,45})\]|(?P<host>[A-Za-z0-9.-]{1,253}))?:(?P<port>[0-9]{1,5})")  # fmt: skip # noqa: E501
+_HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?")
+_BRACKETED = re.compile(r"\[([0-9A-Fa-f.]*:[0-9A-Fa-f:.]*)\]")
+_DIGITS = re.compile(r"[0-9.]+")
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,256}")  # RFC 9110 §5.6.2
+_FIELD_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+_PARAMETER = re.compile(r"[!\"$%'()+,./0-9:;<>?@A-Z\[\\\]^_`a-z{|}~-]{0,256}\*?")
+_GLOB = re.compile(r"[/*][\x21-\x22\x24-\x3e\x40-\x7e]{0,1023}")  # no space, `#` or `?`
+
+# What frames a message or names its host is the node's own to set (RFC 9110 §7.6.1, RFC 9112 §6).
+_OWN_FIELDS = frozenset(
+    (
+        "age", "cache-status", "cdn-loop", "connection", "content-length", "content-range", "date",
+        "expect", "host", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding",
+        "upgrade", "via",
+    )
+)  # fmt: skip
+
+
+class Address(NamedTuple):
+    """Where to listen: an address without brackets or a name, and a port; port 0 is any free."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+def parse_address(text: str) -> Address:
+    """The address of "127.0.0.1:8080", "[::]:80" or "localhost:80". Raises `UnfitError`."""
+    found = _ADDRESS.fullmatch(text)
+    if found is None:
+        raise UnfitError('is not an address to listen on; write it like "127.0.0.1:8080"')
+    if found["host"] is None and found["v6"] is None:
+        raise UnfitError(f'names no address; for all of them write "0.0.0.0:{found["port"]}"')
+    if int(found["port"]) > 65_535:
+        raise UnfitError("has no such port; use 0 to 65535")
+    return Address(_checked_ip(found["v6"] or found["host"].lower()), int(found["port"]))
+
+
+def _checked_ip(host: str) -> str:
+    """A host as it is, or canonical where it is an IP address or would be one."""
+    if ":" not in host and not _DIGITS.fullmatch(host):
+        return host
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        raise UnfitError("holds no IP address; write it like 127.0.0.1 or [::1]") from None
+
+
+def _read_server(text: str) -> str:
+    try:
+        parse_origin(text)
+    except ValueError as error:
+        raise UnfitError(str(error).removeprefix(f'"{text}"').lstrip(": ")) from None
+    return text
+
+
+def _read_network(text: str) -> str:
+    if text == "unix":
+        return text
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError:
+        pass
+    try:
+        wide = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise UnfitError('is not a network; write it like "10.0.0.0/8", or "unix"') from None
+    raise UnfitError(f'has bits behind its prefix; write "{wide}"')
+
+
+def _read_host(text: str) -> str:
+    if text == "*":
+        return text
+    if bracketed := _BRACKETED.fullmatch(text):
+        return f"[{_checked_ip(bracketed[1])}]"
+    if ":" in text or "/" in text:
+        raise UnfitError("is not a host name; leave scheme and port out")
+    if not _HOST.fullmatch(text) or ".." in text:
+        raise UnfitError('is not a host name; write "shop.example", "*.shop.example" or "*"')
+    return _checked_ip(text.lower())
+
+
+def _read_host_field(text: str) -> str:
+    found = re.fullmatch(r"(\[[^\]]+\]|[^:\[\]]+)(:[0-9]{1,5})?", text)
+    if found is None or "*" in text:
+        raise UnfitError('is not a host; write "origin.example" or "origin.example:8080"')
+    return _read_host(found[1]) + (found[2] or "")
+
+
+def _read_token(text: str) -> str:
+    if not _TOKEN.fullmatch(text):
+        raise UnfitError("is not a name; use letters, digits and - without spaces")
+    return text
+
+
+def _read_field_name(text: str) -> str:
+    name = _read_token(text).lower()
+    if name in _OWN_FIELDS:
+        raise UnfitError("is a field that the node sets itself; leave it out")
+    return name
+
+
+def _read_field_value(text: str) -> str:
+    if not _FIELD_VALUE.fullmatch(text):
+        raise UnfitError("is not a field value; use ASCII without spaces around it")
+    return text
+
+
+def _read_parameter(text: str) -> str:
+    if not _PARAMETER.fullmatch(text):
+        raise UnfitError('is not a parameter; write its name, or a beginning like "utm_*"')
+    return text
+
+
+def _read_glob(text: str) -> str:
+    if not _GLOB.fullmatch(text):
+        raise UnfitError('is not a path pattern; write it like "/static/*", without a query')
+    return text
+
+
+def _read_socket(text: str) -> Path:
+    if len(text.encode("utf-8", "surrogateescape")) > SOCKET_PATH_BYTES:
+        raise UnfitError(f"is too long for a socket; at most {SOCKET_PATH_BYTES} bytes")
+    return Path(text)
+
+
+def _read_workers(raw: object) -> int:
+    if isinstance(raw, bool) or raw != 1:
+        raise UnfitError("is not built yet: this version runs one worker; leave it out or write 1")
+    return 1
+
+
+ADDRESS = of_text("address:port", parse_address)
+SERVER = of_text("http:// or https:// URL", _read_server)
+NETWORK = of_text('network, or "unix"', _read_network)
+HOST = of_text("host name", _read_host)
+HOST_FIELD = of_text("host, with or without port", _read_host_field)
+TOKEN = of_text("name", _read_token)
+METHOD = of_text("method", _read_token)
+COOKIE_NAME = of_text("cookie name", _read_token)
+FIELD_NAME = of_text("field name", _read_field_name)
+KEYED_FIELD = of_text("field name", lambda text: _read_token(text).lower())
+FIELD_VALUE = of_text("field value", _read_field_value)
+PARAMETER = of_text("parameter name, `*` ends a beginning", _read_parameter)
+GLOB = of_text("path pattern", _read_glob)
+LOG = of_text('path, "-" or "off"', str)
+SOCKET = of_text("path", _read_socket)
+WORKERS = Kind("1", _read_workers, int)
+
+
+def span(says: str) -> dict[str, Setting]:
+    """The declaration of a duration that may be nothing."""
+    return setting(says, DURATION, least=0.0, most=YEARS_10_S)
+
+
+def wait(says: str) -> dict[str, Setting]:
+    """The declaration of a deadline: never nothing, since then nothing could be done in time."""
+    return setting(says, DURATION, least=0.001, most=30 * DAY_S)

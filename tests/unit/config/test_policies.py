@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from edge.cache.key import forwarded_target
+from edge.config import Config, for_proxy, policies
+from edge.guard.address import parse_ip
+from edge.listen.connection import ConnectionPolicy
+from edge.wire.grammar import RESPONSE_LIMITS, Limits
+
+
+def config(*sets: str) -> Config:
+    return for_proxy(["127.0.0.1:0"], "http://[::1]:3000", hostname="h", sets=sets)
+
+
+def test_the_defaults_are_those_of_the_policies() -> None:
+    assert policies.connection_policy(config()) == ConnectionPolicy()
+    assert policies.request_limits(config()) == Limits()
+    assert policies.response_limits(config()) == RESPONSE_LIMITS
+
+
+def test_an_origin_has_its_place_and_its_bounds() -> None:
+    origin = policies.origins(
+        config("origin.default.timeouts.connect=1s", "origin.default.ca=/ca.pem")
+    )["default"]
+    assert (origin.authority, origin.connect_s, origin.ca) == (b"[::1]:3000", 1.0, "/ca.pem")
+
+
+def test_a_site_has_its_key_its_rules_and_its_fields() -> None:
+    site = policies.sites(
+        config(
+            'site.query={drop=["utm_*"],sort=true}',
+            'site.key={cookies=["a"]}',
+            'site.headers={keep=["server"],remove=["x-b"],set={X-A="1"}}',
+            'site.rule=[{match={path="/s/*.css"},cache={ttl="1d"}},{match={path="/x"}}]',
+            "origin.default.host=o.example",
+        )
+    ).find(b"any.example")
+    assert site is not None
+    assert (site.key.query_drop, site.key.query_sort) == ((b"utm_*",), True)
+    assert (site.key.cookies, site.host) == ((b"a",), b"o.example")
+    assert site.fields.remove == {b"x-powered-by", b"x-b"}
+    assert site.fields.put == ((b"x-a", b"1"),)
+    styles, exact = site.rules
+    assert (styles.terms.by_path, styles.terms.by_extension) == (True, b"css")
+    assert (exact.terms.by_path, exact.terms.by_extension) == (False, None)
+    assert styles.terms.freshness.ttl_s == 86_400.0
+
+
+def test_a_site_without_query_rules_keeps_the_whole_query() -> None:
+    site = policies.sites(config()).find(b"any.example")
+    assert site is not None
+    assert forwarded_target(b"/a?b=1&c=2", site.key) == b"/a?b=1&c=2"
+
+
+def test_a_site_may_keep_named_parameters_only() -> None:
+    site = policies.sites(config('site.query={keep=["b"]}')).find(b"any.example")
+    assert site is not None
+    assert forwarded_target(b"/a?b=1&c=2", site.key) == b"/a?b=1"
+
+
+def test_trusted_proxies_are_a_set_of_networks() -> None:
+    networks = policies.trusted(config('node.trusted_proxies=["10.0.0.0/8"]'))
+    assert parse_ip(b"10.1.1.1") in networks
