@@ -1,0 +1,378 @@
+"""One trip upstream: ask, decide what may be kept of the answer, pour its body where it belongs.
+
+An errand belongs to a flight and runs in the background, so that it outlives the client who set it
+off. It takes the answer as fast as the origin gives it, into the store or into a private fill;
+clients read from there at their own pace, and the origin's connection is free again as soon as the
+last byte has come.
+
+When the last reader has left, the errand goes on only while that is worth it: to the end of a body
+whose rest is known and small or mostly here, a little way into one of unknown length (a page, as a
+rule, is over before that; an endless stream is not), and never on behalf of no one for an answer
+that will not be stored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import trio
+
+from edge.cache import decision, vary
+from edge.cache.fill import MemoryBody
+from edge.cache.flight import Failed, Flight, Flights, Private, Spurned, Stored
+from edge.cache.reasons import Reason
+from edge.cache.ruling import Forward, Freshen, Keep, Refetch, ServeStale
+from edge.cache.store import Held
+from edge.cache.validation import PRECONDITIONS, conditional
+from edge.errors import ExchangeError, Failure
+from edge.wire.fields import format_date, parse_content_range
+from edge.wire.hop import Forwarding, to_origin
+from edge.wire.message import End, RequestHead, ResponseHead
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from edge.cache.entry import Entry, Key, Seq, Times
+    from edge.cache.fill import Fill
+    from edge.cache.ruling import CachePolicy, OnResponse
+    from edge.cache.store import Store
+    from edge.upstream.fetch import BodySource, Response, Upstream
+    from edge.upstream.transport import Transport
+
+TROUBLE: Final = frozenset({500, 502, 503, 504})  # RFC 5861 §4
+REST_BYTES: Final = 64 << 20  # of a known rest: what is fetched for nobody in particular
+UNKNOWN_BYTES: Final = 1 << 20
+ALONE_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trip:
+    """What an errand is to ask for, and by whose rules the answer is judged.
+
+    `request` is the client's, its hop-by-hop fields gone and its target in the form that is
+    forwarded. `variants` are what the store holds under `key` that may be validated.
+    """
+
+    request: RequestHead
+    key: Key
+    as_of: Seq
+    upstream: Upstream
+    forwarding: Forwarding
+    policy: CachePolicy
+    authority: bytes | None = None  # the Host for the origin, where it is not the client's
+    variants: tuple[Held, ...] = ()
+    in_background: bool = False  # no client waits for it
+
+    def outgoing(self, request: RequestHead, upgrade: bytes | None = None) -> RequestHead:
+        """`request` as the origin is to see it."""
+        out = to_origin(request, self.forwarding, upgrade=upgrade)
+        return out if self.authority is None else replace(out, authority=self.authority)
+
+
+@dataclass(slots=True)
+class Switch:
+    """A change of protocols that a client asks for, and the origin's transport if it agrees.
+
+    `done` is set by whoever used the transport; it belongs to the errand until then.
+    """
+
+    protocols: bytes
+    transport: Transport | None = None
+    leftover: bytes = b""
+    done: trio.Event = field(default_factory=trio.Event)
+
+
+AnyFlight: TypeAlias = Flight[Held]
+
+
+class Errands:
+    """Runs errands for a node."""
+
+    def __init__(
+        self,
+        store: Store,
+        flights: Flights[Held],
+        now: Callable[[], float],
+        complain: Callable[[str, str, str | None], None],
+    ) -> None:
+        self._store = store
+        self._flights = flights
+        self._now = now
+        self._complain = complain
+
+    async def fetch(self, flight: AnyFlight, trip: Trip) -> None:
+        """Bring an answer that may be stored; lands `flight`, raises nothing."""
+        await self._see_through(flight, self._fetch_twice(flight, trip))
+
+    async def _see_through(self, flight: AnyFlight, errand: Awaitable[None]) -> None:
+        """Make sure that `flight` lands, whatever happens to its errand."""
+        error = ExchangeError(Failure.DRAINING)  # stands if the errand is cancelled
+        try:
+            await errand
+        except ExchangeError as known:
+            error = known
+        except Exception as unknown:  # around a flight: its end is told, not thrown (HOUSE C9)
+            self._complain("internal", f"a fetch failed: {unknown!r}", None)
+            error = ExchangeError(Failure.INTERNAL)
+        finally:
+            self._flights.land(flight, Failed(error))  # says nothing if it has landed already
+
+    async def _fetch_twice(self, flight: AnyFlight, trip: Trip) -> None:
+        if await self._fetch(flight, trip, trip.variants):
+            # RFC 9111 §4.3.4: a 304 that names nothing of ours. Ask again, for the whole.
+            await self._fetch(flight, trip, ())
+
+    async def _fetch(self, flight: AnyFlight, trip: Trip, variants: tuple[Held, ...]) -> bool:
+        """One request for the whole; True when it has to be asked again without conditions."""
+        entries = tuple(held.entry for held in variants)
+        asked = conditional(trip.request, entries, trip.policy.vary)
+        validating = b"if-none-match" in asked.headers or b"if-modified-since" in asked.headers
+        request = trip.outgoing(asked)
+        async with trip.upstream.fetch(request, None, interim=_teller(flight)) as response:
+            head = with_date(response.head, response.times)
+            verdict = decision.on_response(
+                trip.request,
+                head,
+                response.times,
+                trip.policy,
+                variants=entries,
+                validating=validating,
+                as_of=trip.as_of,
+            )
+            match verdict:
+                case Keep() if self._may_be_covered_for(trip, entries, head):
+                    await self._forward(flight, trip, Reason.STATUS, head, response)
+                case Keep():
+                    await self._keep(flight, trip, verdict, head, response)
+                case Freshen():
+                    self._freshen(flight, verdict, variants, head)
+                case Refetch():
+                    self._drop(verdict.drop, variants)
+                    return True
+                case Forward():
+                    self._drop(verdict.drop, variants)
+                    await self._forward(flight, trip, verdict.because, head, response)
+        return False
+
+    def _may_be_covered_for(
+        self, trip: Trip, entries: tuple[Entry, ...], head: ResponseHead
+    ) -> bool:
+        """Whether a stale answer may stand in for this one, storable as it is (RFC 5861 §4)."""
+        entry = vary.choose(entries, trip.request, trip.policy.vary)
+        ruling = decision.on_failure(entry, head, self._now(), trip.policy)
+        return isinstance(ruling, ServeStale)
+
+    def _drop(self, entry: Entry | None, variants: tuple[Held, ...]) -> None:
+        for held in variants:
+            if held.entry is entry:
+                self._store.drop(held)
+
+    async def _keep(
+        self, flight: AnyFlight, trip: Trip, verdict: Keep, head: ResponseHead, response: Response
+    ) -> None:
+        """Store the answer; whoever waits for the flight reads it as it comes."""
+        length = announced_length(trip.request, head)
+        entry = verdict.entry(trip.key, head.status, response.times, trip.as_of, length=length)
+        held = self._store.begin(replace(entry, reason=head.reason))
+        fill = held.fill
+        assert fill is not None
+        if trip.in_background or flight.abandoned:
+            fill.reader().close()  # where it can be no more than a window, wait for no reader
+        self._flights.land(flight, Stored(held, head, verdict.because))
+        error = ExchangeError(Failure.DRAINING)  # stands if the errand is cancelled, or fails us
+        whole = False
+        try:
+            await self._pour(response, fill, alone=trip.in_background)
+            whole = True
+        except ExchangeError as known:
+            error = known
+        finally:
+            if not whole:
+                self._store.abort(held, error)
+        if whole:
+            await self._store.commit(held)
+            self._drop_superseded(trip, held)
+
+    def _drop_superseded(self, trip: Trip, newest: Held) -> None:
+        """Drop what a newer answer of another variant stands in for: its origin changed Vary."""
+        entries = [held.entry for held in trip.variants]
+        old = vary.superseded(entries, trip.request, newest.entry, trip.policy.vary)
+        for held in trip.variants:
+            if held.entry in old and held.entry.variant != newest.entry.variant:
+                self._store.drop(held)
+
+    def _freshen(
+        self,
+        flight: AnyFlight,
+        verdict: Freshen,
+        variants: tuple[Held, ...],
+        head: ResponseHead,
+    ) -> None:
+        for held in variants:
+            if held.entry is verdict.old:
+                fresh = self._store.freshen(held, verdict.entry)
+                self._flights.land(flight, Stored(fresh, head, verdict.because))
+
+    async def _forward(
+        self,
+        flight: AnyFlight,
+        trip: Trip,
+        because: Reason,
+        head: ResponseHead,
+        response: Response,
+    ) -> None:
+        """Give the answer to the leader alone."""
+        _check_unasked(trip.request, head)
+        spurned = head.status in TROUBLE and bool(trip.variants)
+        if not spurned:
+            self._flights.remember_lonely(trip.key.digest)
+        if trip.in_background or flight.abandoned:
+            error = ExchangeError(Failure.BAD_RESPONSE, because.slug)
+            self._flights.land(flight, Failed(error))
+            return
+        fill = self._store.private_fill(announced_length(trip.request, head))
+        kind: type[Private] | type[Spurned] = Spurned if spurned else Private
+        self._flights.land(flight, kind(head, fill.reader(), because))
+        await self._pour_privately(response, fill)
+
+    async def pass_on(
+        self, flight: AnyFlight, trip: Trip, body: BodySource | None, switch: Switch | None
+    ) -> None:
+        """Send one client's request as it is, for an answer that is that client's alone."""
+        await self._see_through(flight, self._pass_on(flight, trip, body, switch))
+
+    async def _pass_on(
+        self, flight: AnyFlight, trip: Trip, body: BodySource | None, switch: Switch | None
+    ) -> None:
+        request = trip.outgoing(trip.request, switch.protocols if switch else None)
+        async with trip.upstream.fetch(request, body, interim=_teller(flight)) as response:
+            head = with_date(response.head, response.times)
+            if head.status == 101 and switch is not None:
+                switch.transport, switch.leftover = response.tunnel, response.leftover
+                flight.land(Private(head, MemoryBody(b""), None))
+                await switch.done.wait()
+                return
+            _check_unasked(trip.request, head)
+            if trip.request.method == (b"HEAD" if body is None else b"POST"):
+                kept = self._take_note(trip, head, response.times)
+                if isinstance(kept, Keep):
+                    # RFC 9111 §4.4: all variants go, before the one answer that stands for them
+                    self._store.invalidate(trip.key)
+                    await self._keep(flight, trip, kept, head, response)
+                    return
+            fill = self._store.private_fill(announced_length(trip.request, head))
+            flight.land(Private(head, fill.reader(), None))
+            await self._pour_privately(response, fill)
+
+    def _take_note(self, trip: Trip, head: ResponseHead, times: Times) -> OnResponse:
+        """What an answer that was not asked for the store's sake means for it all the same.
+
+        That of a HEAD may freshen what GET stored, or prove it out of date (RFC 9111 §4.3.5); that
+        of a POST may stand for later GETs, where the site says so.
+        """
+        entries = tuple(held.entry for held in trip.variants)
+        verdict = decision.on_response(
+            trip.request, head, times, trip.policy, variants=entries, as_of=trip.as_of
+        )
+        if isinstance(verdict, Freshen):
+            for held in trip.variants:
+                if held.entry is verdict.old:
+                    self._store.freshen(held, verdict.entry)
+        elif isinstance(verdict, Forward):
+            self._drop(verdict.drop, trip.variants)
+        return verdict
+
+    async def _pour_privately(self, response: Response, fill: Fill) -> None:
+        error = ExchangeError(Failure.DRAINING)  # stands if the errand is cancelled, or fails us
+        try:
+            await self._pour(response, fill, alone=False)
+            fill.finish()
+        except ExchangeError as known:
+            error = known
+        finally:
+            fill.fail(error)  # says nothing if it is whole
+            fill.close()
+
+    async def _pour(self, response: Response, fill: Fill, *, alone: bool) -> None:
+        """The whole body into `fill`; raises what ends it early."""
+        patience = _Patience(fill, alone)
+        while True:
+            message = await response.receive()
+            if isinstance(message, End):
+                return
+            await fill.write(message.data)
+            if not patience.lasts(len(message.data)):
+                raise ExchangeError(Failure.CLIENT_LEFT, "no one reads it")
+
+
+class _Patience:
+    """How long a body is fetched on when no one reads it any more."""
+
+    def __init__(self, fill: Fill, alone: bool) -> None:
+        self._fill = fill
+        self._alone = alone
+        self._unread = 0
+        self._since: float | None = None
+
+    def lasts(self, size: int) -> bool:
+        """Whether to go on after `size` more bytes."""
+        fill = self._fill
+        if fill.readers:
+            self._since = None
+            return True
+        if not fill.storable:
+            return False
+        if self._alone:  # it has as long as anyone, but not for ever
+            return fill.expected is not None or fill.size <= REST_BYTES
+        if self._since is None:
+            self._since, self._unread = trio.current_time(), 0
+        self._unread += size
+        if trio.current_time() - self._since > ALONE_S:
+            return False
+        if fill.expected is None:
+            return self._unread <= UNKNOWN_BYTES
+        rest = fill.expected - fill.size
+        return rest <= REST_BYTES or rest < fill.size
+
+
+def with_date(head: ResponseHead, times: Times) -> ResponseHead:
+    """`head` with a Date: RFC 9110 §6.6.1 has the recipient add the time of arrival."""
+    if b"date" in head.headers:
+        return head
+    return replace(head, headers=head.headers.plus((b"date", format_date(times.response_time))))
+
+
+def announced_length(request: RequestHead, head: ResponseHead) -> int | None:
+    """The length of the content that follows `head`, in bytes; None where it does not say."""
+    if request.method == b"HEAD" or head.status in (204, 304):
+        return 0
+    value = head.headers.get(b"content-length")
+    return None if value is None else int(value)  # digits: the engine has seen to it
+
+
+def _teller(flight: AnyFlight) -> Callable[[ResponseHead], Awaitable[None]]:
+    async def tell(interim: ResponseHead) -> None:
+        flight.tell(interim)
+
+    return tell
+
+
+def _check_unasked(request: RequestHead, head: ResponseHead) -> None:
+    """Refuse a part or a "not modified" that the client did not ask for."""
+    headers = request.headers
+    if head.status == 206 and b"range" not in headers:
+        raise ExchangeError(Failure.BAD_RESPONSE, "a 206 to no range")
+    if head.status == 206 and not _is_one_part_or_many(head):
+        raise ExchangeError(Failure.BAD_RESPONSE, "a 206 of another length than its Content-Range")
+    if head.status == 304 and PRECONDITIONS.isdisjoint(name for name, _ in headers):
+        raise ExchangeError(Failure.BAD_RESPONSE, "a 304 to no condition")
+
+
+def _is_one_part_or_many(head: ResponseHead) -> bool:
+    """Whether a 206 is as long as it says, or of several parts (RFC 9110 §15.3.7)."""
+    told, length = head.headers.get(b"content-range"), head.headers.get(b"content-length")
+    part = parse_content_range(told) if told is not None else None
+    if part is None or part.first is None or part.last is None:
+        return told is None  # several parts say their ranges inside
+    return length is None or int(length) == part.last - part.first + 1

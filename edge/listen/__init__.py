@@ -1,0 +1,1 @@
+"""Accepting: listeners, and the driver that joins a transport to exchanges."""

@@ -1,0 +1,152 @@
+"""Accepting: TCP listeners, and the connections that are open.
+
+Connections are bounded. At the bound, and when the process has run out of descriptors, the
+connection that has been idle longest gives way; when none is idle, accepting waits for a moment
+and the kernel's backlog holds the newcomers, so that those already being served are not harmed.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from edge.upstream.transport import SocketTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edge.listen.connection import Connection
+
+BACKLOG = 4_096  # Linux caps it at net.core.somaxconn
+ACCEPT_BATCH = 64  # then other tasks have their turn
+PAUSE_S = 0.05  # after descriptors ran out: short enough to recover within a second
+OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+# accept(2): errors of the new connection, which Linux reports here, are like EAGAIN
+PASSING = {
+    errno.ECONNABORTED, errno.EPERM, errno.EPROTO, errno.EINTR, errno.ENETDOWN, errno.ENOPROTOOPT,
+    errno.EHOSTDOWN, errno.ENONET, errno.EHOSTUNREACH, errno.EOPNOTSUPP, errno.ENETUNREACH,
+    errno.ETIMEDOUT, errno.ECONNRESET,
+}  # fmt: skip
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening, non-blocking socket; IPv6 ones take IPv6 only. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def address_of(listener: socket.socket) -> str:
+    """Where a listener listens, as `host:port`."""
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionStatistics:
+    """Connections now and since the start."""
+
+    open: int
+    idle: int
+    accepted: int
+    shed: int
+
+
+class Connections:
+    """The open connections of a node, bounded by `most`."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._open: dict[Connection, None] = {}  # in order of acceptance
+        self._accepted = 0
+        self._shed = 0
+        self._draining = False
+
+    def statistics(self) -> ConnectionStatistics:
+        """A snapshot; idle ones are counted, so this is linear in the connections."""
+        idle = sum(connection.idle for connection in self._open)
+        return ConnectionStatistics(len(self._open), idle, self._accepted, self._shed)
+
+    def has_room(self) -> bool:
+        """Whether one more may be accepted; makes room by shedding an idle one if need be."""
+        return len(self._open) < self.most or self.shed_idle()
+
+    def shed_idle(self) -> bool:
+        """Close the oldest idle connection; False when none is idle."""
+        for connection in self._open:
+            if connection.idle:
+                connection.shed()
+                self._shed += 1
+                return True
+        return False
+
+    def drain(self) -> None:
+        """Close idle connections now and the others after their exchange."""
+        self._draining = True
+        for connection in list(self._open):
+            connection.drain()
+
+    async def run(self, connection: Connection) -> None:
+        """Serve one connection, counted among the open ones while it lasts."""
+        self._open[connection] = None
+        self._accepted += 1
+        if self._draining:
+            connection.drain()
+        try:
+            await connection.run()
+        finally:
+            del self._open[connection]
+
+
+async def accept(
+    listener: socket.socket,
+    connections: Connections,
+    make: Callable[[SocketTransport], Connection],
+    clients: trio.Nursery,
+    say: Callable[[str], None],
+) -> None:
+    """Accept into `clients` until cancelled.
+
+    `clients` belongs to the node: connections outlive this task while the node drains.
+    """
+    while True:
+        await trio.lowlevel.wait_readable(listener)
+        for _ in range(ACCEPT_BATCH):
+            if not connections.has_room():
+                await trio.sleep(PAUSE_S)
+                break
+            try:
+                sock, address = listener.accept()
+            except BlockingIOError:
+                break
+            except OSError as error:
+                await _after_failure(error, connections, say)
+                break
+            transport = SocketTransport(sock, peer=address[0].encode("ascii"))
+            clients.start_soon(connections.run, make(transport))
+
+
+async def _after_failure(
+    error: OSError, connections: Connections, say: Callable[[str], None]
+) -> None:
+    if error.errno in PASSING:
+        return
+    if error.errno not in OUT_OF_DESCRIPTORS:
+        raise error
+    shed = connections.shed_idle()
+    say(f"accept: {error.strerror}; {'closed an idle connection' if shed else 'waiting'}")
+    await trio.sleep(PAUSE_S)

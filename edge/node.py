@@ -1,0 +1,334 @@
+"""One worker: builds the parts, owns every task, and ends them in the right order (HOUSE C11).
+
+Nurseries stand inside one another as their tasks depend on each other: plumbing (logs, pools, the
+admin socket) outlives background fetches, which outlive clients' connections, which outlive the
+listeners. TERM cancels the innermost and lets the rest finish within the drain deadline.
+
+HUP reads the settings again. What follows from them is built whole, then one reference is swapped;
+exchanges under way finish with what they began with. A setting that only a new process can take up
+(where to listen, the store, the logs, the admin socket) is named in the log and waits for that.
+"""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import sys
+from dataclasses import asdict, replace
+from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from edge import __version__
+from edge.accesslog import AccessLog
+from edge.admin import AdminSocket
+from edge.answer import refusal
+from edge.cache.disk import Disk, StoreBusy
+from edge.cache.flight import Flights
+from edge.cache.purge import Purges
+from edge.cache.store import Held, Store
+from edge.clock import Clock
+from edge.config import policies
+from edge.delivery import own_status
+from edge.errand import Errands
+from edge.errorlog import ErrorLog
+from edge.errors import Side
+from edge.exchange import Exchange
+from edge.listen.connection import Connection
+from edge.listen.tcp import Connections, accept, address_of, bind
+from edge.observe import Measurements, Outcome, Record, text
+from edge.settings import SettingsError
+from edge.upstream.fetch import Upstream
+from edge.visit import Parts, Tools
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from edge.config import Config
+    from edge.errors import ExchangeError
+    from edge.upstream.transport import SocketTransport
+    from edge.wire.message import ResponseHead
+
+CLEANUP_S: Final = 5.0  # for the store to be written out at the end
+
+
+def serve(config: Config, *, source: Path | None, reload: Callable[[], Config]) -> int:
+    """Run a node until it is told to stop; the exit code. `source` is named in the log."""
+    try:
+        node = Node(config, reload, str(source or "the command line"))
+    except (OSError, ValueError) as error:
+        print(f"edge: {error}", file=sys.stderr)
+        return 1
+    try:
+        trio.run(node.run)
+    except (OSError, StoreBusy) as error:
+        print(f"edge: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+class Node:
+    """A node's parts and tasks. Making one binds its addresses; raises OSError, ValueError."""
+
+    def __init__(self, config: Config, reload: Callable[[], Config], source: str) -> None:
+        self.config = config
+        self.measurements = Measurements()
+        self._reload = reload
+        self._source = source
+        self._clock = Clock()
+        self._stopping = trio.Event()
+        self._error_log = ErrorLog(config.node.error_log)
+        self._access_log = AccessLog(
+            config.node.access_log, trouble=partial(self._error_log.tell, "access-log")
+        )
+        self._listeners = [bind(each.host, each.port) for each in config.node.listen]
+        self._connections = Connections(config.limits.connections)
+        self._policy = policies.connection_policy(config)
+        self._ids = _request_ids()
+        self._drain_s = config.node.drain
+        self._response_limits = policies.response_limits(config)
+        self._upstreams: dict[str, Upstream] = {}
+        self._upstreams = self._made_upstreams(config)
+        self._tended: dict[Upstream, trio.CancelScope] = {}
+        self._started = self._clock.now()
+        self._now = trio.CancelScope()  # cancelled when there is no patience left for draining
+
+    async def run(self) -> None:
+        """Serve until TERM or INT, then drain."""
+        disk = self._make_disk()
+        admin = self._make_admin()
+        try:
+            if disk is not None:
+                await disk.open()
+            with self._now:
+                await self._run_with(disk, admin)
+        finally:
+            self._close_listeners()
+            if admin is not None:
+                admin.close()
+            with trio.move_on_after(CLEANUP_S, shield=True):
+                if disk is not None:
+                    await disk.close()
+            self._error_log.close()
+
+    def _make_disk(self) -> Disk | None:
+        store = self.config.store
+        if store.dir is None:
+            return None
+        return Disk(
+            store.dir,
+            quota_bytes=store.disk,
+            free_floor_bytes=store.free_floor,
+            log=partial(self._error_log.tell, "store"),
+        )
+
+    def _make_admin(self) -> AdminSocket | None:
+        path = self.config.node.admin
+        return AdminSocket(path, self.status) if path is not None else None
+
+    async def _run_with(self, disk: Disk | None, admin: AdminSocket | None) -> None:
+        async with trio.open_nursery() as plumbing:  # logs, pools, admin: the last to go
+            plumbing.start_soon(self._access_log.run)
+            async with trio.open_nursery() as background:  # fetches outlive clients
+                self._build(disk, plumbing, background)
+                if admin is not None:
+                    plumbing.start_soon(admin.run)
+                await plumbing.start(self._heed_signals)  # before anyone is told that we are ready
+                async with trio.open_nursery() as clients:  # one task a connection
+                    async with trio.open_nursery() as accepting:
+                        for listener in self._listeners:
+                            accepting.start_soon(
+                                accept,
+                                listener,
+                                self._connections,
+                                self._connection,
+                                clients,
+                                partial(self._error_log.tell, "accept"),
+                            )
+                        self._say_ready()
+                        await self._stopping.wait()
+                        accepting.cancel_scope.cancel()
+                    self._close_listeners()
+                    self._connections.drain()
+                    deadline = trio.current_time() + self._drain_s
+                    clients.cancel_scope.deadline = deadline
+                background.cancel_scope.deadline = deadline
+            plumbing.cancel_scope.cancel()
+
+    def _build(self, disk: Disk | None, plumbing: trio.Nursery, background: trio.Nursery) -> None:
+        """The parts that live as long as the node."""
+        self._plumbing = plumbing
+        store = self.config.store
+        self._store = Store(
+            store.memory, disk, object_bytes=store.object_memory, variants=store.variants
+        )
+        self._flights = Flights[Held]()
+        errands = Errands(self._store, self._flights, self._clock.now, self._complain)
+        self._tools = Tools(
+            store=self._store,
+            flights=self._flights,
+            purges=Purges(),
+            errands=errands,
+            background=background,
+            now=self._clock.now,
+            new_id=self._ids,
+            log=self._log,
+            complain=self._complain,
+        )
+        self._exchange = Exchange(self._tools, self._parts(self.config))
+
+    def _parts(self, config: Config) -> Parts:
+        """All that follows from `config`; raises ValueError, and then nothing has changed."""
+        upstreams = self._made_upstreams(config)
+        self._tend_only(upstreams)
+        return Parts(
+            name=config.node.name.encode(),
+            sites=policies.sites(config),
+            upstreams=upstreams,
+            trusted=policies.trusted(config),
+            salt=secrets.token_bytes(16),
+        )
+
+    def _made_upstreams(self, config: Config) -> dict[str, Upstream]:
+        """One for each origin: the same as before, where all that it was told is."""
+        limits = policies.response_limits(config)
+        before = self._upstreams if limits == self._response_limits else {}
+        made: dict[str, Upstream] = {}
+        for name, origin in policies.origins(config).items():
+            old = before.get(name)
+            if old is not None and old.origin == origin:
+                made[name] = old
+            else:
+                made[name] = Upstream(origin, now=self._clock.now, limits=limits)
+        self._response_limits = limits
+        return made
+
+    def _tend_only(self, upstreams: dict[str, Upstream]) -> None:
+        """Begin with the new ones and end with those that are left out."""
+        self._upstreams = upstreams
+        wanted = set(upstreams.values())
+        for upstream, scope in self._tended.items():
+            if upstream not in wanted:
+                scope.cancel()
+        for upstream in wanted - self._tended.keys():
+            self._tended[upstream] = trio.CancelScope()
+            self._plumbing.start_soon(self._tend, upstream)
+
+    async def _tend(self, upstream: Upstream) -> None:
+        """Close an upstream's idle connections in time, and all once settings left it out."""
+        with self._tended[upstream]:
+            await upstream.run()
+        del self._tended[upstream]
+
+    def _connection(self, transport: SocketTransport) -> Connection:
+        return Connection(
+            transport, transport.peer, self._policy, self._exchange.serve, self._refuse
+        )
+
+    def _refuse(self, peer: bytes, error: ExchangeError) -> tuple[ResponseHead, bytes]:
+        """The answer to what never became a request, with its line in the log."""
+        record = Record(time=self._clock.now(), id=self._ids(), client=text(peer))
+        record.status, record.error = error.status, error.failure.slug
+        record.cache, record.reason = Outcome.REFUSED, error.failure.slug
+        self._log(record)
+        if error.side is Side.US:
+            self._complain(error.failure.slug, error.detail, record.id)
+        status = own_status(self._exchange.parts.name, error)
+        head, body = refusal(error, record.id, self._clock.now())
+        return replace(head, headers=head.headers.plus((b"cache-status", status))), body
+
+    def _log(self, record: Record) -> None:
+        self.measurements.record(record)
+        self._access_log.add(record)
+
+    def _complain(self, kind: str, message: str, request_id: str | None) -> None:
+        self._error_log.tell(kind, message, request_id=request_id)
+
+    def _say_ready(self) -> None:
+        where = " ".join(f"http://{address_of(listener)}" for listener in self._listeners)
+        print(f"ready {where}", flush=True)
+
+    def _close_listeners(self) -> None:
+        while self._listeners:
+            listener = self._listeners.pop()
+            trio.lowlevel.notify_closing(listener)
+            listener.close()
+
+    # Signals.
+
+    async def _heed_signals(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            task_status.started()
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    self._read_settings_again()
+                elif self._stopping.is_set():
+                    self._now.cancel()  # asked twice
+                else:
+                    self._stopping.set()
+
+    def _read_settings_again(self) -> None:
+        self._access_log.reopen()
+        self._error_log.reopen()
+        try:
+            config = self._reload()
+        except SettingsError as error:
+            for fault in error.faults:
+                self._error_log.tell("settings", f"not taken: {fault.at(self._source)}")
+            return
+        try:
+            parts = self._parts(config)
+        except ValueError as error:
+            self._error_log.tell("settings", f"not taken: {error}")
+            return
+        for name in _only_for_new_processes(self.config, config):
+            self._error_log.tell("settings", f"{name} changed: it counts from the next start on")
+        self._policy = policies.connection_policy(config)
+        self._connections.most = config.limits.connections
+        self._drain_s = config.node.drain
+        self._exchange.parts = parts
+        self._error_log.tell("settings", f"read again from {self._source}")
+
+    # Telling.
+
+    def status(self) -> dict[str, Any]:
+        """What `edge status` tells."""
+        return {
+            "version": __version__,
+            "name": self.config.node.name,
+            "uptime_s": round(self._clock.now() - self._started, 3),
+            **self.measurements.snapshot(),
+            "connections": asdict(self._connections.statistics()),
+            "store": asdict(self._store.statistics()),
+            "flights": len(self._flights),
+            "origins": {
+                name: {
+                    "servers": upstream.origin.authority.decode(),
+                    **asdict(upstream.statistics()),
+                }
+                for name, upstream in self._upstreams.items()
+            },
+            "access_log": asdict(self._access_log.statistics()),
+            "error_log": asdict(self._error_log.statistics()),
+        }
+
+
+def _request_ids() -> Callable[[], str]:
+    """Makes ids that no other node or run makes: a random beginning and a number."""
+    prefix, numbers = secrets.token_hex(5), count(1)
+    return lambda: f"{prefix}-{next(numbers):x}"
+
+
+def _only_for_new_processes(old: Config, new: Config) -> list[str]:
+    """The settings that differ and that a running process cannot take up."""
+    names = [
+        f"node.{field}"
+        for field in ("listen", "workers", "admin", "access_log", "error_log", "name")
+        if getattr(old.node, field) != getattr(new.node, field)
+    ]
+    return names + (["store"] if old.store != new.store else [])

@@ -1,0 +1,156 @@
+"""What is known of one request while it is being answered, and what is needed to answer any."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from edge.cache.reasons import Reason
+from edge.errors import ExchangeError, Side
+from edge.observe import Outcome, Record, text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from edge.cache.entry import Key, Seq
+    from edge.cache.flight import Flights
+    from edge.cache.purge import Purges
+    from edge.cache.ruling import CachePolicy
+    from edge.cache.store import Held, Store
+    from edge.config.policies import Site
+    from edge.errand import Errands
+    from edge.guard.address import Networks
+    from edge.listen.connection import ClientStream
+    from edge.routing.site import HostTable
+    from edge.upstream.fetch import Upstream
+    from edge.wire.hop import Forwarding
+    from edge.wire.message import RequestHead
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """All that follows from the settings; swapped whole when they are read again.
+
+    `salt` is secret: multipart boundaries are made from it.
+    """
+
+    name: bytes
+    sites: HostTable[Site]
+    upstreams: Mapping[str, Upstream]
+    trusted: Networks
+    salt: bytes
+
+
+@dataclass(slots=True)
+class Tools:
+    """What outlives the settings. `background` belongs to the node: fetches outlive clients."""
+
+    store: Store
+    flights: Flights[Held]
+    purges: Purges
+    errands: Errands
+    background: trio.Nursery
+    now: Callable[[], float]
+    new_id: Callable[[], str]
+    log: Callable[[Record], None]
+    complain: Callable[[str, str, str | None], None]  # kind, message, request id
+
+
+_OUTCOMES: Final = {
+    Reason.HIT: Outcome.HIT,
+    Reason.STALE_WHILE_REVALIDATE: Outcome.STALE,
+    Reason.STALE_ACCEPTED: Outcome.STALE,
+    Reason.STALE_IF_ERROR: Outcome.STALE,
+    Reason.METHOD: Outcome.BYPASS,
+    Reason.BYPASS: Outcome.BYPASS,
+    Reason.BODY: Outcome.BYPASS,
+    Reason.UPGRADE: Outcome.BYPASS,
+}
+
+
+class Visit:
+    """One request and what has been found out about it; `Exchange.admit` fills in the rest."""
+
+    site: Site
+    request: RequestHead
+    policy: CachePolicy
+    key: Key
+    forwarding: Forwarding
+
+    def __init__(
+        self, tools: Tools, parts: Parts, stream: ClientStream, head: RequestHead
+    ) -> None:
+        self.tools = tools
+        self.parts = parts
+        self.stream = stream
+        self.head = head
+        self.as_of: Seq = tools.purges.latest
+        self.because: Reason | None = None  # why it went forward, where that failed
+        self.tells_key = False  # a trusted client has asked for the key in Cache-Status
+        self._began = trio.current_time()
+        self._forwarded: float | None = None
+        self.record = Record(
+            time=tools.now(),
+            id=tools.new_id(),
+            client=text(stream.peer),
+            method=text(head.method),
+            host=text(head.authority),
+            target=text(head.target),
+            version=text(head.version),
+        )
+
+    @property
+    def id(self) -> str:
+        """The request's id, for the log and for the words of an error."""
+        return self.record.id
+
+    def forward(self) -> None:
+        """The request goes to an origin now, or waits for one that did."""
+        self.record.upstream = self.site.origin
+        self._forwarded = trio.current_time()
+
+    def landed(self) -> None:
+        """The origin's answer, or its failure, is known."""
+        if self._forwarded is not None:
+            self.record.upstream_s = round(trio.current_time() - self._forwarded, 6)
+
+    def answered(
+        self, because: Reason, fate: Reason | None, ttl: float | None, status: int
+    ) -> None:
+        """What is answered, and why; `fate` is what became of a fetched answer."""
+        record = self.record
+        record.status = status
+        record.ttl = None if ttl is None else int(ttl // 1)
+        if fate is Reason.FRESHENED:
+            record.cache = Outcome.REVALIDATED
+        else:
+            record.cache = _OUTCOMES.get(because, Outcome.MISS)
+        record.reason = because.slug
+        if fate is not None and fate is not Reason.STORED:
+            record.reason = f"{because.slug}/{fate.slug}"
+        record.first_byte_s = round(trio.current_time() - self._began, 6)
+
+    def refused(self, error: ExchangeError) -> None:
+        """The client is told of `error`."""
+        self.failed(error)
+        self.record.status = error.status
+        self.record.reason = (self.because.slug + "/" if self.because else "") + error.failure.slug
+        self.record.first_byte_s = round(trio.current_time() - self._began, 6)
+
+    def failed(self, error: ExchangeError) -> None:
+        """Something went wrong, whether or not the client will notice."""
+        self.record.error = error.failure.slug
+        if self.record.status == 0:
+            by_client = error.side is Side.CLIENT
+            self.record.cache = Outcome.REFUSED if by_client else Outcome.FAILED
+            self.record.status = error.status
+        if error.side is not Side.CLIENT:
+            self.tools.complain(error.failure.slug, error.detail, self.id)
+
+    def close(self) -> None:
+        """The exchange is over: hand its record on."""
+        self.record.bytes = self.stream.sent_bytes
+        self.record.total_s = round(trio.current_time() - self._began, 6)
+        self.tools.log(self.record)
