@@ -26,6 +26,7 @@ from edge.cache.ruling import Forward, Freshen, Keep, Refetch, ServeStale
 from edge.cache.store import Held
 from edge.cache.validation import PRECONDITIONS, conditional
 from edge.errors import ExchangeError, Failure
+from edge.gathering import GatheredBody
 from edge.wire.fields import format_date, parse_content_range
 from edge.wire.hop import Forwarding, to_origin
 from edge.wire.message import End, RequestHead, ResponseHead
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from edge.cache.fill import Fill
     from edge.cache.ruling import CachePolicy, OnResponse
     from edge.cache.store import Store
+    from edge.listen.connection import RequestBody
     from edge.upstream.fetch import BodySource, Response, Upstream
     from edge.upstream.transport import Transport
 
@@ -141,17 +143,19 @@ class Errands:
                 as_of=trip.as_of,
             )
             match verdict:
+                case Keep() if flight.overtaken:
+                    await self._forward(flight, trip, Reason.OVERTAKEN, head, response)
                 case Keep() if self._may_be_covered_for(trip, entries, head):
                     await self._forward(flight, trip, Reason.STATUS, head, response)
                 case Keep():
                     await self._keep(flight, trip, verdict, head, response)
                 case Freshen():
-                    self._freshen(flight, verdict, variants, head)
+                    self._freshen(flight, verdict, _held(variants, entries, verdict.old), head)
                 case Refetch():
-                    self._drop(verdict.drop, variants)
+                    self._drop(_held(variants, entries, verdict.drop))
                     return True
                 case Forward():
-                    self._drop(verdict.drop, variants)
+                    self._drop(_held(variants, entries, verdict.drop))
                     await self._forward(flight, trip, verdict.because, head, response)
         return False
 
@@ -163,10 +167,9 @@ class Errands:
         ruling = decision.on_failure(entry, head, self._now(), trip.policy)
         return isinstance(ruling, ServeStale)
 
-    def _drop(self, entry: Entry | None, variants: tuple[Held, ...]) -> None:
-        for held in variants:
-            if held.entry is entry:
-                self._store.drop(held)
+    def _drop(self, held: Held | None) -> None:
+        if held is not None:
+            self._store.drop(held)
 
     async def _keep(
         self, flight: AnyFlight, trip: Trip, verdict: Keep, head: ResponseHead, response: Response
@@ -183,7 +186,7 @@ class Errands:
         error = ExchangeError(Failure.DRAINING)  # stands if the errand is cancelled, or fails us
         whole = False
         try:
-            await self._pour(response, fill, alone=trip.in_background)
+            await self._pour(response, fill, flight, alone=trip.in_background)
             whole = True
         except ExchangeError as known:
             error = known
@@ -206,13 +209,12 @@ class Errands:
         self,
         flight: AnyFlight,
         verdict: Freshen,
-        variants: tuple[Held, ...],
+        held: Held | None,
         head: ResponseHead,
     ) -> None:
-        for held in variants:
-            if held.entry is verdict.old:
-                fresh = self._store.freshen(held, verdict.entry)
-                self._flights.land(flight, Stored(fresh, head, verdict.because))
+        assert held is not None  # it was offered
+        fresh = self._store.freshen(held, verdict.entry)
+        self._flights.land(flight, Stored(fresh, head, verdict.because))
 
     async def _forward(
         self,
@@ -225,24 +227,41 @@ class Errands:
         """Give the answer to the leader alone."""
         _check_unasked(trip.request, head)
         spurned = head.status in TROUBLE and bool(trip.variants)
-        if not spurned:
+        if not spurned and because is not Reason.OVERTAKEN:
             self._flights.remember_lonely(trip.key.digest)
+        kind: type[Private] | type[Spurned] = Spurned if spurned else Private
         if trip.in_background or flight.abandoned:
-            error = ExchangeError(Failure.BAD_RESPONSE, because.slug)
-            self._flights.land(flight, Failed(error))
+            # Nobody's: who has joined meanwhile is no leader, and asks for an answer of its own.
+            self._flights.land(flight, kind(head, MemoryBody(b""), because))
             return
         fill = self._store.private_fill(announced_length(trip.request, head))
-        kind: type[Private] | type[Spurned] = Spurned if spurned else Private
         self._flights.land(flight, kind(head, fill.reader(), because))
-        await self._pour_privately(response, fill)
+        await self._pour_privately(response, fill, flight)
 
     async def pass_on(
-        self, flight: AnyFlight, trip: Trip, body: BodySource | None, switch: Switch | None
+        self, flight: AnyFlight, trip: Trip, body: RequestBody | None, switch: Switch | None
     ) -> None:
         """Send one client's request as it is, for an answer that is that client's alone."""
         await self._see_through(flight, self._pass_on(flight, trip, body, switch))
 
     async def _pass_on(
+        self, flight: AnyFlight, trip: Trip, body: RequestBody | None, switch: Switch | None
+    ) -> None:
+        if body is None:
+            await self._ask_alone(flight, trip, None, switch)
+            return
+        gathered = GatheredBody(body, self._store.make_spool)
+        try:
+            await gathered.gather()
+            if gathered.is_whole:
+                await self._ask_alone(flight, trip, gathered, switch)
+            else:
+                async with trip.upstream.upload_place():
+                    await self._ask_alone(flight, trip, gathered, switch)
+        finally:
+            gathered.close()
+
+    async def _ask_alone(
         self, flight: AnyFlight, trip: Trip, body: BodySource | None, switch: Switch | None
     ) -> None:
         request = trip.outgoing(trip.request, switch.protocols if switch else None)
@@ -263,7 +282,7 @@ class Errands:
                     return
             fill = self._store.private_fill(announced_length(trip.request, head))
             flight.land(Private(head, fill.reader(), None))
-            await self._pour_privately(response, fill)
+            await self._pour_privately(response, fill, flight)
 
     def _take_note(self, trip: Trip, head: ResponseHead, times: Times) -> OnResponse:
         """What an answer that was not asked for the store's sake means for it all the same.
@@ -276,17 +295,17 @@ class Errands:
             trip.request, head, times, trip.policy, variants=entries, as_of=trip.as_of
         )
         if isinstance(verdict, Freshen):
-            for held in trip.variants:
-                if held.entry is verdict.old:
-                    self._store.freshen(held, verdict.entry)
+            old = _held(trip.variants, entries, verdict.old)
+            assert old is not None
+            self._store.freshen(old, verdict.entry)
         elif isinstance(verdict, Forward):
-            self._drop(verdict.drop, trip.variants)
+            self._drop(_held(trip.variants, entries, verdict.drop))
         return verdict
 
-    async def _pour_privately(self, response: Response, fill: Fill) -> None:
+    async def _pour_privately(self, response: Response, fill: Fill, flight: AnyFlight) -> None:
         error = ExchangeError(Failure.DRAINING)  # stands if the errand is cancelled, or fails us
         try:
-            await self._pour(response, fill, alone=False)
+            await self._pour(response, fill, flight, alone=False)
             fill.finish()
         except ExchangeError as known:
             error = known
@@ -294,9 +313,11 @@ class Errands:
             fill.fail(error)  # says nothing if it is whole
             fill.close()
 
-    async def _pour(self, response: Response, fill: Fill, *, alone: bool) -> None:
+    async def _pour(
+        self, response: Response, fill: Fill, flight: AnyFlight, *, alone: bool
+    ) -> None:
         """The whole body into `fill`; raises what ends it early."""
-        patience = _Patience(fill, alone)
+        patience = _Patience(fill, flight, alone)
         while True:
             message = await response.receive()
             if isinstance(message, End):
@@ -309,8 +330,9 @@ class Errands:
 class _Patience:
     """How long a body is fetched on when no one reads it any more."""
 
-    def __init__(self, fill: Fill, alone: bool) -> None:
+    def __init__(self, fill: Fill, flight: AnyFlight, alone: bool) -> None:
         self._fill = fill
+        self._flight = flight
         self._alone = alone
         self._unread = 0
         self._since: float | None = None
@@ -318,7 +340,7 @@ class _Patience:
     def lasts(self, size: int) -> bool:
         """Whether to go on after `size` more bytes."""
         fill = self._fill
-        if fill.readers:
+        if fill.readers or self._is_leader_to_come():
             self._since = None
             return True
         if not fill.storable:
@@ -330,10 +352,24 @@ class _Patience:
         self._unread += size
         if trio.current_time() - self._since > ALONE_S:
             return False
-        if fill.expected is None:
-            return self._unread <= UNKNOWN_BYTES
+        if fill.expected is None or self._unread <= UNKNOWN_BYTES:
+            return self._unread <= UNKNOWN_BYTES  # so much, too, until followers had their turn
         rest = fill.expected - fill.size
         return rest <= REST_BYTES or rest < fill.size
+
+    def _is_leader_to_come(self) -> bool:
+        """Whether the head is known, but the leader has not had its turn to open the body."""
+        return not self._fill.was_read and not self._flight.abandoned
+
+
+def _held(
+    variants: tuple[Held, ...], entries: tuple[Entry, ...], entry: Entry | None
+) -> Held | None:
+    """Whose entry this was when `entries` were taken: one that is filled gets another."""
+    for held, known in zip(variants, entries, strict=True):
+        if known is entry:
+            return held
+    return None
 
 
 def with_date(head: ResponseHead, times: Times) -> ResponseHead:

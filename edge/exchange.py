@@ -86,6 +86,16 @@ class Exchange:
     async def serve(self, stream: ClientStream, head: RequestHead) -> None:
         """Answer one request, whatever it is; leaves one log record, also when cancelled."""
         visit = Visit(self._tools, self.parts, stream, head)
+        told = False
+        try:
+            await self._answer_or_refuse(visit)
+            told = True
+        finally:
+            if not told:  # cancelled, at the end of draining: the connection is broken off
+                visit.failed(ExchangeError(Failure.DRAINING))
+            visit.close()
+
+    async def _answer_or_refuse(self, visit: Visit) -> None:
         try:
             self.admit(visit)
             await self._answer(visit)
@@ -93,8 +103,6 @@ class Exchange:
             await deliver_refusal(visit, error)
         except Exception as error:  # around a stream: no request takes its worker down
             await deliver_refusal(visit, ExchangeError(Failure.INTERNAL, repr(error)))
-        finally:
-            visit.close()
 
     def admit(self, visit: Visit) -> None:
         """Everything that can be said about a request before the store is asked.
@@ -222,6 +230,7 @@ class Exchange:
             length = held.entry.length if held.entry.length is not None else body.length
             composed = answer.from_entry(visit.request, held.entry, length, visit.parts.salt)
             if _is_far_ahead(composed, held):
+                body.close()  # or a fill without a spool would wait for this reader
                 return await self._go_alone(visit, Found(None, ()), Reason.PARTIAL)
             if fetched is not None:
                 composed = answer.for_its_client(composed, held.entry, fetched)
@@ -295,7 +304,7 @@ class Exchange:
         if flight is not None:
             return await self._use(visit, found, because, flight, leads=False)
         trip = self._trip(visit, found)
-        flight = Flight(key, visit.as_of) if lonely else flights.start(key, visit.as_of)
+        flight = flights.start(key, visit.as_of, alone=lonely)
         self._tools.background.start_soon(self._tools.errands.fetch, flight, trip)
         try:
             return await self._use(visit, found, because, flight, leads=True)
@@ -317,7 +326,7 @@ class Exchange:
                     return False
                 broken = _broken_by(outcome.stored)
                 if broken is not None:  # to go round would ask a failing origin again at once
-                    return await self._on_error(visit, found, broken)
+                    return await self._on_error(visit, found, because, broken)
                 return await self._serve_held(
                     visit,
                     outcome.stored,
@@ -334,7 +343,7 @@ class Exchange:
             case Spurned():
                 return await self._on_trouble(visit, found, because, outcome, leads=leads)
             case Failed():
-                return await self._on_error(visit, found, outcome.error)
+                return await self._on_error(visit, found, because, outcome.error)
             case None:
                 raise AssertionError("a flight that has not landed")
 
@@ -372,12 +381,14 @@ class Exchange:
         await self._deliver_private(visit, outcome, because)
         return True
 
-    async def _on_error(self, visit: Visit, found: Found, error: ExchangeError) -> bool:
+    async def _on_error(
+        self, visit: Visit, found: Found, because: Reason, error: ExchangeError
+    ) -> bool:
         ruling = decision.on_failure(found.entry, error, self._tools.now(), visit.policy)
         if isinstance(ruling, ServeStale):
             visit.failed(error)
             return await self._serve(visit, found, ruling.because)
-        visit.because = ruling.because
+        visit.because = because if found.entry is None else ruling.because
         # A new one for each who waited: a shared one collects everybody's traceback.
         raise ExchangeError(error.failure, error.detail, retry=error.retry) from error
 
@@ -416,7 +427,7 @@ class Exchange:
         await follow_interims(visit, flight)
         outcome = flight.outcome
         if isinstance(outcome, Failed):
-            return await self._on_error(visit, found, outcome.error)
+            return await self._on_error(visit, found, because, outcome.error)
         assert isinstance(outcome, Private | Stored)
         # What a POST has just put in the place of all that was stored for its URI stays.
         spared = visit.key if isinstance(outcome, Stored) else None
@@ -444,6 +455,7 @@ class Exchange:
         for target in decision.invalidates(request, fetched):
             forwarded = forwarded_target(target, site.key)
             key = key_of(request.scheme, request.authority, forwarded, request, site.key)
+            self._tools.flights.overtake(key.digest)
             if key != spared:
                 self._tools.store.invalidate(key)
 

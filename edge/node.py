@@ -14,6 +14,7 @@ from __future__ import annotations
 import secrets
 import signal
 import sys
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import count
@@ -44,6 +45,7 @@ from edge.upstream.fetch import Upstream
 from edge.visit import Parts, Tools
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
     from pathlib import Path
 
@@ -84,7 +86,6 @@ class Node:
         self._access_log = AccessLog(
             config.node.access_log, trouble=partial(self._error_log.tell, "access-log")
         )
-        self._listeners = [bind(each.host, each.port) for each in config.node.listen]
         self._connections = Connections(config.limits.connections)
         self._policy = policies.connection_policy(config)
         self._ids = _request_ids()
@@ -94,6 +95,7 @@ class Node:
         self._upstreams = self._made_upstreams(config)
         self._tended: dict[Upstream, trio.CancelScope] = {}
         self._started = self._clock.now()
+        self._listeners = _bound(config)
         self._now = trio.CancelScope()  # cancelled when there is no patience left for draining
 
     async def run(self) -> None:
@@ -123,6 +125,7 @@ class Node:
             quota_bytes=store.disk,
             free_floor_bytes=store.free_floor,
             log=partial(self._error_log.tell, "store"),
+            variants=store.variants,
         )
 
     def _make_admin(self) -> AdminSocket | None:
@@ -182,15 +185,16 @@ class Node:
 
     def _parts(self, config: Config) -> Parts:
         """All that follows from `config`; raises ValueError, and then nothing has changed."""
-        upstreams = self._made_upstreams(config)
-        self._tend_only(upstreams)
-        return Parts(
+        parts = Parts(
             name=config.node.name.encode(),
             sites=policies.sites(config),
-            upstreams=upstreams,
+            upstreams=self._made_upstreams(config),
             trusted=policies.trusted(config),
             salt=secrets.token_bytes(16),
         )
+        self._response_limits = policies.response_limits(config)
+        self._tend_only(dict(parts.upstreams))
+        return parts
 
     def _made_upstreams(self, config: Config) -> dict[str, Upstream]:
         """One for each origin: the same as before, where all that it was told is."""
@@ -203,7 +207,6 @@ class Node:
                 made[name] = old
             else:
                 made[name] = Upstream(origin, now=self._clock.now, limits=limits)
-        self._response_limits = limits
         return made
 
     def _tend_only(self, upstreams: dict[str, Upstream]) -> None:
@@ -316,6 +319,17 @@ class Node:
             "access_log": asdict(self._access_log.statistics()),
             "error_log": asdict(self._error_log.statistics()),
         }
+
+
+def _bound(config: Config) -> list[socket.socket]:
+    """Listeners for all addresses, or for none; raises OSError."""
+    with ExitStack() as undo:
+        listeners: list[socket.socket] = []
+        for each in config.node.listen:
+            listeners.append(bind(each.host, each.port))
+            undo.callback(listeners[-1].close)
+        undo.pop_all()
+    return listeners
 
 
 def _request_ids() -> Callable[[], str]:

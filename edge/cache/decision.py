@@ -31,7 +31,7 @@ passed on, the exchange asks for wholes).
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, assert_never
 
 from edge.cache import freshness, storing, validation, vary
 from edge.cache.directives import (
@@ -179,7 +179,8 @@ def _on_found(entry: Entry, asked: Directives, now: float, soft: bool) -> OnRequ
         return Revalidate(Reason.REQUEST)
     if _is_reload_of_immutable(entry, asked, now):
         asked = replace(asked, max_age=None)
-    match freshness.state(entry, asked, now):
+    state = freshness.state(entry, asked, now)
+    match state:
         case Freshness.FRESH:
             return Serve(Reason.HIT)
         case Freshness.STALE_WHILE_REVALIDATE:
@@ -188,6 +189,8 @@ def _on_found(entry: Entry, asked: Directives, now: float, soft: bool) -> OnRequ
             return Serve(Reason.STALE_ACCEPTED, stale=True)
         case Freshness.STALE_IF_ERROR | Freshness.EXPIRED:
             return _on_stale(entry, now)
+        case _:
+            assert_never(state)
 
 
 def _on_stale(entry: Entry, now: float) -> OnRequest:

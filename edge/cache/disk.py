@@ -33,6 +33,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+import trio
+
 from edge.cache.body import Body, MemoryBody, SpoolFull
 from edge.cache.diskbody import (
     FIRST_BLOCKS,
@@ -48,6 +50,7 @@ from edge.cache.rows import (
     DATABASE,
     INLINE_BYTES,
     PRIMARY_BYTES,
+    VARIANTS,
     StoredRow,
     file_charge,
     row_charge,
@@ -124,10 +127,12 @@ class Disk:
         io: MakeWorkers = Threads,
         log: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
+        variants: int = VARIANTS,
     ) -> None:
         self.birth = ""  # random, as old as the directory's contents (HOUSE C8, restarts)
         self._directory = directory.absolute()
         self._quota = quota_bytes
+        self._variants = variants  # of one resource, at the most
         self._io = io
         self._troubles = Troubles(log, clock)
         self._space = Space(self._directory, quota_bytes, free_floor_bytes, clock)
@@ -138,6 +143,7 @@ class Disk:
         self._dirty: dict[bytes, int] = {}  # changes queued, by resource
         self._gone: set[bytes] = set()  # those among them that end with all variants removed
         self._loads: dict[bytes, _Load] = {}
+        self._beginning: dict[str, trio.Event] = {}  # bodies whose first blocks are being verified
         self._dropped = 0
         self._lock = -1
         self._opened = False
@@ -155,6 +161,7 @@ class Disk:
             lambda digest: self.hot(digest),
             self._finished,
             self._clock,
+            self._variants,
         )
         try:
             await self._workers.run(self._open)
@@ -195,10 +202,7 @@ class Disk:
         """The body of `row`, its first blocks verified; raises `BodyLost` or `NoDescriptors`."""
         if row.inline is not None:
             return MemoryBody(row.inline)
-        descriptor, blocks = await self._open_verified(row, FIRST_BLOCKS)
-        assert row.filename is not None
-        for index, block in enumerate(blocks):
-            self._blocks.put(row.filename, index, block)
+        descriptor = await self._open_begun(row)
         self._writer.note_use(row.key)
         return DiskBody(
             descriptor, row, self._blocks, self._readers, lambda why: self._lose(row, why)
@@ -212,12 +216,14 @@ class Disk:
         os.close(descriptor)
         return b"".join(blocks)
 
-    def spool(self) -> FileSpool:
-        """A new spool; raises `SpoolFull` while nothing can be stored."""
+    def spool(self, expected: int | None = None) -> FileSpool:
+        """A new spool for a body of `expected` bytes; raises `SpoolFull` while nothing is stored."""
         if not self._opened or self._space.shut:
             raise SpoolFull("the store takes nothing now")
         path = self._directory / "spool" / self._writer.new_spool_name()
-        return FileSpool(path, self._space, self._readers, self._make_room, self._spool_failed)
+        return FileSpool(
+            path, self._space, self._readers, self._make_room, self._spool_failed, expected
+        )
 
     def save(
         self,
@@ -344,6 +350,27 @@ class Disk:
         self._dropped += job.row is None
         job.done(job.row)
 
+    async def _open_begun(self, row: StoredRow) -> int:
+        """A descriptor of a body whose first blocks are verified, and held for a while.
+
+        A crowd shares them: verified for each of a thousand readers they would be 1 GiB at once.
+        """
+        name, first = row.filename, range(min(FIRST_BLOCKS, blocks_in(row.length)))
+        assert name is not None
+        while (turn := self._beginning.get(name)) is not None:
+            await turn.wait()
+        if all(self._blocks.get(name, index) is not None for index in first):
+            return (await self._open_verified(row, 0))[0]
+        self._beginning[name] = turn = trio.Event()
+        try:
+            descriptor, blocks = await self._open_verified(row, FIRST_BLOCKS)
+        finally:
+            del self._beginning[name]
+            turn.set()
+        for index, block in enumerate(blocks):
+            self._blocks.put(name, index, block)
+        return descriptor
+
     async def _open_verified(self, row: StoredRow, most: int) -> tuple[int, list[bytes]]:
         directory = str(self._directory)
         try:
@@ -359,8 +386,8 @@ class Disk:
         self._troubles.tell("body lost", f"{row.entry.key.url!r} {row.filename}: {why}")
         self._post(Remove(row.key, row.entry))
 
-    async def _make_room(self, more: int) -> None:
-        await self._workers.run(lambda: self._writer.make_room(more))
+    async def _make_room(self, more: int, size: int) -> None:
+        await self._workers.run(lambda: self._writer.make_room(more, size))
 
     def _spool_failed(self, error: OSError) -> None:
         self._workers.post(partial(self._writer.fail, error))

@@ -75,6 +75,7 @@ class Fill:
         self.expected = expected  # the announced length, in bytes
         self.size = 0  # written so far, in bytes
         self.finished = False
+        self.was_read = False  # there has been a reader
         self.error: ExchangeError | None = None
         self._make_spool = make_spool  # may raise SpoolFull
         self._memory_bytes = memory_bytes
@@ -90,7 +91,6 @@ class Fill:
         self._closed = False
         self._since_turn = 0
         self._readers: set[_Reader] = set()
-        self._was_read = False
         self._more = trio.lowlevel.ParkingLot()  # readers that have everything
         self._room = trio.lowlevel.ParkingLot()  # the writer
         self._deserted = trio.lowlevel.ParkingLot()
@@ -124,7 +124,7 @@ class Fill:
         """Whether `reader` gives one more reader."""
         if self._closed or self.error is not None or self._first() > 0:
             return False
-        return self.shared or not self._was_read
+        return self.shared or not self.was_read
 
     @property
     def spool(self) -> Spool | None:
@@ -146,14 +146,14 @@ class Fill:
             raise ExchangeError(Failure.BODY_LOST, "a body's first byte is gone")
         reader = _Reader(self)
         self._readers.add(reader)
-        self._was_read = True
+        self.was_read = True
         self._behind += self._mark > 0
         return reader
 
     async def wait_deserted(self) -> None:
         """Return once there have been readers and the last of them has left."""
         await trio.lowlevel.checkpoint()
-        while self._readers or not self._was_read:
+        while self._readers or not self.was_read:
             await self._deserted.park()
 
     # What the writer does.
@@ -305,11 +305,11 @@ class Fill:
             self._mark = mark
             self._behind = sum(reader.position < mark for reader in self._readers)
             try:
-                with trio.move_on_after(math.inf if self._was_read else UNREAD_S) as patience:
+                with trio.move_on_after(math.inf if self.was_read else UNREAD_S) as patience:
                     await self._room.park()
             finally:
                 self._mark = self._behind = 0
-            if patience.cancelled_caught and not self._was_read:
+            if patience.cancelled_caught and not self.was_read:
                 self.fail(ExchangeError(Failure.BODY_LOST, "neither kept nor read"))
 
     # What readers and the writer share.
@@ -327,7 +327,7 @@ class Fill:
         """The offset before which no present reader, nor the first to come, wants anything."""
         if self._readers:
             return min(reader.position for reader in self._readers)
-        return self.size if self._was_read else self._first()
+        return self.size if self.was_read else self._first()
 
     def _drop_passed(self) -> None:
         """Forget what every reader has taken, where nothing is kept for others."""

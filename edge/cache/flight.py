@@ -92,13 +92,16 @@ Outcome: TypeAlias = Stored[StoredT] | Private | Spurned | Failed
 class Flight(Generic[StoredT]):
     """One fetch under way, until its head is known."""
 
-    __slots__ = ("_interims", "_news", "abandoned", "as_of", "began", "key", "outcome")
+    __slots__ = (
+        *("_interims", "_news", "abandoned", "as_of", "began", "key", "outcome", "overtaken"),
+    )
 
     def __init__(self, key: FlightKey, as_of: Seq) -> None:
         self.key = key
         self.as_of = as_of
         self.began = trio.current_time()
         self.abandoned = False  # its leader has gone, so that no one can read a private answer
+        self.overtaken = False  # a write has succeeded since it was asked: not to be stored
         self.outcome: Outcome[StoredT] | None = None
         self._interims: list[ResponseHead] = []  # bounded by the engine's limit on 1xx
         self._news = trio.lowlevel.ParkingLot()
@@ -137,25 +140,43 @@ class Flights(Generic[StoredT]):
     """The flights of a node whose heads are not known yet, and what the last ones taught."""
 
     def __init__(self) -> None:
-        self._aloft: dict[FlightKey, Flight[StoredT]] = {}
+        self._aloft: dict[FlightKey, Flight[StoredT]] = {}  # to be joined
+        self._all: set[Flight[StoredT]] = set()  # and those that go alone, or are not joined now
         self._lonely = _Notes()
         self._troubled = _Notes()
 
     def __len__(self) -> int:
-        return len(self._aloft)
+        return len(self._all)
 
     def find(self, key: FlightKey) -> Flight[StoredT] | None:
         """The flight for `key`, if one is aloft."""
         return self._aloft.get(key)
 
-    def start(self, key: FlightKey, as_of: Seq) -> Flight[StoredT]:
-        """A new flight for `key`; one that a purge has overtaken is replaced, and flies on."""
+    def start(self, key: FlightKey, as_of: Seq, *, alone: bool = False) -> Flight[StoredT]:
+        """A new flight for `key`, which no one joins if `alone`.
+
+        One that a purge has overtaken is replaced, and flies on.
+        """
         flight = Flight[StoredT](key, as_of)
-        self._aloft[key] = flight
+        self._all.add(flight)
+        if not alone:
+            self._aloft[key] = flight
         return flight
+
+    def overtake(self, digest: bytes) -> None:
+        """A write has succeeded: what was asked for before may be older than it (RFC 9111 §4.4).
+
+        So no one joins it any more, and it will not be stored. Linear in the flights.
+        """
+        for flight in self._all:
+            if flight.key[0] == digest:
+                flight.overtaken = True
+                if self._aloft.get(flight.key) is flight:
+                    del self._aloft[flight.key]
 
     def land(self, flight: Flight[StoredT], outcome: Outcome[StoredT]) -> None:
         """Say how `flight` ended, and take it off the table."""
+        self._all.discard(flight)
         if self._aloft.get(flight.key) is flight:
             del self._aloft[flight.key]
         if flight.outcome is None:

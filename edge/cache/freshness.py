@@ -26,7 +26,7 @@ side effect and is the way to say both).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
@@ -40,93 +40,20 @@ if TYPE_CHECKING:
 HEURISTIC_STATUSES: Final = frozenset((200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501))
 """RFC 9110 §15.1: cacheable without explicit freshness."""
 
-_YEAR_S: Final = 365 * 86400.0
-
 
 @dataclass(frozen=True, slots=True)
 class FreshnessPolicy:
-    """What a site says about time. All in seconds; None leaves it to the origin."""
+    """What a site says about time, in seconds; None leaves it to the origin."""
 
-    ttl_s: float | None = field(
-        default=None,
-        metadata={
-            "says": "Lifetime in place of the origin's, counted from arrival; not for errors.",
-            "unit": "s",
-            "min": 0,
-            "max": _YEAR_S,
-        },
-    )
-    default_ttl_s: float | None = field(
-        default=None,
-        metadata={
-            "says": "Lifetime where the origin states none, counted from arrival.",
-            "unit": "s",
-            "min": 0,
-            "max": _YEAR_S,
-        },
-    )
-    stale_while_revalidate_s: float | None = field(
-        default=None,
-        metadata={
-            "says": "How long past its lifetime a response is served while it is fetched anew.",
-            "unit": "s",
-            "min": 0,
-            "max": _YEAR_S,
-        },
-    )
-    stale_if_error_s: float | None = field(
-        default=None,
-        metadata={
-            "says": "How long past its lifetime a response is served while the origin fails.",
-            "unit": "s",
-            "min": 0,
-            "max": _YEAR_S,
-        },
-    )
-    max_stale_s: float = field(
-        default=3600.0,
-        metadata={
-            "says": "How long past its lifetime a response is kept for validation, and served "
-            "on trouble at the origin where no directive speaks.",
-            "unit": "s",
-            "min": 0,
-            "max": _YEAR_S,
-        },
-    )
-    heuristic: bool = field(
-        default=True,
-        metadata={
-            "says": "Whether a lifetime is guessed from Last-Modified where none is stated.",
-            "unit": None,
-        },
-    )
-    heuristic_fraction: float = field(
-        default=0.1,
-        metadata={
-            "says": "Share of the time since Last-Modified that is guessed as lifetime.",
-            "unit": None,
-            "min": 0,
-            "max": 1,
-        },
-    )
-    heuristic_max_s: float = field(
-        default=86400.0,
-        metadata={
-            "says": "The longest guessed lifetime.",
-            "unit": "s",
-            "min": 0,
-            "max": _YEAR_S,
-        },
-    )
-    heuristic_error_max_s: float = field(
-        default=60.0,  # nginx's customary `proxy_cache_valid 404 1m`
-        metadata={
-            "says": "The longest guessed lifetime of an error.",
-            "unit": "s",
-            "min": 0,
-            "max": _YEAR_S,
-        },
-    )
+    ttl_s: float | None = None  # in place of the origin's, from arrival; not for errors
+    default_ttl_s: float | None = None  # where the origin states none, from arrival
+    stale_while_revalidate_s: float | None = None
+    stale_if_error_s: float | None = None
+    max_stale_s: float = 3600.0  # for validation, and for trouble where no directive speaks
+    heuristic: bool = True
+    heuristic_fraction: float = 0.1  # RFC 9111 §4.2.2's example
+    heuristic_max_s: float = 86400.0
+    heuristic_error_max_s: float = 60.0  # nginx's customary `proxy_cache_valid 404 1m`
 
     def without_rule(self) -> FreshnessPolicy:
         """This policy less what a site's rule grants: for answers that the rule does not fit."""

@@ -16,7 +16,7 @@ The method is not a part: HEAD is answered from what GET stored.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
@@ -37,52 +37,14 @@ _COOKIE_OCTETS: Final = bytes(b for b in range(0x21, 0x7F) if b not in b'",;\\')
 
 @dataclass(frozen=True, slots=True)
 class KeyPolicy:
-    """What tells one stored resource from another."""
+    """What tells one stored resource from another; in a parameter's name `*` is any run."""
 
-    host: bool = field(
-        default=True,
-        metadata={
-            "says": "Keep the resources of different hosts apart; switch off only where the "
-            "origin is always sent one and the same Host.",
-            "unit": None,
-        },
-    )
-    query_keep: tuple[bytes, ...] | None = field(
-        default=None,
-        metadata={
-            "says": "Query parameters to keep, others are dropped from key and request alike; "
-            "`*` stands for any run; unset keeps all, empty none.",
-            "unit": None,
-        },
-    )
-    query_drop: tuple[bytes, ...] = field(
-        default=(),
-        metadata={
-            "says": "Query parameters to drop from key and request alike; `*` stands for any run.",
-            "unit": None,
-        },
-    )
-    query_sort: bool = field(
-        default=False,
-        metadata={
-            "says": "Sort query parameters by name, in the key and in what is forwarded.",
-            "unit": None,
-        },
-    )
-    headers: tuple[bytes, ...] = field(
-        default=(),
-        metadata={
-            "says": "Request fields, in lower case, whose values keep resources apart.",
-            "unit": None,
-        },
-    )
-    cookies: tuple[bytes, ...] = field(
-        default=(),
-        metadata={
-            "says": "Cookies whose values keep resources apart.",
-            "unit": None,
-        },
-    )
+    host: bool = True  # False only where the origin is always sent one and the same Host
+    query_keep: tuple[bytes, ...] | None = None  # None keeps all, () none
+    query_drop: tuple[bytes, ...] = ()
+    query_sort: bool = False
+    headers: tuple[bytes, ...] = ()  # lower case
+    cookies: tuple[bytes, ...] = ()
 
 
 DEFAULT: Final = KeyPolicy()

@@ -205,11 +205,13 @@ class RamStore(Generic[V]):
 
     def _evict(self) -> tuple[bytes, V]:
         """Drop one value: the first without a use, or the one after `CHANCES` that had one."""
-        for chance in range(CHANCES + 1):
+        chances = CHANCES
+        while True:
             from_small = self._small_bytes > self._small_target or not self._main
             key, slot = self._pop_first(from_small=from_small)
-            if slot.uses == 0 or chance == CHANCES:
+            if slot.uses == 0 or chances == 0:
                 break
+            chances -= 1
             slot.uses = 0 if from_small else slot.uses - 1
             self._append(key, slot, to_main=True)
         if from_small:

@@ -69,6 +69,7 @@ class Reason(Enum):
     HEAD_DIFFERS = ("head-differs", False, b"miss", b"head-differs")
     PARTIAL = ("partial", False, b"partial", b"partial")
     UNASKED = ("unasked", False, b"miss", b"unasked")
+    OVERTAKEN = ("overtaken", False, b"miss", b"overtaken")  # by a write, while it was under way
     NOT_STORED_HERE = ("validator-mismatch", False, b"stale", b"validator-mismatch")
 
     def __init__(self, slug: str, is_hit: bool, fwd: bytes | None, detail: bytes | None) -> None:

@@ -56,7 +56,7 @@ KEY_BYTES: Final = 32
 PRIMARY_BYTES: Final = 16
 INLINE_BYTES: Final = 16 * 1024  # from here on a file costs less than pages of a database
 PAGE_BYTES: Final = 4096
-VARIANTS_READ: Final = 64  # rows of one resource that a lookup reads; the store keeps 32
+VARIANTS: Final = 32
 FREE_PAGES: Final = 64  # 256 KiB: what the next rows take again
 CONNECTION_PAGES: Final = 1024  # 4 MiB for each thread; diskcache's own 32 MiB is for one
 BUSY_S: Final = 1.0  # for the lock; there is one writer, so only a checkpoint can hold it
@@ -298,7 +298,8 @@ class Rows(diskcache.Cache):
     _disk: BytesDisk
     _is_made = False
 
-    def __init__(self, directory: Path, wal_bytes: int) -> None:
+    def __init__(self, directory: Path, wal_bytes: int, variants: int = VARIANTS) -> None:
+        self._variants = variants
         name = str(directory)
         if path.expandvars(path.expanduser(name)) != name:
             raise OSError(f"a store's directory cannot have ~ or $ in its name: {name}")
@@ -335,7 +336,7 @@ class Rows(diskcache.Cache):
         for rowid, key, raw, mode, filename, value in self._sql(
             "SELECT rowid, key, raw, mode, filename, value FROM Cache"
             " WHERE key >= ? AND key <= ? LIMIT ?",
-            (*_range(primary), VARIANTS_READ),
+            (*_range(primary), 2 * self._variants),  # a setting before may have let more in
         ).fetchall():
             try:
                 blob = self._disk.fetch(mode, filename, value, True)
@@ -345,8 +346,18 @@ class Rows(diskcache.Cache):
         return rows, refused
 
     def put(self, key: bytes, packed: Packed) -> None:
-        """Put a row in place of what the key had."""
+        """Put a row in place of what the key had, and of the resource's first where it has too many.
+
+        The store bounds its variants by use; this holds for a resource too large for memory.
+        """
         self.set(key, packed)
+        if any(key[PRIMARY_BYTES:]):
+            found = self._sql(
+                "SELECT rowid, filename FROM Cache WHERE key >= ? AND key <= ? ORDER BY rowid",
+                _range(key[:PRIMARY_BYTES]),
+            ).fetchall()
+            for rowid, filename in found[: -self._variants]:
+                self._remove(rowid, filename)
 
     def rehead(self, old: StoredRow, new: Entry) -> None:
         """Give the body of `old` the head `new`, under the key that `new` has."""

@@ -20,54 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CachePolicy:
-    """What a site, or the rule of it that matched, says about caching.
+    """What a site, or the rule of it that matched, says about caching."""
 
-    The fields without a sentence are not settings: routing fills them in.
-    """
-
-    bypass: bool = field(
-        default=False,
-        metadata={"says": "Neither look in the store nor keep anything.", "unit": None},
-    )
+    bypass: bool = False
     freshness: FreshnessPolicy = field(default_factory=FreshnessPolicy)
-    honour_request_directives: bool = field(
-        default=False,
-        metadata={
-            "says": "Obey clients' Cache-Control; only for networks whose clients are trusted.",
-            "unit": None,
-        },
-    )
-    set_cookie: Literal["safe", "rfc"] = field(
-        default="safe",
-        metadata={
-            "says": "Store answers with Set-Cookie only if marked public, s-maxage or by a "
-            'targeted lifetime ("safe"), or as RFC 9111 §7.3 allows ("rfc").',
-            "unit": None,
-        },
-    )
-    must_revalidate_allows_authorization: bool = field(
-        default=False,
-        metadata={
-            "says": "Let must-revalidate, too, make an answer to an authorised request "
-            "reusable (RFC 9111 §3.5); frameworks add it out of habit.",
-            "unit": None,
-        },
-    )
-    store_post: bool = field(
-        default=False,
-        metadata={
-            "says": "Let an answer to POST with explicit freshness and a Content-Location equal "
-            "to the target serve later GETs.",
-            "unit": None,
-        },
-    )
-    targets: tuple[bytes, ...] = field(
-        default=(b"cdn-cache-control",),
-        metadata={
-            "says": "Targeted fields that stand for Cache-Control here, most specific first.",
-            "unit": None,
-        },
-    )
+    honour_request_directives: bool = False
+    set_cookie: Literal["safe", "rfc"] = "safe"  # safe: public, s-maxage or a targeted lifetime
+    must_revalidate_allows_authorization: bool = False  # RFC 9111 §3.5; many add it out of habit
+    store_post: bool = False  # for later GETs: fresh, and Content-Location is the target
+    targets: tuple[bytes, ...] = (b"cdn-cache-control",)  # RFC 9213, the most telling first
     vary: VaryPolicy = field(default_factory=VaryPolicy)
     by_path: bool = False  # the rule matched a part of the path
     by_extension: bytes | None = None  # it matched by this extension: lower case, no dot

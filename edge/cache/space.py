@@ -60,13 +60,13 @@ class Space:
         """By how much `more` bytes on the disk would pass the limit; what is queued apart."""
         return self.committed + self.spooled + more - self._limit
 
-    def may_hold(self, more: int) -> bool:
-        """Whether a body of `more` bytes could be stored at all, after any eviction.
+    def may_displace(self, more: int, size: int) -> bool:
+        """Whether others are to be evicted for `more` bytes of a body of `size`, as far as known.
 
-        A body that takes nearly everything is refused early: one that turns out too long would
-        have cost the whole store by then.
+        A body that takes nearly everything is refused early, and so are all that are spooled at
+        one time: those that turn out too long would have cost the whole store by then.
         """
-        return not self.shut and more <= self._limit * 3 // 4
+        return not self.shut and max(size, self.spooled + more) <= self._limit * 3 // 4
 
     def fits(self, more: int) -> bool:
         """Whether `more` bytes may be stored now."""

@@ -34,7 +34,8 @@ NOWAIT: Final = getattr(os, "RWF_NOWAIT", 0)
 class FileSpool:
     """One growing file at `path`; fulfils `body.Spool`.
 
-    `make_room(size)` has the tier evict until `size` more bytes fit, if they ever can.
+    `make_room(more, size)` has the tier evict until `more` bytes fit of a body of `size` or more,
+    if it may take so much. `expected` is the body's length, where it is known.
     `failed(error)` tells the tier of an error of the file system.
     """
 
@@ -43,14 +44,16 @@ class FileSpool:
         path: Path,
         space: Space,
         workers: Workers,
-        make_room: Callable[[int], Awaitable[None]],
+        make_room: Callable[[int, int], Awaitable[None]],
         failed: Callable[[OSError], None],
+        expected: int | None = None,
     ) -> None:
         self.path = path
         self._space = space
         self._workers = workers
         self._make_room = make_room
         self._failed = failed
+        self._expected = expected or 0
         self._descriptor = -1
         self._size = 0  # readable bytes
         self._promised = 0  # readable, or being written
@@ -146,7 +149,7 @@ class FileSpool:
         if more <= 0:
             return
         if not self._space.fits(more):
-            await self._make_room(more)
+            await self._make_room(more, max(size, self._expected))
         if self._closed or not self._space.fits(more):
             raise SpoolFull("no room in the store")
         self._space.spooled += more

@@ -28,6 +28,7 @@ the end of a large body wait.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
@@ -42,6 +43,9 @@ from edge.cache.window import FillMemory
 from edge.errors import ExchangeError, Failure
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edge.cache.body import Spool
     from edge.cache.disk import Disk, DiskStatistics
     from edge.cache.entry import Entry, Key
     from edge.cache.rows import StoredRow
@@ -224,7 +228,7 @@ class Store:
     def begin(self, entry: Entry) -> Held:
         """Make `entry` visible, its body to be written to `fill`; end by `commit` or `abort`."""
         fill = Fill(
-            self._disk.spool if self._disk is not None else None,
+            partial(self._disk.spool, entry.length) if self._disk is not None else None,
             shared=True,
             memory_bytes=self._fill_bytes,
             memory=self._fill_memory,
@@ -235,10 +239,14 @@ class Store:
         self._filling[digest] = (*self._filling.get(digest, ()), held)
         return held
 
+    @property
+    def make_spool(self) -> Callable[[], Spool] | None:
+        """Makes a file for bytes that have to wait; None where there is no disk."""
+        return self._disk.spool if self._disk is not None else None
+
     def private_fill(self, expected: int | None = None) -> Fill:
         """A fill for one reader, which is never stored; `expected` is its announced length."""
-        spool = self._disk.spool if self._disk is not None else None
-        return Fill(spool, shared=False, memory=self._fill_memory, expected=expected)
+        return Fill(self.make_spool, shared=False, memory=self._fill_memory, expected=expected)
 
     def abort(self, held: Held, error: ExchangeError) -> None:
         """The body will not be whole: its readers get `error`, and nothing is stored."""
@@ -310,6 +318,9 @@ class Store:
 
     def freshen(self, held: Held, new: Entry) -> Held:
         """`held` under the head `new` (RFC 9111 §4.3.4), which it has from now on."""
+        held = _newest(held)
+        if new.length is None:  # the old head was not told: its body was not whole yet
+            new = replace(new, length=held.entry.length)
         if self._is_listed(held):
             held.entry = new
             return held
@@ -379,7 +390,8 @@ class Store:
         old = resource.variants if resource is not None else ()
         variants = (held, *(one for one in old if one.entry.variant != held.entry.variant))
         if len(variants) > self._variants:
-            oldest = min(variants, key=lambda one: one.used)
+            # Those that have come from disk and not been opened since go by age.
+            oldest = min(variants, key=lambda one: (one.used, one.entry.times.response_time))
             variants = tuple(one for one in variants if one is not oldest)
             if self._disk is not None:
                 self._disk.drop(oldest.entry)

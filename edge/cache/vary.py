@@ -21,7 +21,7 @@ A `Vary` that cannot be read as a list of names is taken as `*`.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -55,29 +55,9 @@ _MEMO_VALUE_BYTES: Final = 256  # longer values are normalised anew: the memo st
 class VaryPolicy:
     """How the fields that responses vary on are compared."""
 
-    unordered: tuple[bytes, ...] = field(
-        default=(),
-        metadata={
-            "says": "Further request fields compared as Accept-Encoding is: without regard to "
-            "letter case and order.",
-            "unit": None,
-        },
-    )
-    languages: tuple[bytes, ...] = field(
-        default=(),
-        metadata={
-            "says": "Further request fields compared as Accept-Language is: without regard to "
-            "letter case.",
-            "unit": None,
-        },
-    )
-    sort_languages: bool = field(
-        default=False,
-        metadata={
-            "says": "Ignore the order of languages too; only for origins that go by q-values.",
-            "unit": None,
-        },
-    )
+    unordered: tuple[bytes, ...] = ()  # as Accept-Encoding is: without regard to case and order
+    languages: tuple[bytes, ...] = ()  # as Accept-Language is: without regard to case
+    sort_languages: bool = False  # nor to order: only for origins that go by q-values
 
 
 DEFAULT: Final = VaryPolicy()

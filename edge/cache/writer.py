@@ -14,7 +14,7 @@ longer what the origin said. A removal that cannot be made is remembered in `und
 every lookup from then on; it is tried again with each batch. So an invalidated answer does not
 come back because the disk was full.
 
-*A corrupt database* is found by whichever thread meets it. All connections are closed first (one
+*A corrupt database* is found by whichever thread meets it, a removed one by this. All connections are closed first (one
 left open would, when closed later, delete the log of the new database by its name); then the files
 are moved aside, one such copy is kept, and the store goes on empty. The bodies are swept.
 """
@@ -85,6 +85,7 @@ class Writer:
         hot: Callable[[bytes], bool],
         finished: Callable[[list[Job]], None],
         clock: Callable[[], float],
+        variants: int,
     ) -> None:
         self.rows: Rows | None = None  # None while there is no database to be had
         self.count = 0
@@ -100,6 +101,7 @@ class Writer:
         self._hot = hot
         self._finished = finished
         self._clock = clock
+        self._variants = variants
         self._queue: deque[Job] = deque()
         self._scheduled = False
         self._hand = 0
@@ -168,11 +170,11 @@ class Writer:
             )
             self._workers.post(self._sweep_step)
 
-    def make_room(self, more: int) -> None:
-        """Evict until `more` bytes fit, or nothing is left."""
+    def make_room(self, more: int, size: int) -> None:
+        """Evict until `more` bytes of a body of `size` fit, if it may take so much."""
         self._space.sample()
         with contextlib.suppress(*ROW_ERRORS):  # told by `_evict`
-            while not self._space.fits(more) and self._space.may_hold(more):
+            while not self._space.fits(more) and self._space.may_displace(more, size):
                 if not self._evict(more):
                     return
 
@@ -201,6 +203,8 @@ class Writer:
         """Do one batch."""
         self._scheduled = False  # first: a job posted from now on schedules another drain
         self._space.sample()
+        if self.rows is not None and self._is_removed():
+            self._rebuild()
         if self.rows is None and self._clock() >= self._retry_at:
             self.open()
         batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
@@ -382,12 +386,13 @@ class Writer:
     # Opening, recovering, sweeping.
 
     def _open_rows(self) -> None:
+        os.stat(self._directory)  # diskcache would make it, for all to read and without a lock
         for _ in range(2):
             database = self._directory / DATABASE
             if database.is_symlink() or (database.exists() and not database.is_file()):
                 self._set_aside(RuntimeError("not a file"))
             try:
-                self.rows = Rows(self._directory, self._space.wal_bytes)
+                self.rows = Rows(self._directory, self._space.wal_bytes, self._variants)
                 return
             except (Foreign, ValueError, TypeError, sqlite3.Error) as error:
                 # ValueError and TypeError: what diskcache raises over a database that is not its.
@@ -397,7 +402,11 @@ class Writer:
                     self._space.give_reserve()
                     continue
                 self._set_aside(error)
-        self.rows = Rows(self._directory, self._space.wal_bytes)
+        self.rows = Rows(self._directory, self._space.wal_bytes, self._variants)
+
+    def _is_removed(self) -> bool:
+        """Whether the database's name has gone: what is written now no restart would find."""
+        return not (self._directory / DATABASE).exists()
 
     def _set_aside(self, why: BaseException) -> None:
         """Move the database out of the way; the copy before it goes."""

@@ -34,6 +34,7 @@ _Ip: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _WITH_PORT = re.compile(rb"([0-9.]{7,15})(?::[0-9]{1,5})?")
 _BRACKETED = re.compile(rb"\[([0-9A-Fa-f:.]{2,45})\](?::[0-9]{1,5})?")
 _BARE_V6 = re.compile(rb"[0-9A-Fa-f:.]{2,45}")
+_PAIR = re.compile(rb'(?:[^";]++|"(?:[^"\\]++|\\.?+)*+"?+)++', re.DOTALL)
 _FOR = re.compile(rb'for=(?:"(?P<quoted>[^"\\]*)"|(?P<plain>[^\s;,"]+))', re.IGNORECASE)
 
 
@@ -95,14 +96,11 @@ class Networks:
         return self.unix if peer in (b"", UNIX) else parse_ip(peer.partition(b"%")[0]) in self
 
 
-def client_address(peer: bytes, headers: Headers, trusted: Networks) -> bytes:
-    """The address of the client, canonical and without port; `unix` for a UNIX socket's peer."""
-    told = believed_chain(peer, headers, trusted)
-    return told[0] if told else peer_address(peer)
-
-
-def peer_address(peer: bytes) -> bytes:
-    """A connection's peer in canonical form, without zone; `unix` where there is no address."""
+def client_address(peer: bytes, chain: Sequence[bytes]) -> bytes:
+    """The client's address by `believed_chain`, else the peer's: canonical, no port and no zone;
+    `unix` for a UNIX socket's peer."""
+    if chain:
+        return chain[0]
     ip = parse_ip(peer.partition(b"%")[0])
     return str(ip).encode("ascii") if ip else peer or UNIX
 
@@ -147,5 +145,7 @@ def _hops(lines: Sequence[bytes], *, forwarded: bool) -> list[_Ip | None]:
 
 def _for_of(element: bytes) -> bytes:
     """The node of a forwarded-element's one `for`, else b"" (RFC 7239 §4, §6)."""
-    found = [m for pair in element.split(b";") if (m := _FOR.fullmatch(pair.strip(b" \t")))]
+    # A Host that a proxy quotes here is its client's own word, and may spell a `for`.
+    pairs = _PAIR.findall(element) if b'"' in element else element.split(b";")
+    found = [match for pair in pairs if (match := _FOR.fullmatch(pair.strip(b" \t")))]
     return (found[0]["quoted"] or found[0]["plain"] or b"") if len(found) == 1 else b""

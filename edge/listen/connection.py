@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import trio
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 READ_BYTES = 65_536
 DRAIN_BYTES = 262_144  # what is read of a request nobody wanted, before the connection is given up
+TURNS = 16  # pieces of a request's body taken without waiting, before others run
 CONTINUE = ResponseHead(100, Headers(), b"Continue")
 
 
@@ -92,6 +93,7 @@ class Connection:
         self.peer = peer
         self.idle = True
         self.draining = False
+        self.head_since: float | None = None  # when a head began of which there is only a part
         self._transport = transport
         self._policy = policy
         self._handle = handle
@@ -101,6 +103,7 @@ class Connection:
         self._stream = 0
         self._broken = False
         self._shed = False
+        self._current: H1Stream | None = None
 
     async def run(self) -> None:
         """Serve requests until the client leaves, errs, or is no longer wanted."""
@@ -122,9 +125,18 @@ class Connection:
             self._shed = True
             self._scope.cancel()
 
+    def give_up(self) -> None:
+        """Break the connection off now if all there is of its next request is part of a head."""
+        if self.head_since is not None:
+            self.head_since = None
+            self._broken = True
+            self._scope.cancel()
+
     def drain(self) -> None:
         """Close the connection as soon as no request is at work on it."""
         self.draining = True
+        if self._current is not None:
+            self._current.is_last = True
         if self.idle:
             self.idle = False
             self._scope.cancel()
@@ -133,17 +145,21 @@ class Connection:
         try:
             head = await self._next_head()
         except ExchangeError as error:
+            self.head_since = None
             await self._answer_refusal(error)
             return False
+        self.head_since = None
         if head is None:
             return False
         self.idle = self._shed = False
         stream = H1Stream(
             self._engine, self._transport, self._policy, self._stream, self.peer, head
         )
+        self._current, stream.is_last = stream, self.draining
         try:
             await self._handle(stream, head)
         finally:
+            self._current = None
             self._broken = not stream.complete
         return await self._may_go_on(stream)
 
@@ -165,9 +181,10 @@ class Connection:
                 if not started and self._engine.has_partial_head:
                     # Counted from the first byte, however slowly the rest may drip.
                     started, self.idle = True, False
-                    scope.deadline = trio.current_time() + self._policy.head_s
+                    self.head_since = trio.current_time()
+                    scope.deadline = self.head_since + self._policy.head_s
                 self._engine.receive(await self._transport.receive_some(READ_BYTES))
-        if started:
+        if started and not self._broken:
             raise ExchangeError(Failure.HEAD_TIMEOUT)
         return None
 
@@ -225,6 +242,7 @@ class H1Stream:
         self.head_sent = False
         self.complete = False  # the response went out whole, or nothing of it did and none is owed
         self.tunnelled = False
+        self.is_last = False  # the connection closes behind it, which the client should know
         self.sent_bytes = 0
         self.received_bytes = 0
         self._engine = engine
@@ -232,6 +250,7 @@ class H1Stream:
         self._policy = policy
         self._number = number
         self._waited_s = 0.0
+        self._turns = 0
         self._request_done = False
         self._torn = False
 
@@ -250,6 +269,7 @@ class H1Stream:
         """
         if self._request_done:
             return End()
+        await self._fair()
         if self._engine.expects_continue(self._number) and not self.head_sent:
             self._engine.send(self._number, CONTINUE)
             await self.flush()
@@ -263,6 +283,13 @@ class H1Stream:
                 if isinstance(message, Reset):
                     raise message.error
             await self._read_more()
+
+    async def _fair(self) -> None:
+        """Let others run now and then: a read may hold hundreds of messages."""
+        self._turns += 1
+        if self._turns >= TURNS:
+            self._turns = 0
+            await trio.lowlevel.checkpoint()
 
     def _counted(self, chunk: Chunk) -> Chunk:
         self.received_bytes += len(chunk.data)
@@ -292,6 +319,9 @@ class H1Stream:
         """
         if isinstance(message, Reset):
             return  # `complete` stays false: the connection will be broken off
+        if self.is_last and isinstance(message, ResponseHead) and message.status >= 200:
+            headers = message.headers.without({b"connection"}).plus((b"connection", b"close"))
+            message = replace(message, headers=headers)
         self._engine.send(self._number, message)
         if isinstance(message, ResponseHead):
             self.head_sent = self.head_sent or message.status >= 200
@@ -340,7 +370,7 @@ class H1Stream:
             first = self._engine.leftover()
             nursery.start_soon(_copy, self._transport, upstream, first, pulse)
             nursery.start_soon(_copy, upstream, self._transport, leftover, pulse)
-        self.complete = True
+        self.complete = not pulse.broken
 
 
 def _content_length(head: RequestHead | None) -> int | None:
@@ -354,12 +384,15 @@ class _Pulse:
     def __init__(self, idle_s: float, scope: trio.CancelScope) -> None:
         self._idle_s = idle_s
         self._scope = scope
+        self.broken = False
         self.beat()
 
     def beat(self) -> None:
         self._scope.deadline = trio.current_time() + self._idle_s
 
     def stop(self) -> None:
+        """One side has broken off: so is the other, for which it must not look like an end."""
+        self.broken = True
         self._scope.cancel()
 
 

@@ -1,8 +1,9 @@
 """Accepting: TCP listeners, and the connections that are open.
 
-Connections are bounded. At the bound, and when the process has run out of descriptors, the
-connection that has been idle longest gives way; when none is idle, accepting waits for a moment
-and the kernel's backlog holds the newcomers, so that those already being served are not harmed.
+Connections are bounded. At the bound, and when the process has run out of descriptors, one that no
+request is at work on gives way, idle or with a head that does not come to its end; when there is
+none, accepting waits for a moment and the kernel's backlog holds the newcomers, so that those
+already being served are not harmed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 BACKLOG = 4_096  # Linux caps it at net.core.somaxconn
 ACCEPT_BATCH = 64  # then other tasks have their turn
+HEAD_GRACE_S = 1.0  # a head that takes longer is not a client in a hurry
+SHED_PAUSE_S = 0.002  # for the connection that was shed to end
 PAUSE_S = 0.05  # after descriptors ran out: short enough to recover within a second
 OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 # accept(2): errors of the new connection, which Linux reports here, are like EAGAIN
@@ -81,18 +84,33 @@ class Connections:
         idle = sum(connection.idle for connection in self._open)
         return ConnectionStatistics(len(self._open), idle, self._accepted, self._shed)
 
+    @property
+    def are_full(self) -> bool:
+        """Whether one more has to wait, or another to give way."""
+        return len(self._open) >= self.most
+
     def has_room(self) -> bool:
         """Whether one more may be accepted; makes room by shedding an idle one if need be."""
-        return len(self._open) < self.most or self.shed_idle()
+        return not self.are_full or self.shed_one()
 
-    def shed_idle(self) -> bool:
-        """Close the oldest idle connection; False when none is idle."""
-        for connection in self._open:
-            if connection.idle:
-                connection.shed()
-                self._shed += 1
-                return True
-        return False
+    def shed_one(self) -> bool:
+        """Close a connection that no request is at work on; False when there is none.
+
+        One that has been at a head for a while goes first, then one that is idle, then any that
+        has sent part of a head; the oldest of its kind each time.
+        """
+        since = trio.current_time() - HEAD_GRACE_S
+        begun = [each for each in self._open if each.head_since is not None]
+        slow = next((each for each in begun if (each.head_since or 0.0) < since), None)
+        idle = next((each for each in self._open if each.idle), None)
+        if slow is None and idle is not None:
+            idle.shed()
+        elif begun:
+            (slow or begun[0]).give_up()
+        else:
+            return False
+        self._shed += 1
+        return True
 
     def drain(self) -> None:
         """Close idle connections now and the others after their exchange."""
@@ -100,10 +118,15 @@ class Connections:
         for connection in list(self._open):
             connection.drain()
 
-    async def run(self, connection: Connection) -> None:
-        """Serve one connection, counted among the open ones while it lasts."""
+    def add(self, connection: Connection) -> None:
+        """Count one among the open ones, from before its task begins."""
         self._open[connection] = None
         self._accepted += 1
+
+    async def run(self, connection: Connection) -> None:
+        """Serve one connection, counted among the open ones while it lasts."""
+        if connection not in self._open:
+            self.add(connection)
         if self._draining:
             connection.drain()
         try:
@@ -125,7 +148,9 @@ async def accept(
     """
     while True:
         await trio.lowlevel.wait_readable(listener)
-        for _ in range(ACCEPT_BATCH):
+        for number in range(ACCEPT_BATCH):
+            if number and connections.are_full:
+                break  # let no one give way before there is someone to give way to
             if not connections.has_room():
                 await trio.sleep(PAUSE_S)
                 break
@@ -137,7 +162,9 @@ async def accept(
                 await _after_failure(error, connections, say)
                 break
             transport = SocketTransport(sock, peer=address[0].encode("ascii"))
-            clients.start_soon(connections.run, make(transport))
+            connection = make(transport)
+            connections.add(connection)
+            clients.start_soon(connections.run, connection)
 
 
 async def _after_failure(
@@ -147,6 +174,6 @@ async def _after_failure(
         return
     if error.errno not in OUT_OF_DESCRIPTORS:
         raise error
-    shed = connections.shed_idle()
-    say(f"accept: {error.strerror}; {'closed an idle connection' if shed else 'waiting'}")
-    await trio.sleep(PAUSE_S)
+    shed = connections.shed_one()
+    say(f"accept: {error.strerror}; {'closed one that was at no request' if shed else 'waiting'}")
+    await trio.sleep(SHED_PAUSE_S if shed else PAUSE_S)

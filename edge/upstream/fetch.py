@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["BodySource", "Response", "Upstream"]
 
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
+UPLOAD_SHARE: Final = 4  # one connection in so many may wait for a client's body
 HAVE_BODIES: Final = frozenset({b"POST", b"PUT", b"PATCH"})
 
 
@@ -99,6 +100,23 @@ class Upstream:
         self._pool = Pool(Dialer(origin, connect))
         self._now = now
         self._limits = limits
+        self._uploads = trio.Semaphore(max(1, origin.max_connections // UPLOAD_SHARE))
+
+    @asynccontextmanager
+    async def upload_place(self) -> AsyncIterator[None]:
+        """A place for a request whose body is still to come from its client.
+
+        There are fewer than connections, so that slow clients cannot have all. Raises
+        OVERLOADED where none comes free in `connect_s`.
+        """
+        with trio.move_on_after(self.origin.connect_s) as patience:
+            await self._uploads.acquire()
+        if patience.cancelled_caught:
+            raise ExchangeError(Failure.OVERLOADED, "no place for an upload", retry=True)
+        try:
+            yield
+        finally:
+            self._uploads.release()
 
     async def run(self) -> None:
         """Tend the pool; cancelled, close what is idle."""
@@ -185,6 +203,7 @@ class _Call:
         request_time = self._now()
         try:
             if await conversation.ask(request, body) and nursery and body:
+                conversation.consumed = True  # or as good as: the task runs when it will
                 nursery.start_soon(self._pump, conversation, body)
             head = await conversation.head(interim)
         except ExchangeError as error:

@@ -3,7 +3,8 @@
 `SocketTransport` is a non-blocking socket that is tried first and waited for only when the kernel
 has nothing: on a busy connection most calls never reach the scheduler. Trio's rule that an await
 lets others run is kept in bulk: after `IMMEDIATE` calls in a row that did not wait, one checkpoint
-is taken (1 MiB at 64 KiB a read: under a millisecond of work).
+is taken, so that no busy connection makes others wait for more than one request of its own (16 in
+a row raised the 99th percentile of small hits on 64 connections from 56 ms to 190 ms).
 
 `TlsTransport` is the same over a non-blocking `ssl.SSLSocket`. `trio.SSLStream` was turned down:
 it costs twice the time for a small round trip, and the bytes it has taken from the socket but not
@@ -33,9 +34,13 @@ if TYPE_CHECKING:
 Data: TypeAlias = bytes | bytearray | memoryview
 
 READ_BYTES: Final = 64 * 1024
-IMMEDIATE: Final = 16  # calls in a row that did not wait, before others get their turn
+IMMEDIATE: Final = 2  # calls in a row that did not wait: one request and its answer, or 128 KiB
 PARTS_AT_ONCE: Final = 512  # Linux refuses more than 1024 (IOV_MAX) in one sendmsg
 PIECE_BYTES: Final = 16 * 1024  # one TLS record; the unit of progress where a stream hides its own
+# What the kernel holds for a peer beyond what is on the wire. Left to itself it takes megabytes
+# for one that does not read, and fills them at once: 1,000 such cost 3 GB and 7 s of work.
+UNSENT_BYTES: Final = 64 * 1024
+TCP_NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", None)  # Linux, macOS
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds
 
 
@@ -94,6 +99,8 @@ class SocketTransport(trio.abc.HalfCloseableStream):
         if connected.family in (socket.AF_INET, socket.AF_INET6):
             # Heads and small bodies leave in one write: Nagle could only delay the last one.
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if TCP_NOTSENT_LOWAT is not None:
+                connected.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._socket = connected
         self._peer = peer
         self._immediate = 0

@@ -24,18 +24,12 @@ OWS: Final = b" \t"  # RFC 9110 §5.6.3
 # --- the smallest parts -------------------------------------------------------
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++")
-_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*+")
 _MEMBER = re.compile(rb'(?:[^",]++|"(?:[^"\\]++|\\.?+)*+"?+)++', re.DOTALL)
 
 
 def is_token(value: bytes) -> bool:
     """Whether `value` is a token (RFC 9110 §5.6.2): a method, a field name, a coding."""
     return _TOKEN.fullmatch(value) is not None
-
-
-def is_field_value(value: bytes) -> bool:
-    """Whether `value` may stand in a field line (RFC 9110 §5.5): no control but HTAB, trimmed."""
-    return _VALUE.fullmatch(value) is not None and value == value.strip(OWS)
 
 
 def tokens(value: bytes) -> list[bytes]:
@@ -270,32 +264,7 @@ def parse_content_range(value: bytes) -> ContentRange | None:
     return ContentRange(first, last, length)
 
 
-# --- negotiation (RFC 9110 §12.4, §8.3) ---------------------------------------
-
-_QVALUE = re.compile(rb"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
-
-
-def parse_accept(value: bytes) -> list[tuple[bytes, float]]:
-    """The members of an Accept-* list with their weights, lower case, in the order they came.
-
-    Parameters other than `q` stay with the member, without white space. A member whose weight
-    cannot be read is left out: what is not clearly wanted is not sent.
-    """
-    found = (_weighted(member) for member in tokens(value.lower()))
-    return [weighted for weighted in found if weighted is not None]
-
-
-def _weighted(member: bytes) -> tuple[bytes, float] | None:
-    name, *parameters = (part.strip(OWS) for part in member.split(b";"))
-    weight = 1.0
-    for parameter in parameters:
-        if not parameter.startswith(b"q="):
-            name += b";" + parameter
-        elif _QVALUE.fullmatch(parameter, 2):
-            weight = float(parameter[2:])
-        else:
-            return None
-    return name, weight
+# --- media types (RFC 9110 §8.3) ----------------------------------------------
 
 
 def parse_media_type(value: bytes) -> bytes:

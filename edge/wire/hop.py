@@ -13,7 +13,7 @@ method overrides, forged geography …): origins obey them, keys do not hold the
 way to have another answer stored under this key. They are dropped, whoever sends them.
 Four are then written anew from what is known here: Forwarded, X-Forwarded-For, -Host and -Proto.
 Host and scheme are those in the key. Trust in a proxy before us enters in two places only, both
-the caller's: `Forwarding.chain` (by `claimed_chain`) and the scheme (by `claimed_scheme`).
+the caller's: `Forwarding.chain` (by `guard.address`) and the scheme (by `claimed_scheme`).
 CGI-like origins read `_` and `-` in a name as one, so a name that spells one of these fields with
 an underscore goes as well; others with an underscore travel on, as applications use them.
 
@@ -25,9 +25,7 @@ a Max-Forwards of 0 ends the exchange (`exchange`), or frame a message (`engine`
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
 from typing import Final
 
 from edge.wire.fields import OWS, is_token, parse_delta, tokens
@@ -224,54 +222,6 @@ def loops(headers: Headers, name: bytes) -> int:
     by_loop = sum(member.partition(b";")[0].rstrip(OWS) == own for member in passed)
     by_via = sum(member.split(None, 2)[1:2] == [own] for member in through)
     return max(by_loop, by_via)
-
-
-CHAIN_MAX: Final = 32  # proxies before us; a longer chain is forged, or a loop
-
-_PAIR = rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]++)=(?:([!#$%&'*+\-.^_`|~0-9A-Za-z]++)|\"([^\"\\]*+)\")"
-_PAIRS = re.compile(_PAIR)
-_ELEMENT = re.compile(rb"%b(?:;[ \t]*+%b)*+" % (_PAIR, _PAIR))
-_NODE = re.compile(
-    rb"(?:\[([0-9a-f:.]++)\]|([0-9.]++))(?::[0-9]{1,5})?|([0-9a-f:.]++)", re.IGNORECASE
-)
-
-
-def claimed_chain(headers: Headers) -> tuple[bytes, ...]:
-    """The addresses that the sender says this request came by, the client's first.
-
-    Worth as much as the sender: ask only where the peer is trusted. X-Forwarded-For is read, or
-    where there is none, Forwarded. The right end is the nearer one, so reading starts there and
-    ends at the first member that is no address, or at `CHAIN_MAX`.
-    """
-    claims = headers.joined(b"x-forwarded-for")
-    members = tokens(claims if claims is not None else headers.joined(b"forwarded") or b"")
-    chain: list[bytes] = []
-    for member in reversed(members[-CHAIN_MAX:]):
-        address = _address(member if claims is not None else _for(member))
-        if address is None:
-            break
-        chain.append(address)
-    return tuple(reversed(chain))
-
-
-def _for(element: bytes) -> bytes:
-    """The node after `for=` in one element of Forwarded; b"" unless there is exactly one."""
-    if _ELEMENT.fullmatch(element) is None:
-        return b""
-    pairs = _PAIRS.findall(element)  # a whole string each time, so none is found inside one
-    nodes = [bare or quoted for name, bare, quoted in pairs if name.lower() == b"for"]
-    return nodes[0] if len(nodes) == 1 else b""
-
-
-def _address(node: bytes) -> bytes | None:
-    """The plain, canonical IP address of a node, its port and brackets left away, or None."""
-    if (match := _NODE.fullmatch(node)) is None:
-        return None
-    text = (match[1] or match[2] or match[3]).decode("ascii")
-    try:
-        return ip_address(text).compressed.encode("ascii")
-    except ValueError:
-        return None
 
 
 def claimed_scheme(headers: Headers) -> bytes | None:

@@ -18,14 +18,12 @@ NOW = 1_700_000_000.0
 PARSERS: list[Callable[[bytes], object]] = [
     fields.tokens,
     fields.is_token,
-    fields.is_field_value,
     fields.parse_delta,
     lambda value: fields.parse_date(value, NOW),
     fields.parse_entity_tag,
     fields.parse_entity_tags,
     fields.parse_range,
     fields.parse_content_range,
-    fields.parse_accept,
     fields.parse_media_type,
 ]
 

@@ -20,7 +20,8 @@ def measured(*outcomes: Outcome) -> Measurements:
 
 def test_a_record_is_counted_under_each_of_its_words() -> None:
     measurements = Measurements()
-    measurements.record(replace(RECORD, error="loop", upstream="eu", upstream_s=0.1))
+    told_of = replace(RECORD, error="loop", upstream="eu", upstream_s=0.1, first_byte_s=0.001)
+    measurements.record(told_of)
     told = measurements.snapshot()
     assert told["requests"] == {"refused": 1}
     assert told["reasons"] == {"hit": 1}
@@ -29,6 +30,13 @@ def test_a_record_is_counted_under_each_of_its_words() -> None:
     assert told["fetches"] == {"eu": 1}
     assert told["sent_bytes"] == 10
     assert told["duration_s"] == {"count": 1, "sum": 0.002, "p50": 0.0025, "p99": 0.0025}
+    assert (told["first_byte_s"]["sum"], told["upstream_s"]["sum"]) == (0.001, 0.1)
+
+
+def test_what_a_record_does_not_know_is_not_counted() -> None:
+    told = measured(Outcome.HIT).snapshot()
+    assert (told["errors"], told["fetches"]) == ({}, {})
+    assert (told["first_byte_s"]["count"], told["upstream_s"]["count"]) == (0, 0)
 
 
 def test_the_hit_ratio_is_of_what_was_looked_up() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
@@ -270,6 +272,75 @@ async def test_a_quota_too_small_for_a_body_refuses_its_spool(open_disk: OpenDis
                 await spool.write(bytes(64 * 1024))
         spool.close()
         assert disk.statistics().spooled_bytes == 0
+
+
+@pytest.mark.parametrize("expected", [None, 50 * MIB])
+async def test_a_body_too_large_for_the_quota_does_not_cost_the_whole_store(
+    expected: int | None, open_disk: OpenDisk, make_entry: MakeEntry
+) -> None:
+    async with open_disk(quota_bytes=16 * MIB) as disk:
+        for number in range(200):
+            disk.save(make_entry(b"%d" % number, 60_000), bytes(60_000))
+        await disk.flush()
+        spool = disk.spool(expected)
+        with pytest.raises(SpoolFull):
+            while True:
+                await spool.write(bytes(256 * 1024))
+        spool.close()
+        if expected is None:
+            assert disk.statistics().rows > 40
+        else:
+            assert (disk.statistics().rows, disk.statistics().evicted) == (200, 0)
+
+
+async def test_many_bodies_at_once_do_not_cost_the_whole_store(
+    open_disk: OpenDisk, make_entry: MakeEntry
+) -> None:
+    async with open_disk(quota_bytes=16 * MIB) as disk:
+        for number in range(200):
+            disk.save(make_entry(b"%d" % number, 60_000), bytes(60_000))
+        await disk.flush()
+        spools = [disk.spool(8 * MIB) for _ in range(10)]
+        for spool in spools:
+            with suppress(SpoolFull):
+                for _ in range(32):
+                    await spool.write(bytes(256 * 1024))
+        assert disk.statistics().rows > 40
+        for spool in spools:
+            spool.close()
+
+
+async def test_a_database_removed_while_in_use_is_made_anew(
+    open_disk: OpenDisk, make_entry: MakeEntry, tmp_path: Path, log: list[str]
+) -> None:
+    directory = tmp_path / "store"
+    old, first, second = make_entry(b"old"), make_entry(b"first"), make_entry(b"second")
+    async with open_disk() as disk:
+        disk.save(old, b"hello")
+        await disk.flush()
+        for name in ("cache.db", "cache.db-wal", "cache.db-shm"):
+            (directory / name).unlink(missing_ok=True)
+        disk.save(first, b"hello")
+        await disk.flush()
+        assert any("moved aside" in line for line in log)
+        assert await disk.load(old.key.digest) == []
+    async with open_disk() as disk:
+        disk.save(second, b"hello")
+        assert await body_of(disk, first) == await body_of(disk, second) == b"hello"
+
+
+async def test_a_directory_removed_while_in_use_is_told_and_not_made_again(
+    open_disk: OpenDisk, make_entry: MakeEntry, tmp_path: Path, log: list[str]
+) -> None:
+    async with open_disk() as disk:
+        await disk.flush()
+        shutil.rmtree(tmp_path / "store")
+        refused: list[object] = []
+        disk.save(make_entry(b"first"), b"hello", done=refused.append)
+        await disk.flush()
+        assert refused == [None]
+        assert any("cannot be opened" in line for line in log)
+        assert not (tmp_path / "store").exists()
 
 
 async def test_a_foreign_database_is_moved_aside(

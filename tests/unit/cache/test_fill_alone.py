@@ -8,50 +8,18 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from edge.cache.body import Body, Spool, SpoolFull
+from edge.cache.body import Spool, SpoolFull
 from edge.cache.fill import Fill, FillMemory
 from edge.errors import ExchangeError, Failure
+from tests.unit.cache.filling import GONE, MOST, body_of, pair_of, rest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-MOST = 64 * 1024
-
-
-GONE = ExchangeError(Failure.CLOSED_EARLY, "the origin broke off")
-
-
 def no_room() -> Spool:
     """What a fill gets below the disk's free-space floor."""
     raise SpoolFull
-
-
-def body_of(length: int) -> bytes:
-    """A body whose every offset is told by its neighbourhood."""
-    return b"".join(index.to_bytes(4, "big") for index in range(-(-length // 4)))[:length]
-
-
-async def rest_of(body: Body, offset: int = 0, most: int = MOST) -> bytes:
-    """Everything from `offset` to the end."""
-    out = bytearray()
-    while data := await body.read(offset + len(out), most):
-        assert len(data) <= most
-        out += data
-    return bytes(out)
-
-
-async def first_of(body: Body, size: int, offset: int = 0) -> bytes:
-    """`size` bytes from `offset`."""
-    out = bytearray()
-    while len(out) < size:
-        out += await body.read(offset + len(out), size - len(out))
-    return bytes(out)
-
-
-def pair_of(fill: Fill) -> tuple[Fill, Body]:
-    """A fill and its first reader."""
-    return fill, fill.reader()
 
 
 # Reading while it is written.

@@ -10,67 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from edge.cache.body import Spool, SpoolFull
 from edge.cache.fill import Fill, FillMemory
 from edge.cache.integrity import checks_of
 from edge.errors import ExchangeError
+from tests.unit.cache.filling import FakeSpool, as_spool, body_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-
-class FakeSpool:
-    """A `Spool` in memory. `full_at` bounds its bytes; `slow` makes every call wait a turn."""
-
-    def __init__(self, full_at: int | None = None, *, slow: bool = False) -> None:
-        self.data = bytearray()
-        self.full_at = full_at
-        self.slow = slow
-        self.used = False
-        self.writing = False
-        self.closed = False
-
-    async def write(self, data: bytes) -> None:
-        assert not self.closed
-        self.used = self.writing = True
-        try:
-            await self._wait()
-        finally:
-            self.writing = False
-        if self.full_at is not None and len(self.data) + len(data) > self.full_at:
-            raise SpoolFull
-        self.data += data
-
-    def read_nowait(self, offset: int, most: int) -> bytes | None:
-        assert not self.closed
-        return None if self.slow else bytes(self.data[offset : offset + most])
-
-    async def read(self, offset: int, most: int) -> bytes:
-        assert not self.closed
-        await self._wait()
-        return bytes(self.data[offset : offset + most])
-
-    def reset(self) -> None:
-        assert not self.closed
-        assert not self.writing
-        self.data.clear()
-
-    def close(self) -> None:
-        self.closed = True
-
-    async def _wait(self) -> None:
-        if self.slow:
-            await trio.lowlevel.checkpoint()
-
-
-def as_spool(spool: FakeSpool) -> Callable[[], Spool]:
-    """What a fill makes its spool with."""
-    return lambda: spool
-
-
-def body_of(length: int) -> bytes:
-    """A body whose every offset is told by its neighbourhood."""
-    return b"".join(index.to_bytes(4, "big") for index in range(-(-length // 4)))[:length]
 
 
 def run(story: Callable[[], Awaitable[None]]) -> None:

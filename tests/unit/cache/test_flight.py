@@ -60,6 +60,21 @@ async def test_an_overtaken_flight_does_not_take_its_successor_off_the_table() -
     assert flights.find(KEY) is new
 
 
+async def test_what_a_write_has_overtaken_is_not_joined_any_more() -> None:
+    flights = Flights[str]()
+    joined, alone = flights.start(KEY, AS_OF), flights.start(KEY, AS_OF, alone=True)
+    other = flights.start((b"o" * 16, ()), AS_OF)
+    flights.overtake(KEY[0])
+    assert [flight.overtaken for flight in (joined, alone, other)] == [True, True, False]
+    assert flights.find(KEY) is None
+    assert flights.find(other.key) is other
+    later = flights.start(KEY, AS_OF)
+    for flight in (joined, alone, other, later):
+        assert flight.outcome is None
+        flights.land(flight, Failed(ExchangeError(Failure.CONNECT_REFUSED)))
+    assert (later.overtaken, len(flights)) == (False, 0)
+
+
 async def test_followers_hear_every_interim_response_once_and_in_order() -> None:
     flight = Flight[str](KEY, AS_OF)
     heard: list[int] = []

@@ -64,6 +64,24 @@ def test_verdicts_only_worsen_as_purges_come_and_improve_with_later_lookups(
     assert WORSE.index(later) <= WORSE.index(now)
 
 
+@pytest.mark.parametrize(
+    ("scope", "fetched_at", "verdict"),
+    [
+        (b"tag", 1, Verdict.DEAD),
+        (b"tag", 2, Verdict.LIVE),
+        (b"host", 2, Verdict.STALE),
+        (b"all", 2, Verdict.LIVE),
+        (b"all", 0, Verdict.DEAD),  # below the floor: its purge was forgotten
+    ],
+)
+def test_a_purge_kills_or_softens_what_is_older_and_the_floor_kills_the_rest(
+    scope: bytes, fetched_at: int, verdict: Verdict
+) -> None:
+    known = recorded([(b"host/a/", False), (b"tag", False), (b"host", True)], most_scopes=1)
+    assert known.floor == 1
+    assert known.verdict(Seq(fetched_at), (scope,)) is verdict
+
+
 def test_nothing_purged_is_one_comparison() -> None:
     assert Purges().verdict(Seq(0), (b"all",)) is Verdict.LIVE
 

@@ -329,3 +329,19 @@ def test_strings_in_the_schema_stand_in_single_quotes(rows: Rows, directory: Pat
     connection.close()
     assert any("'count'" in str(statement) for (statement,) in statements)
     assert not any('"' in str(statement) for (statement,) in statements)
+
+
+def test_variants_of_one_resource_are_bounded_the_first_stored_goes(
+    directory: Path, make_entry: MakeEntry
+) -> None:
+    rows = Rows(directory, 256 * KIB, variants=3)
+    one = [make_entry(variant=((b"accept-language", b"%d" % number),)) for number in range(5)]
+    with rows.batch():
+        for entry in one:
+            put(rows, entry)
+        put(rows, one[4])
+        put(rows, make_entry(b"other"))
+    found, _ = rows.find(one[0].key.digest)
+    assert {row.entry.variant for row in found} == {entry.variant for entry in one[2:]}
+    assert rows.totals()[0] == 4
+    rows.close()

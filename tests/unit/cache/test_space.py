@@ -98,8 +98,12 @@ def test_a_body_that_would_take_nearly_everything_may_not(
     tmp_path: Path, clock: Clock, free: SimpleNamespace
 ) -> None:
     space = space_of(tmp_path, clock)
-    assert space.may_hold(space.capacity // 2)
-    assert not space.may_hold(space.capacity)
+    half = space.capacity // 2
+    assert space.may_displace(1, half)
+    assert not space.may_displace(1, space.capacity)
+    space.spooled = half
+    assert space.may_displace(1, half)
+    assert not space.may_displace(half, half)
 
 
 def test_a_full_disk_is_told_from_a_broken_database() -> None:

@@ -30,15 +30,15 @@ class Tier:
         self.space = Space(directory, 8 * MIB, 0, clock)
         self.workers = io(1, "test")
         self.errors: list[OSError] = []
-        self.asked: list[int] = []
+        self.asked: list[tuple[int, int]] = []
         self.directory = directory
         self.path = directory / "spool"
 
     def spool(self) -> FileSpool:
         return FileSpool(self.path, self.space, self.workers, self.make_room, self.errors.append)
 
-    async def make_room(self, more: int) -> None:
-        self.asked.append(more)
+    async def make_room(self, more: int, size: int) -> None:
+        self.asked.append((more, size))
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ async def test_a_full_quota_is_told_and_leaves_what_was_there(tier: Tier) -> Non
     tier.space.committed = tier.space.capacity
     with pytest.raises(SpoolFull):
         await spool.write(b"world")
-    assert tier.asked == [5]
+    assert tier.asked == [(5, 10)]
     assert await spool.read(0, 99) == b"hello"
     spool.close()
 

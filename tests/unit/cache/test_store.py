@@ -219,6 +219,23 @@ async def test_variants_are_capped_and_the_least_opened_goes(
         assert disk.statistics().rows == VARIANTS
 
 
+async def test_of_variants_that_come_from_disk_the_oldest_goes(
+    open_disk: OpenDisk, make_entry: MakeEntry
+) -> None:
+    names = [b"%d" % number for number in range(VARIANTS + 1)]
+    entries = [
+        with_language(make_entry, name, length=1, at=1000.0 + at) for at, name in enumerate(names)
+    ]
+    async with open_disk() as disk:
+        for entry in entries[:-1]:
+            await fill(Store(4 * MIB, disk), entry, b"x")
+        store = Store(4 * MIB, disk)
+        assert len((await store.find(entries[0].key)).variants) == VARIANTS
+        await fill(store, entries[-1], b"x")
+        left = {held.entry.variant for held in (await store.find(entries[0].key)).variants}
+        assert left == {entry.variant for entry in entries[1:]}
+
+
 async def test_a_freshened_head_stands_over_the_same_body_in_both_tiers(
     open_disk: OpenDisk, make_entry: MakeEntry
 ) -> None:
@@ -237,6 +254,18 @@ async def test_a_freshened_head_stands_over_the_same_body_in_both_tiers(
             assert held.entry == new
             assert await read(store, held) == body
             store.drop(held)
+
+
+async def test_a_head_freshened_by_one_that_knew_no_length_has_the_bodys(
+    make_entry: MakeEntry,
+) -> None:
+    store = Store(MIB)
+    held = await fill(store, make_entry(length=5), b"hello")
+    first = store.freshen(held, make_entry(etag=b'"2"'))
+    second = store.freshen(held, make_entry(etag=b'"3"'))  # by who had found the first head
+    assert (first.entry.length, second.entry.length) == (5, 5)
+    (now,) = (await store.find(held.entry.key)).variants
+    assert now is second
 
 
 @pytest.mark.parametrize("io", [Inline, Threads])

@@ -21,6 +21,7 @@ from edge.cache.vary import (
     variant,
     vary_names,
 )
+from edge.wire.hop import PER_PATH
 from edge.wire.message import Headers, RequestHead
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "vary.toml"
@@ -72,6 +73,11 @@ def test_a_vary_of_too_many_names_counts_as_star() -> None:
     names = [b"f%d" % number for number in range(MOST_NAMES + 1)]
     assert vary_names(Headers(((b"vary", b",".join(names[:-1])),))) == tuple(sorted(names[:-1]))
     assert vary_names(Headers(((b"vary", b",".join(names)),))) is None
+
+
+@pytest.mark.parametrize("name", sorted(PER_PATH))
+def test_a_vary_on_what_every_hop_writes_anew_counts_as_star(name: bytes) -> None:
+    assert vary_names(Headers(((b"vary", b"foo, " + name),))) is None
 
 
 names_of_fields = st.sampled_from(

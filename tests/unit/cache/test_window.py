@@ -98,6 +98,12 @@ def test_pieces_joined_are_the_data_and_none_is_empty_or_too_long(data: bytes, m
     assert all(0 < len(part) <= most for part in parts)
 
 
+def test_data_within_the_bound_are_one_piece_and_no_data_are_none() -> None:
+    assert list(pieces_of(b"abc", 3)) == [b"abc"]
+    assert list(pieces_of(b"abcde", 2)) == [b"ab", b"cd", b"e"]
+    assert list(pieces_of(b"", 3)) == []
+
+
 @given(st.binary(max_size=30), st.integers(0, 40), st.integers(1, 40))
 def test_a_part_is_the_slice(data: bytes, start: int, most: int) -> None:
     assert part_of(data, start, most) == data[start : start + most]

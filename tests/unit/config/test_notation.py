@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from edge.config import notation as n
@@ -33,6 +35,7 @@ def test_an_address_is_a_host_and_a_port(text: str, address: Address) -> None:
         (n.PARAMETER, "utm_*", "utm_*"),
         (n.PARAMETER, "*", "*"),
         (n.WORKERS, 1, 1),
+        (n.SOCKET, "/run/edge.sock", Path("/run/edge.sock")),
     ],
 )
 def test_a_value_is_read_in_its_canonical_form(kind: Kind, raw: object, value: object) -> None:

@@ -5,6 +5,7 @@ from edge.config import Config, for_proxy, policies
 from edge.guard.address import parse_ip
 from edge.listen.connection import ConnectionPolicy
 from edge.wire.grammar import RESPONSE_LIMITS, Limits
+from edge.wire.message import RequestHead
 
 
 def config(*sets: str) -> Config:
@@ -43,6 +44,30 @@ def test_a_site_has_its_key_its_rules_and_its_fields() -> None:
     assert (styles.terms.by_path, styles.terms.by_extension) == (True, b"css")
     assert (exact.terms.by_path, exact.terms.by_extension) == (False, None)
     assert styles.terms.freshness.ttl_s == 86_400.0
+
+
+def test_the_first_rule_that_takes_a_request_has_the_say_else_the_site() -> None:
+    site = policies.sites(
+        config(
+            "site.cache.ttl=1s",
+            'site.rule=[{match={path="/s/*"},cache={ttl="2s"}},'
+            '{match={methods=["GET"],path="/s/*"},cache={ttl="3s"}},'
+            '{match={hosts=["*.b.example"]},cache={ttl="4s"}}]',
+        )
+    ).find(b"a.example")
+    assert site is not None
+    told = {
+        (host, target): site.policy_for(RequestHead(b"GET", b"http", host, target)).freshness.ttl_s
+        for host in (b"a.example", b"x.b.example")
+        for target in (b"/", b"/s/a?b")
+    }
+    assert list(told.values()) == [1.0, 2.0, 4.0, 2.0]
+
+
+def test_a_site_without_rules_has_one_policy() -> None:
+    site = policies.sites(config("site.cache.ttl=1s")).find(b"a.example")
+    assert site is not None
+    assert site.policy_for(RequestHead(b"GET", b"http", b"a", b"/")) is site.cache
 
 
 def test_a_site_without_query_rules_keeps_the_whole_query() -> None:

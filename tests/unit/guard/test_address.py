@@ -12,7 +12,7 @@ XFF = b"x-forwarded-for"
 
 
 def client(peer: bytes, *lines: tuple[bytes, bytes], trusted: Networks = TRUSTED) -> bytes:
-    return client_address(peer, Headers(lines), trusted)
+    return client_address(peer, believed_chain(peer, Headers(lines), trusted))
 
 
 def test_a_stranger_is_believed_nothing() -> None:
@@ -64,6 +64,12 @@ def test_several_lines_are_one_chain() -> None:
         (b"for=1.1.1.1;for=2.2.2.2", b"10.0.0.1"),
         (b'for="198.51.100.7, for=10.0.0.2', b"10.0.0.1"),
         (b'for="1\\.1.1.1"', b"10.0.0.1"),
+        (b'for=198.51.100.7;host="x;for=6.6.6.6"', b"198.51.100.7"),
+        (b'for=198.51.100.7;host="x;for=6.6.6.6;y"', b"198.51.100.7"),
+        (b'host="x;for=6.6.6.6;y"', b"10.0.0.1"),
+        (b'host="x\\";for=6.6.6.6;y"', b"10.0.0.1"),
+        (b'host="a, for=6.6.6.6"', b"10.0.0.1"),
+        (b"for=198.51.100.7;", b"198.51.100.7"),
     ],
 )
 def test_forwarded_is_read_as_rfc_7239_writes_it(told: bytes, believed: bytes) -> None:

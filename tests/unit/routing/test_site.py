@@ -60,6 +60,8 @@ def test_a_host_is_its_authority_less_port_and_case() -> None:
         (b"/static/*", b"/static", False),
         (b"*.css", b"/a.css", True),
         (b"/a*b*c", b"/axbxbxc", True),
+        (b"/a*b*b*c", b"/axbxc", False),
+        (b"/a*c", b"/axb", False),
         (b"/ab*ba", b"/aba", False),
         (b"/a?", b"/ab", False),
         (b"/a", b"/a", True),

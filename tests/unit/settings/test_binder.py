@@ -89,6 +89,11 @@ def test_a_long_value_is_shortened() -> None:
     assert len(told) < 130
 
 
+def test_a_value_that_cannot_be_written_down_is_left_out() -> None:
+    huge = "0x" + "f" * 5_000
+    assert faults(f"words = {huge}") == ["f:1: words: … is not a table; write words = { … }"]
+
+
 def test_faults_come_in_the_order_of_the_file_and_not_without_end() -> None:
     told = faults("\n".join(f"k{n} = 1" for n in range(500)))
     assert len(told) == 100
@@ -117,3 +122,14 @@ def test_a_text_that_is_not_toml_is_told_with_its_line() -> None:
     with pytest.raises(SettingsError) as caught:
         parse("a = 1\nb = = 2\n")
     assert caught.value.faults[0].line == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a = 1\nb = " + "9" * 5_000, "f:2: a number has too many digits"),
+        ("a = " + "[" * 100_000, "f: brackets are nested too deeply"),
+    ],
+)
+def test_a_text_that_no_parser_takes_is_told_as_a_fault(text: str, told: str) -> None:
+    assert faults(text) == [told]

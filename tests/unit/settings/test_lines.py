@@ -3,6 +3,8 @@ from __future__ import annotations
 import tomllib
 from typing import Any
 
+import pytest
+
 from edge.settings.lines import Path, line_of, lines_of
 
 TEXT = '''# a comment with = and [brackets]
@@ -71,3 +73,15 @@ def test_windows_line_ends_count_as_one() -> None:
 
 def test_an_endless_key_is_cut() -> None:
     assert max(map(len, lines_of("a." * 5_000 + "b = 1"))) == 16
+
+
+def test_dots_inside_brackets_join_keys_and_part_numbers() -> None:
+    text = "a = { b.c = 1.5,\n d = [2.5, 3] }"
+    assert set(lines_of(text.replace("\n", ""))) == paths_of(tomllib.loads(text.replace("\n", "")))
+    assert lines_of(text)["a", "b", "c"] == 1
+    assert lines_of(text)["a", "d", 1] == 2
+
+
+@pytest.mark.parametrize("text", ["a = ,", "a = 1 = 2", "a = ]", "]", "[[[", 'a = "'])
+def test_a_line_that_is_not_toml_hides_no_later_one(text: str) -> None:
+    assert lines_of(f"{text}\n[b]\nc = 1")["b", "c"] == 3

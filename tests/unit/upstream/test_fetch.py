@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -18,7 +19,9 @@ from edge.upstream.transport import SocketTransport, Transport
 from edge.wire.message import Chunk, End, Headers, RequestHead, ResponseHead
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+    from edge.upstream.transport import Data
 
 ORIGIN = Origin("http", "origin.example", 80)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
@@ -441,6 +444,40 @@ async def test_a_reused_connection_that_dies_unheard_is_replaced_once(autojump_c
             assert not response.reused
             assert await read(response) == b"hi"
         assert upstream.statistics().made == 2
+
+
+class Doomed(SocketTransport):
+    """Its other side goes with the second message sent to it, before anyone has had a turn."""
+
+    other: SocketTransport
+    sent = 0
+
+    async def send_parts(self, parts: Sequence[Data], *, stall_s: float = math.inf) -> None:
+        await super().send_parts(parts, stall_s=stall_s)
+        self.sent += 1
+        if self.sent == 2:
+            self.other.close()
+
+
+async def test_a_body_of_which_some_may_be_gone_is_not_begun_again(autojump_clock: Any) -> None:
+    async def connect(origin: Origin) -> Transport:
+        await trio.lowlevel.checkpoint()
+        one, two = socket.socketpair()
+        doomed = Doomed(one, peer=b"")
+        doomed.other = SocketTransport(two)
+        await doomed.other.send_all(OK)
+        return doomed
+
+    upstream = Upstream(ORIGIN, connect=connect)
+    async with upstream.fetch(request()) as response:
+        while isinstance(await response.receive(), Chunk):
+            pass
+    with pytest.raises(ExchangeError) as caught:
+        async with upstream.fetch(request(b"PUT"), Body(b"abc", length=3)):
+            raise AssertionError("answered")
+    assert caught.value.failure is Failure.CLOSED_EARLY
+    assert not caught.value.retry
+    assert upstream.statistics().open == 0
 
 
 async def test_the_second_death_is_the_answer(autojump_clock: Any) -> None:

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from edge.errors import Failure, ProtocolError
-from edge.wire.gate import Gate, RequestGate, ResponseGate
+from edge.wire.gate import CHUNKS_AT_ONCE, Gate, RequestGate, ResponseGate
 from edge.wire.grammar import Limits
 
 LIMITS = Limits(
@@ -66,6 +66,17 @@ def test_chunks_in_hand_go_through_as_one_without_extensions_or_trailers() -> No
     assert through(gate, CHUNKED + body) == CHUNKED + b"6\r\nabcdef\r\n0\r\n\r\n"
     assert gate.whole
     assert gate.buffered == 0
+
+
+def test_a_flood_of_small_chunks_is_not_taken_in_at_once() -> None:
+    gate = RequestGate(LIMITS)
+    count = 3 * CHUNKS_AT_ONCE
+    gate.receive(CHUNKED + b"1\r\nx\r\n" * count + b"0\r\n\r\n")
+    sizes: list[int] = []
+    while pieces := gate.take():
+        sizes.append(b"".join(pieces).count(b"x"))
+    assert max(sizes) == CHUNKS_AT_ONCE
+    assert sum(sizes) == count
 
 
 def test_a_chunk_cut_anywhere_goes_through_whole() -> None:

@@ -178,6 +178,17 @@ def test_an_early_answer_does_not_free_the_connection_before_the_body_was_read()
     assert isinstance(made[2], RequestHead)
 
 
+def test_a_fault_in_a_body_that_was_answered_early_ends_the_connection() -> None:
+    engine = ServerEngine()
+    messages(engine, b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+    sent(engine, EMPTY, End())
+    assert engine.readable()
+    with pytest.raises(ProtocolError):
+        messages(engine, b"no size\r\n")
+    assert engine.finished
+    assert not engine.keep_alive
+
+
 def test_a_close_asked_by_either_side_ends_the_connection() -> None:
     for request, extra in [
         (GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"), ()),
@@ -456,6 +467,13 @@ def test_a_client_sends_nothing_after_bytes_or_an_end_that_came_while_idle(idle:
         engine.send(STREAM, REQUEST)
     assert caught.value.retry
     assert engine.outgoing() == []
+
+
+def test_a_second_request_before_the_first_is_answered_is_our_fault() -> None:
+    engine = asked()
+    with pytest.raises(ExchangeError) as caught:
+        sent(engine, REQUEST)
+    assert caught.value.failure is Failure.INTERNAL
 
 
 def test_an_answer_before_the_end_of_the_request_leaves_nothing_to_reuse() -> None:

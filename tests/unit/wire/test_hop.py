@@ -9,13 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.wire.hop import (
-    CHAIN_MAX,
     CLAIMS,
     HOP_BY_HOP,
     PER_PATH,
     PROTECTED,
     Forwarding,
-    claimed_chain,
     claimed_scheme,
     end_to_end,
     hops_left,
@@ -305,47 +303,6 @@ def test_a_client_sees_neither_connection_fields_nor_what_the_site_hides() -> No
 
 
 # --- what a trusted sender says -----------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("lines", "chain"),
-    [
-        ([], ()),
-        ([(b"x-forwarded-for", b"")], ()),
-        ([(b"x-forwarded-for", b"192.0.2.1, 198.51.100.2")], (b"192.0.2.1", b"198.51.100.2")),
-        (
-            [(b"x-forwarded-for", b"192.0.2.1"), (b"x-forwarded-for", b"2001:DB8:0::1")],
-            (b"192.0.2.1", b"2001:db8::1"),
-        ),
-        ([(b"x-forwarded-for", b"192.0.2.1:80, [::1]:80, [::2]")], (b"192.0.2.1", b"::1", b"::2")),
-        ([(b"x-forwarded-for", b"192.0.2.1, unknown, 192.0.2.2")], (b"192.0.2.2",)),
-        ([(b"x-forwarded-for", b"192.0.2.1, evil")], ()),
-        ([(b"x-forwarded-for", b"1.2.3, ::1%eth0")], ()),
-        ([(b"x-forwarded-for", b"999.1.1.1")], ()),
-        (
-            [(b"forwarded", b'for=192.0.2.1, For="[2001:db8::1]:80"; proto=http')],
-            (b"192.0.2.1", b"2001:db8::1"),
-        ),
-        ([(b"forwarded", b'for=192.0.2.1;host="x;for=6.6.6.6"')], (b"192.0.2.1",)),
-        ([(b"forwarded", b'host="x;for=6.6.6.6;y"')], ()),
-        ([(b"forwarded", b'host="a, for=6.6.6.6"')], ()),
-        ([(b"forwarded", b"for=192.0.2.1;for=192.0.2.2")], ()),
-        ([(b"forwarded", b"for=_hidden, for=192.0.2.2")], (b"192.0.2.2",)),
-        ([(b"forwarded", b"for=192.0.2.1;")], ()),
-        ([(b"x-forwarded-for", b"::1"), (b"forwarded", b"for=192.0.2.2")], (b"::1",)),
-    ],
-)
-def test_the_chain_is_read_from_its_near_end_to_the_first_doubt(
-    lines: list[tuple[bytes, bytes]], chain: tuple[bytes, ...]
-) -> None:
-    assert claimed_chain(Headers(lines)) == chain
-
-
-def test_an_endless_chain_is_read_to_its_bound() -> None:
-    line = b", ".join(b"192.0.2.%d" % (n % 250) for n in range(1000))
-    chain = claimed_chain(Headers([(b"x-forwarded-for", line)]))
-    assert len(chain) == CHAIN_MAX
-    assert chain[-1] == b"192.0.2.249"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,106 @@
+"""A node with a disk: large bodies, restarts, and what memory alone does not hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from tests.stories.world import a_world, told
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.stories.world import Client, Edge, ScriptedOrigin
+
+FRESH = {"Cache-Control": "max-age=60", "ETag": '"1"'}
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+async def test_a_body_too_large_for_memory_is_served_from_disk(
+    edge: Edge, origin: ScriptedOrigin, client: Client
+) -> None:
+    body = bytes(range(256)) * 12_000
+    pending = client.send("GET", "/a", capacity=1 << 16)
+    asked = await origin.next_request()
+    origin.nursery.start_soon(asked.reply, 200, FRESH, body)
+    assert (await pending.response()).body == body
+    await edge.settle()
+    for _ in range(3):
+        hit = await client.get("/a")
+        assert (hit.body, hit.cache) == (body, "hit; ttl=60")
+    part = await client.get("/a", {"Range": "bytes=1000000-1000009"})
+    assert part.body == body[1_000_000:1_000_010]
+
+
+async def test_a_slow_reader_costs_the_origin_nothing(
+    edge: Edge, origin: ScriptedOrigin, client: Client
+) -> None:
+    body = bytes(3_000_000)
+    pending = client.send("GET", "/a", capacity=1 << 12)
+    asked = await origin.next_request()
+    await asked.reply(200, FRESH, body)
+    await edge.settle()
+    assert edge.upstream.statistics().idle == 1
+    assert (await pending.response()).body == body
+
+
+async def test_what_was_stored_is_there_after_a_restart(directory: Path) -> None:
+    async with a_world((), directory) as (edge, origin, client):
+        await told(origin, client.send("GET", "/a"), 200, FRESH, b"kept")
+        await edge.settle()
+    async with a_world((), directory) as (edge, origin, client):
+        edge.advance(10)
+        hit = await client.get("/a")
+        assert (hit.body, hit.headers["age"]) == (b"kept", "10")
+        edge.advance(60)
+        again = await told(origin, client.send("GET", "/a"), 304, FRESH)
+        assert again.body == b"kept"
+
+
+async def test_an_origin_that_breaks_off_leaves_the_old_body_on_disk(
+    edge: Edge, origin: ScriptedOrigin, client: Client
+) -> None:
+    await told(origin, client.send("GET", "/a"), 200, FRESH, b"old")
+    edge.advance(61)
+    pending = client.send("GET", "/a")
+    asked = await origin.next_request()
+    await asked.start_reply(200, {**FRESH, "Content-Length": "3000000"})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(asked.send_chunk, bytes(1_600_000))
+        await pending.wire.reply_head()
+        await pending.wire.exactly(1_500_000)
+    asked.break_off()
+    pending.leave()
+    await edge.settle()
+    got = await told(origin, client.send("GET", "/a"), 304, FRESH)
+    assert got.body == b"old"
+
+
+async def test_an_endless_stream_to_a_reader_who_keeps_up_costs_no_disk(
+    edge: Edge, origin: ScriptedOrigin, client: Client
+) -> None:
+    pending = client.send("GET", "/events")
+    asked = await origin.next_request()
+    await asked.start_reply(200, {"Cache-Control": "no-store"})
+    await asked.send_chunk(b"0")
+    await pending.wire.reply_head()
+    assert await pending.wire.chunk() == b"0"
+    for _ in range(100):
+        await asked.send_chunk(bytes(20_000))
+        got = 0
+        while got < 20_000:
+            got += len(await pending.wire.chunk())
+    statistics = edge.store.statistics()
+    assert statistics.fill_memory_bytes < 100_000
+    pending.leave()
+    with pytest.raises(Exception, match=r"gone|ended"):
+        for _ in range(20):
+            await asked.send_chunk(bytes(20_000))
+            await edge.settle()
+    asked.done.set()

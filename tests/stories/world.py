@@ -1,0 +1,333 @@
+"""A whole node in memory, with an origin and clients that do what the story says.
+
+Everything between the first byte from a client and the last to an origin is the real thing, built
+as `node` builds it; only the connections are lines in memory, and the time of day is the story's.
+Deadlines run by Trio's clock, which jumps when everyone waits.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, suppress
+from itertools import count
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from edge.answer import refusal
+from edge.cache.disk import Disk
+from edge.cache.flight import Flights
+from edge.cache.purge import Purges
+from edge.cache.store import Held, Store
+from edge.cache.threads import Inline
+from edge.config import for_proxy, policies
+from edge.errand import Errands
+from edge.exchange import Exchange
+from edge.listen.connection import Connection
+from edge.listen.tcp import Connections
+from edge.upstream.fetch import Upstream
+from edge.visit import Parts, Tools
+from tests.stories.line import Line
+from tests.stories.wire import Fields, Reply, TruncatedError, Wire, written
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+    from pathlib import Path
+
+    from edge.errors import ExchangeError
+    from edge.observe import Record
+    from edge.upstream.origin import Origin
+    from edge.wire.message import ResponseHead
+
+MIDNIGHT = 1_800_000_000.0
+
+
+class Edge:
+    """The node. `now` is its time of day."""
+
+    def __init__(self, sets: Sequence[str], disk: Disk | None, origin: ScriptedOrigin) -> None:
+        self.now = MIDNIGHT
+        self.records: list[Record] = []
+        self.complaints: list[tuple[str, str]] = []
+        self.config = for_proxy(
+            ["127.0.0.1:0"], "http://origin.example", hostname="h", sets=["node.name=edge1", *sets]
+        )
+        self.store = Store(self.config.store.memory, disk)
+        self.flights = Flights[Held]()
+        self.purges = Purges(most_scopes=1)  # so that a second one raises the floor
+        self.connections = Connections(self.config.limits.connections)
+        self._policy = policies.connection_policy(self.config)
+        self.upstream = Upstream(
+            policies.origins(self.config)["default"],
+            connect=origin.connect,
+            now=lambda: self.now,
+            limits=policies.response_limits(self.config),
+        )
+        self._ids = count(1)
+        self._clients: trio.Nursery
+        self.exchange: Exchange
+
+    def advance(self, seconds: float) -> None:
+        """Let time of day pass."""
+        self.now += seconds
+
+    def open(self, background: trio.Nursery, clients: trio.Nursery) -> None:
+        self._clients = clients
+        errands = Errands(self.store, self.flights, lambda: self.now, self._complain)
+        tools = Tools(
+            store=self.store,
+            flights=self.flights,
+            purges=self.purges,
+            errands=errands,
+            background=background,
+            now=lambda: self.now,
+            new_id=lambda: f"id-{next(self._ids)}",
+            log=self.records.append,
+            complain=self._complain,
+        )
+        parts = Parts(
+            name=b"edge1",
+            sites=policies.sites(self.config),
+            upstreams={"default": self.upstream},
+            trusted=policies.trusted(self.config),
+            salt=b"salt",
+        )
+        self.exchange = Exchange(tools, parts)
+
+    def accept(self, line: Line) -> None:
+        """Serve a connection."""
+        connection = Connection(line, line.peer, self._policy, self.exchange.serve, self._refuse)
+        self._clients.start_soon(self.connections.run, connection)
+
+    def _refuse(self, peer: bytes, error: ExchangeError) -> tuple[ResponseHead, bytes]:
+        return refusal(error, f"id-{next(self._ids)}", self.now)
+
+    def _complain(self, kind: str, message: str, request_id: str | None) -> None:
+        self.complaints.append((kind, message))
+
+    def stop(self) -> None:
+        """Break off all that clients are being served, as at the end of draining."""
+        self._clients.cancel_scope.cancel()
+
+    async def settle(self) -> None:
+        """Wait until everyone waits."""
+        await wait_all_tasks_blocked()
+
+
+class Asked:
+    """A request that has reached the origin, to be answered as the story wants it."""
+
+    def __init__(self, wire: Wire, words: list[bytes], headers: Fields) -> None:
+        self.method, self.target = words[0].decode(), words[1].decode()
+        self.headers = headers
+        self.wire = wire
+        self.done = trio.Event()  # the connection goes on to its next request
+        self._chunked = False
+
+    async def body(self) -> bytes:
+        """The request's body, whole."""
+        return await self.wire.body(self.headers, to_the_end=False)
+
+    async def interim(self, status: int, headers: Mapping[str, str] | None = None) -> None:
+        await self.wire.send(written(f"HTTP/1.1 {status} Interim", headers or {}))
+
+    async def reply(
+        self, status: int, headers: Mapping[str, str] | None = None, body: bytes = b""
+    ) -> None:
+        """Answer whole."""
+        fields = dict(headers or {})
+        if status not in (204, 304):
+            fields.setdefault("Content-Length", str(len(body)))
+        data = b"" if self.method == "HEAD" else body
+        await self.wire.send(written(f"HTTP/1.1 {status} Fine", fields, data))
+        self.done.set()
+
+    async def start_reply(self, status: int, headers: Mapping[str, str] | None = None) -> None:
+        """Send a head; the body is in chunks unless `headers` tell its length."""
+        fields = dict(headers or {})
+        self._chunked = not {"content-length", "connection"} & {name.lower() for name in fields}
+        if self._chunked:
+            fields["Transfer-Encoding"] = "chunked"
+        await self.wire.send(written(f"HTTP/1.1 {status} Fine", fields))
+
+    async def send_chunk(self, data: bytes) -> None:
+        framed = b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data
+        await self.wire.send(framed)
+
+    async def end(self) -> None:
+        """End the body that `start_reply` has begun."""
+        if self._chunked:
+            await self.wire.send(b"0\r\n\r\n")
+        self.done.set()
+
+    def break_off(self) -> None:
+        """Reset the connection."""
+        self.wire.line.abort()
+        self.done.set()
+
+    def close(self) -> None:
+        """End the connection, politely."""
+        self.wire.close()
+        self.done.set()
+
+    async def wait_left(self) -> None:
+        """Return when the edge has given this connection up."""
+        with suppress(TruncatedError):
+            await self.wire.rest()
+        self.done.set()
+
+
+class ScriptedOrigin:
+    """The origin. `trouble`, where it is set, is what connecting to it ends in."""
+
+    def __init__(self) -> None:
+        self.trouble: ExchangeError | None = None
+        self.silent = False  # connecting to it takes for ever
+        self.connections: list[Line] = []
+        self._send, self._asked = trio.open_memory_channel[Asked](1_000)
+        self.nursery: trio.Nursery
+
+    async def connect(self, origin: Origin) -> Line:
+        await trio.lowlevel.checkpoint()
+        if self.silent:
+            await trio.sleep_forever()
+        if self.trouble is not None:
+            raise self.trouble
+        edges, own = Line.pair(b"192.0.2.9", b"192.0.2.7")
+        self.connections.append(own)
+        self.nursery.start_soon(self._listen, Wire(own))
+        return edges
+
+    async def _listen(self, wire: Wire) -> None:
+        try:
+            while (head := await _whenever(wire)) is not None:
+                asked = Asked(wire, *head)
+                await self._send.send(asked)
+                await asked.done.wait()
+        except TruncatedError:
+            pass
+
+    async def next_request(self) -> Asked:
+        """The next request that comes, on whatever connection."""
+        with trio.fail_after(600):
+            return await self._asked.receive()
+
+    @property
+    def unasked(self) -> bool:
+        """Whether no request waits to be looked at."""
+        return self._asked.statistics().current_buffer_used == 0
+
+
+async def _whenever(wire: Wire) -> tuple[list[bytes], Fields] | None:
+    """The next head, however long it takes."""
+    while True:
+        try:
+            return await wire.head()
+        except trio.TooSlowError:
+            continue
+
+
+class Pending:
+    """A request under way on a connection of its own."""
+
+    def __init__(self, wire: Wire, method: str) -> None:
+        self.wire = wire
+        self._method = method
+
+    async def response(self) -> Reply:
+        """The whole response; raises `TruncatedError` where it is broken off."""
+        return await self.wire.reply(self._method)
+
+    def leave(self) -> None:
+        """Break the connection off."""
+        self.wire.line.abort()
+
+
+class Client:
+    """Makes connections to the edge, and requests on them."""
+
+    def __init__(self, edge: Edge, nursery: trio.Nursery) -> None:
+        self._edge = edge
+        self._nursery = nursery
+
+    def connect(self, *, capacity: int = 1 << 16, address: bytes = b"198.51.100.1") -> Wire:
+        """A connection of one's own, to say whatever on it."""
+        here, there = Line.pair(address, b"192.0.2.1", capacity)
+        self._edge.accept(there)
+        return Wire(here)
+
+    def send(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        *,
+        capacity: int = 1 << 16,
+    ) -> Pending:
+        """Ask, on a new connection."""
+        fields = {"Host": "site.example", **(headers or {})}
+        if body:
+            fields.setdefault("Content-Length", str(len(body)))
+        wire = self.connect(capacity=capacity)
+        data = written(f"{method} {target} HTTP/1.1", fields, body)
+        rest = data[wire.line.send_nowait(data) :]
+        if rest:
+            self._nursery.start_soon(wire.send, rest)
+        return Pending(wire, method)
+
+    async def get(self, target: str, headers: Mapping[str, str] | None = None) -> Reply:
+        """The response to a GET that needs no one's help."""
+        return await self.send("GET", target, headers).response()
+
+
+def settings(*sets: str) -> pytest.MarkDecorator:
+    """Gives a story's node these settings, as `edge proxy --set` takes them."""
+    return pytest.mark.parametrize("sets", [sets], ids=["set"])
+
+
+async def told(
+    origin: ScriptedOrigin,
+    pending: Pending,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    body: bytes = b"",
+) -> Reply:
+    """The response to `pending`, which the origin is asked for and answers so."""
+    await (await origin.next_request()).reply(status, headers, body)
+    return await pending.response()
+
+
+async def _a_nursery(task_status: trio.TaskStatus[trio.Nursery]) -> None:
+    """One that can be cancelled without the story."""
+    async with trio.open_nursery() as nursery:
+        task_status.started(nursery)
+        await trio.sleep_forever()
+
+
+@asynccontextmanager
+async def a_world(
+    sets: Sequence[str] = (), directory: Path | None = None
+) -> AsyncIterator[tuple[Edge, ScriptedOrigin, Client]]:
+    """A node with its origin and its clients; with `directory`, it has a disk tier there."""
+    origin = ScriptedOrigin()
+    disk: Disk | None = None
+    if directory is not None:
+        disk = Disk(
+            directory, quota_bytes=64 << 20, free_floor_bytes=0, io=Inline, log=lambda _: None
+        )
+        await disk.open()
+    edge = Edge(sets, disk, origin)
+    async with trio.open_nursery() as nursery:
+        origin.nursery = nursery
+        nursery.start_soon(edge.upstream.run)
+        edge.open(nursery, await nursery.start(_a_nursery))
+        yield edge, origin, Client(edge, nursery)
+        nursery.cancel_scope.cancel()
+    if disk is not None:
+        await disk.close()
+    statistics = edge.upstream.statistics()
+    assert (statistics.open, statistics.waiting, len(edge.flights)) == (0, 0, 0)
+    assert edge.store.statistics().filling == 0
+    assert edge.store.statistics().fill_memory_bytes == 0
