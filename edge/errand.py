@@ -228,7 +228,7 @@ class Errands:
         _check_unasked(trip.request, head)
         spurned = head.status in TROUBLE and bool(trip.variants)
         if not spurned and because is not Reason.OVERTAKEN:
-            self._flights.remember_lonely(trip.key.digest)
+            self._flights.remember_lonely(trip.key.digest, crowd_of(trip.request))
         kind: type[Private] | type[Spurned] = Spurned if spurned else Private
         if trip.in_background or flight.abandoned:
             # Nobody's: who has joined meanwhile is no leader, and asks for an answer of its own.
@@ -392,6 +392,11 @@ def _teller(flight: AnyFlight) -> Callable[[ResponseHead], Awaitable[None]]:
         flight.tell(interim)
 
     return tell
+
+
+def crowd_of(request: RequestHead) -> bytes:
+    """Which of a key's crowds a request is of: what credentials get tells nothing of others."""
+    return bytes((b"authorization" in request.headers, b"cookie" in request.headers))
 
 
 def _check_unasked(request: RequestHead, head: ResponseHead) -> None:

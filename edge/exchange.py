@@ -31,9 +31,9 @@ from edge.cache.reasons import Reason
 from edge.cache.ruling import Fetch, Refuse, Revalidate, Serve, ServeStale
 from edge.cache.validation import CONDITIONALS
 from edge.delivery import deliver, deliver_refusal, follow_interims
-from edge.errand import TROUBLE, Switch, Trip
+from edge.errand import TROUBLE, Switch, Trip, crowd_of
 from edge.errors import ExchangeError, Failure, Side
-from edge.guard.address import believed_chain
+from edge.guard.address import believed_chain, client_address
 from edge.observe import text
 from edge.visit import Visit
 from edge.wire.hop import (
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 
 ASKS_FOR_KEY: Final = b"cache-status-key"  # RFC 9211 §2.7: keys are for debugging, not for all
 ROUNDS: Final = 4  # a crowd that turns out to be of many variants settles in three
+HALF_CLOSED_S: Final = 5.0
 FAR_BYTES: Final = (
     8 << 20
 )  # a range that begins so far ahead of a body's fill is fetched by itself
@@ -127,7 +128,7 @@ class Exchange:
         peer = visit.stream.peer
         chain = believed_chain(peer, head.headers, parts.trusted)
         visit.forwarding = Forwarding(parts.name, peer, scheme, head.authority, chain)
-        visit.record.client = text(chain[0] if chain else peer)
+        visit.record.client = text(client_address(peer, chain))
         visit.tells_key = trusted and ASKS_FOR_KEY in head.headers
 
     async def _answer(self, visit: Visit) -> None:
@@ -257,14 +258,17 @@ class Exchange:
     # Fetches that others may share.
 
     def _trip(self, visit: Visit, found: Found, *, in_background: bool = False) -> Trip:
+        upstream = visit.parts.upstreams[visit.site.origin]
+        # A client of HTTP/1.0 may have named no host; an origin would refuse an empty one.
+        own_host = None if visit.request.authority else upstream.origin.authority
         return Trip(
             request=visit.request,
             key=visit.key,
             as_of=visit.as_of,
-            upstream=visit.parts.upstreams[visit.site.origin],
+            upstream=upstream,
             forwarding=visit.forwarding,
             policy=visit.policy,
-            authority=visit.site.host,
+            authority=visit.site.host or own_host,
             variants=found.variants,
             in_background=in_background,
         )
@@ -293,7 +297,7 @@ class Exchange:
         flights, request = self._tools.flights, visit.request
         if request.method == b"HEAD":
             return await self._go_alone(visit, found, because)
-        lonely = flights.is_lonely(visit.key.digest)
+        lonely = flights.is_lonely(visit.key.digest, crowd_of(visit.request))
         if lonely and not CONDITIONALS.isdisjoint(name for name, _ in request.headers):
             # The last answer was for one client only, so this one's own conditions may go with it.
             return await self._go_alone(visit, found, because)
@@ -406,7 +410,11 @@ class Exchange:
         async with trio.open_nursery() as nursery:
             # Tied to this client: when it goes, so does what it alone asked for.
             nursery.start_soon(self._tools.errands.pass_on, flight, trip, body, switch)
+            watch = trio.CancelScope()
+            nursery.start_soon(_give_up_when_left, visit.stream, flight, watch)
             try:
+                await follow_interims(visit, flight)
+                watch.cancel()  # before anyone else reads from the client
                 answered = await self._use_alone(visit, found, because, flight, switch)
             except ExchangeError as error:  # kept apart, or the nursery would wrap it in a group
                 raised = error
@@ -424,7 +432,6 @@ class Exchange:
         flight: AnyFlight,
         switch: Switch | None,
     ) -> bool:
-        await follow_interims(visit, flight)
         outcome = flight.outcome
         if isinstance(outcome, Failed):
             return await self._on_error(visit, found, because, outcome.error)
@@ -466,6 +473,19 @@ class Exchange:
             await visit.stream.tunnel(switch.transport, switch.leftover)
         finally:
             switch.done.set()
+
+
+async def _give_up_when_left(
+    stream: ClientStream, flight: AnyFlight, scope: trio.CancelScope
+) -> None:
+    """Let a flight fail whose only client has gone, so that it does not hold the origin.
+
+    A client may end its side and still want the answer; it gets `HALF_CLOSED_S` for that.
+    """
+    with scope:
+        await stream.wait_left()
+        await trio.sleep(HALF_CLOSED_S)
+        flight.land(Failed(ExchangeError(Failure.CLIENT_LEFT, "before the answer came")))
 
 
 def _is_far_ahead(composed: Answer, held: Held) -> bool:

@@ -217,7 +217,7 @@ class Disk:
         return b"".join(blocks)
 
     def spool(self, expected: int | None = None) -> FileSpool:
-        """A new spool for a body of `expected` bytes; raises `SpoolFull` while nothing is stored."""
+        """A new spool, its body `expected` long; raises `SpoolFull` while nothing is stored."""
         if not self._opened or self._space.shut:
             raise SpoolFull("the store takes nothing now")
         path = self._directory / "spool" / self._writer.new_spool_name()

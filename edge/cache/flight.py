@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 KEYS_REMEMBERED = 8_192  # about 1 MiB; the oldest is forgotten, and costs its next crowd one wait
 LONELY_S = 10.0  # Varnish's hit-for-miss is 120 s; a page that turns cacheable should not wait
+CROWDS = (b"\0\0", b"\0\1", b"\1\0", b"\1\1")  # with Authorization, with Cookie
 SLOW_S = 0.5  # a failure that took longer than this is not waited for again by those with a choice
 TROUBLED_S = 30.0
 
@@ -186,7 +187,8 @@ class Flights(Generic[StoredT]):
     def _learn(self, flight: Flight[StoredT], outcome: Outcome[StoredT]) -> None:
         digest = flight.key[0]
         if isinstance(outcome, Stored):
-            self._lonely.forget(digest)
+            for crowd in CROWDS:
+                self._lonely.forget(digest + crowd)
             self._troubled.forget(digest)
         elif isinstance(outcome, (Failed, Spurned)):
             clock = trio.current_time()
@@ -198,13 +200,13 @@ class Flights(Generic[StoredT]):
         """Whether a fetch for the key failed a short while ago, and took its time over it."""
         return self._troubled.holds(digest, trio.current_time())
 
-    def is_lonely(self, digest: bytes) -> bool:
-        """Whether requests for the key go alone, since its last answer could not be shared."""
-        return self._lonely.holds(digest, trio.current_time())
+    def is_lonely(self, digest: bytes, crowd: bytes = CROWDS[0]) -> bool:
+        """Whether requests of a key's crowd go alone, since their last answer was not shared."""
+        return self._lonely.holds(digest + crowd, trio.current_time())
 
-    def remember_lonely(self, digest: bytes) -> None:
-        """Let requests for the key go alone for `LONELY_S` seconds."""
-        self._lonely.note(digest, trio.current_time() + LONELY_S)
+    def remember_lonely(self, digest: bytes, crowd: bytes = CROWDS[0]) -> None:
+        """Let requests of a key's crowd go alone for `LONELY_S` seconds."""
+        self._lonely.note(digest + crowd, trio.current_time() + LONELY_S)
 
 
 class _Notes:

@@ -245,7 +245,7 @@ class BytesDisk(diskcache.Disk):
         if type(value) is not Packed or read:
             raise RowRefused("only packed rows are stored")
         if value.filename is None or value.ready is None:
-            return value.charge, MODE_RAW, None, sqlite3.Binary(value.blob)
+            return 0, MODE_RAW, None, sqlite3.Binary(value.blob)
         place = path.join(self._directory, value.filename)
         self.placed.append(value.filename)
         try:
@@ -253,7 +253,12 @@ class BytesDisk(diskcache.Disk):
         except FileNotFoundError:
             os.makedirs(path.dirname(place), 0o700, exist_ok=True)
             os.rename(value.ready, place)
-        return value.charge, MODE_BINARY, value.filename, sqlite3.Binary(value.blob)
+        return (
+            file_charge(value.body_bytes),
+            MODE_BINARY,
+            value.filename,
+            sqlite3.Binary(value.blob),
+        )
 
     def fetch(self, mode: Any, filename: Any, value: Any, read: bool) -> Any:
         """The blob of a row; opens nothing; raises `RowRefused`."""
@@ -346,7 +351,7 @@ class Rows(diskcache.Cache):
         return rows, refused
 
     def put(self, key: bytes, packed: Packed) -> None:
-        """Put a row in place of what the key had, and of the resource's first where it has too many.
+        """Put a row in place of what the key had, and of the resource's first if it has too many.
 
         The store bounds its variants by use; this holds for a resource too large for memory.
         """
@@ -369,7 +374,7 @@ class Rows(diskcache.Cache):
             self.remove(old.key)  # the name holds the key: not worth a second name for the file
             return
         blob = pack(new, old.checks, old.inline or b"")
-        charge = row_charge(len(blob)) + (file_charge(old.length) if filename else 0)
+        charge = file_charge(old.length) if filename else 0
         self._sql(
             "UPDATE Cache SET key = ?, value = ?, size = ? WHERE key = ? AND raw = 1",
             (key, blob, charge, old.key),
@@ -400,17 +405,19 @@ class Rows(diskcache.Cache):
     def victims(self, behind: int, limit: int) -> list[Victim]:
         """The next rows behind row id `behind`, in the order in which they were first stored."""
         found = self._sql(
-            "SELECT rowid, key, size, filename FROM Cache WHERE rowid > ? ORDER BY rowid LIMIT ?",
+            "SELECT rowid, key, size, length(value), filename FROM Cache"
+            " WHERE rowid > ? ORDER BY rowid LIMIT ?",
             (behind, limit),
         ).fetchall()
         return [
             Victim(
                 rowid,
                 key if type(key) is bytes else b"",
-                size if type(size) is int else 0,
+                (size if type(size) is int else 0)
+                + row_charge(blob_bytes if type(blob_bytes) is int else 0),
                 filename if is_body_name(filename) else None,
             )
-            for rowid, key, size, filename in found
+            for rowid, key, size, blob_bytes, filename in found
         ]
 
     def evict(self, victim: Victim) -> None:
@@ -426,14 +433,19 @@ class Rows(diskcache.Cache):
         return found == [(filename,)]
 
     def totals(self) -> tuple[int, int]:
-        """Rows, and bytes charged for them; raises `Foreign` where these cannot be."""
+        """Rows, and the bytes that they and their files take; raises `Foreign` if these cannot be.
+
+        Rows that outlive their neighbours leave pages half empty, so pages are what is counted.
+        """
         found = dict(
             self._sql("SELECT key, value FROM Settings WHERE key IN ('count', 'size')").fetchall()
         )
         count, size = found.get("count"), found.get("size")
         if type(count) is not int or type(size) is not int or count < 0 or size < 0:
             raise Foreign(f"{count!r} rows of {size!r} bytes")
-        return count, size
+        ((pages,),) = self._sql("PRAGMA page_count").fetchall()
+        ((free,),) = self._sql("PRAGMA freelist_count").fetchall()
+        return count, size + (pages - free) * PAGE_BYTES
 
     def recount(self) -> None:
         """Work the sum of charges out again, in case it has rotted; reads every row."""

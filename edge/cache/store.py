@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 VARIANTS: Final = 32
 OBJECT_BYTES: Final = 1 << 20
 LARGEST_FILL_BYTES: Final = 32 << 20
+SPOOL_BYTES: Final = 1 << 30  # of an answer that is not stored: how far its reader may be behind
+STREAM_SPOOL_BYTES: Final = 32 << 20  # where it may have no end: the origin is not free the sooner
 PROMOTE_WITHIN_S: Final = 60.0
 PROMOTE_FRACTION: Final = 64  # of the memory
 ENTRY_BYTES: Final = 1600  # measured: the objects of a head, without its fields
@@ -246,7 +248,13 @@ class Store:
 
     def private_fill(self, expected: int | None = None) -> Fill:
         """A fill for one reader, which is never stored; `expected` is its announced length."""
-        return Fill(self.make_spool, shared=False, memory=self._fill_memory, expected=expected)
+        return Fill(
+            self.make_spool,
+            shared=False,
+            lone_bytes=SPOOL_BYTES if expected is not None else STREAM_SPOOL_BYTES,
+            memory=self._fill_memory,
+            expected=expected,
+        )
 
     def abort(self, held: Held, error: ExchangeError) -> None:
         """The body will not be whole: its readers get `error`, and nothing is stored."""

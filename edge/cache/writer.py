@@ -14,9 +14,10 @@ longer what the origin said. A removal that cannot be made is remembered in `und
 every lookup from then on; it is tried again with each batch. So an invalidated answer does not
 come back because the disk was full.
 
-*A corrupt database* is found by whichever thread meets it, a removed one by this. All connections are closed first (one
-left open would, when closed later, delete the log of the new database by its name); then the files
-are moved aside, one such copy is kept, and the store goes on empty. The bodies are swept.
+*A corrupt database* is found by whichever thread meets it, a removed one by this one. All
+connections are closed first (one left open would, when closed later, delete the log of the new
+database by its name); then the files are moved aside, one such copy is kept, and the store goes on
+empty. The bodies are swept.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 READ_BYTES = 65_536
 DRAIN_BYTES = 262_144  # what is read of a request nobody wanted, before the connection is given up
+LINGER_BYTES = 16 << 20  # a fast client has as much under way when it is told to stop
 TURNS = 16  # pieces of a request's body taken without waiting, before others run
 CONTINUE = ResponseHead(100, Headers(), b"Continue")
 
@@ -69,6 +70,8 @@ class ClientStream(Protocol):
     async def send(self, message: Message, *, more: bool = False) -> None: ...
 
     async def flush(self) -> None: ...
+
+    async def wait_left(self) -> None: ...
 
     async def tunnel(self, upstream: Transport, leftover: bytes) -> None: ...
 
@@ -218,7 +221,7 @@ class Connection:
     async def _linger(self) -> None:
         await self._transport.send_eof()
         drained = 0
-        while drained < DRAIN_BYTES:
+        while drained < LINGER_BYTES:
             data = await self._transport.receive_some(READ_BYTES)
             if not data:
                 return
@@ -252,6 +255,7 @@ class H1Stream:
         self._waited_s = 0.0
         self._turns = 0
         self._request_done = False
+        self._whole = trio.Event()  # the request's body has been read to its end
         self._torn = False
 
     def request_body(self) -> H1Stream | None:
@@ -279,10 +283,21 @@ class H1Stream:
                     return self._counted(message)
                 if isinstance(message, End):
                     self._request_done = True
+                    self._whole.set()
                     return message
                 if isinstance(message, Reset):
                     raise message.error
             await self._read_more()
+
+    async def wait_left(self) -> None:
+        """Return when the client has ended its side, once its request has been read whole.
+
+        It may have gone, or may only have nothing more to say. Not to be awaited while another
+        task reads from the connection.
+        """
+        if self._engine.body_expected:
+            await self._whole.wait()
+        await self._transport.wait_ended()
 
     async def _fair(self) -> None:
         """Let others run now and then: a read may hold hundreds of messages."""

@@ -76,6 +76,9 @@ class Transport(Protocol):
     def readable_now(self) -> bool:
         """Whether a receive would not wait: for an idle connection, that it is of no more use."""
 
+    async def wait_ended(self) -> None:
+        """Return when the other side has ended or reset; not while bytes of it wait to be read."""
+
     def close(self) -> None:
         """Close; what was sent still arrives. Twice is no error."""
 
@@ -193,6 +196,15 @@ class SocketTransport(trio.abc.HalfCloseableStream):
         except OSError:
             return True  # a reset waits to be read
         return True
+
+    async def wait_ended(self) -> None:
+        await trio.lowlevel.wait_readable(self._socket)
+        try:
+            waiting = self._socket.recv(1, socket.MSG_PEEK)
+        except OSError:
+            return
+        if waiting:
+            await trio.sleep_forever()
 
     def close(self) -> None:
         if not self._closed:
@@ -325,6 +337,9 @@ class TlsTransport(SocketTransport):
         self._held = data or b""
         return data is not None
 
+    async def wait_ended(self) -> None:
+        await trio.sleep_forever()  # an end that only TLS can tell is found by reading
+
     async def aclose(self) -> None:
         if not self._closed and not self._ended:
             self._say_goodbye()
@@ -377,6 +392,9 @@ class StreamTransport:
         self._halves = halves
         self._readable = readable
         self.peer = peer
+
+    async def wait_ended(self) -> None:
+        await trio.sleep_forever()  # streams cannot say without being read
 
     def receive_nowait(self, most: int) -> bytes | None:
         return None

@@ -106,6 +106,10 @@ class Line:
     def readable_now(self) -> bool:
         return bool(self._in.data) or self._in.ended or self._in.reset
 
+    async def wait_ended(self) -> None:
+        while not (self._in.reset or (self._in.ended and not self._in.data)):
+            await self._in.news.park()
+
     def close(self) -> None:
         if not self._closed:
             self._end(reset=bool(self._in.data))

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
+from edge.exchange import HALF_CLOSED_S
 from tests.stories.wire import TruncatedError, written
 from tests.stories.world import settings, told
 
@@ -67,6 +69,17 @@ async def test_a_client_of_http_1_0_gets_no_interim_answer(
     reply = await wire.reply()
     assert (reply.interims, reply.body, await wire.rest()) == ([], b"body", b"")
     assert "transfer-encoding" not in reply.headers
+
+
+async def test_where_a_client_of_http_1_0_names_no_host_the_origin_is_asked_by_its_own(
+    origin: ScriptedOrigin, client: Client
+) -> None:
+    wire = client.connect()
+    await wire.send(b"GET /a HTTP/1.0\r\n\r\n")
+    asked = await origin.next_request()
+    assert asked.headers["host"] == "origin.example"
+    await asked.reply(200, FRESH, b"body")
+    assert (await wire.reply()).body == b"body"
 
 
 UPGRADE = {"Connection": "Upgrade", "Upgrade": "chat"}
@@ -331,3 +344,25 @@ async def _say_at_length(asked: Asked) -> None:
     for _ in range(60):
         await asked.send_chunk(bytes(50_000))
     await asked.end()
+
+
+async def test_an_origin_is_not_held_for_a_client_who_has_gone(
+    origin: ScriptedOrigin, client: Client
+) -> None:
+    pending = client.send("POST", "/slow", body=b"order")
+    asked = await origin.next_request()
+    assert await asked.body() == b"order"
+    pending.leave()
+    await asked.wait_left()
+
+
+async def test_a_client_that_has_only_ended_its_side_gets_its_answer(
+    origin: ScriptedOrigin, client: Client
+) -> None:
+    wire = client.connect()
+    await wire.send(written("DELETE /a HTTP/1.1", {"Host": "site.example"}))
+    await wire.line.send_eof()
+    asked = await origin.next_request()
+    await trio.sleep(HALF_CLOSED_S - 0.1)
+    await asked.reply(200, {}, b"gone")
+    assert (await wire.reply()).body == b"gone"

@@ -66,6 +66,14 @@ def test_a_quantile_is_a_bound_that_enough_values_stay_under(
         assert sum(value <= bound for value in values) >= share * len(values) - 1e-6
 
 
+def test_a_quantile_is_the_lowest_such_bound() -> None:
+    measurements = Measurements()
+    for value in (0.001, 0.1):
+        measurements.observe(observe.DURATION, value)
+    median, most = (measurements.quantile(observe.DURATION, share) for share in (0.5, 1))
+    assert (median, most) == (0.001, 0.1)
+
+
 def test_nothing_observed_has_no_quantile() -> None:
     assert Measurements().quantile(observe.DURATION, 0.5) is None
 

@@ -455,6 +455,19 @@ async def test_what_is_in_memory_is_passed_over(
         assert await disk.load(loved.key.digest) != []
 
 
+async def test_rows_that_outlive_their_neighbours_do_not_pass_the_quota(
+    open_disk: OpenDisk, make_entry: MakeEntry, tmp_path: Path
+) -> None:
+    async with open_disk(quota_bytes=2 * MIB) as disk:
+        loved = {make_entry(b"%d" % number).key.digest for number in range(0, 6000, 2)}
+        disk.hot = loved.__contains__
+        for number in range(6000):
+            disk.save(make_entry(b"%d" % number, 100), bytes(100))
+        await disk.flush()
+        assert disk.statistics().evicted > 1000
+        assert used(tmp_path / "store") <= 2 * MIB
+
+
 async def test_eviction_ends_though_everything_is_loved(
     open_disk: OpenDisk, make_entry: MakeEntry
 ) -> None:

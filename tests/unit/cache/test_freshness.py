@@ -179,3 +179,10 @@ def test_time_to_live_falls_below_zero() -> None:
     entry = aged(0, "max-age=60")
     assert freshness.time_to_live(entry, T + 59) == 1
     assert freshness.time_to_live(entry, T + 61) == -1
+
+
+@pytest.mark.parametrize(("after", "found"), [(70, "STALE_ACCEPTED"), (71, "STALE_IF_ERROR")])
+def test_max_stale_is_accepted_to_its_last_second(after: int, found: str) -> None:
+    entry = entry_of(ResponseHead(200, fields(["cache-control: max-age=60"])))
+    state = freshness.state(entry, replace(NOTHING, max_stale=10), T + after)
+    assert state is Freshness[found]

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
-from edge.cache.store import PROMOTE_WITHIN_S, VARIANTS, Held, Store
+from edge.cache.store import PROMOTE_WITHIN_S, STREAM_SPOOL_BYTES, VARIANTS, Held, Store
 from edge.cache.threads import Inline, Threads
 from edge.errors import ExchangeError, Failure
 
@@ -217,6 +218,29 @@ async def test_variants_are_capped_and_the_least_opened_goes(
             await read(store, found.variants[-1])
         assert len((await store.find(first.key)).variants) == VARIANTS
         assert disk.statistics().rows == VARIANTS
+
+
+async def test_an_endless_answer_for_one_who_does_not_read_takes_little_of_the_disk(
+    open_disk: OpenDisk,
+) -> None:
+    async with (
+        open_disk(quota_bytes=4 * STREAM_SPOOL_BYTES) as disk,
+        trio.open_nursery() as nursery,
+    ):
+        store = Store(MIB, disk)
+        fill = store.private_fill()
+        reader = fill.reader()
+
+        async def pour() -> None:
+            while True:
+                await fill.write(bytes(1 << 18))
+
+        nursery.start_soon(pour)
+        await wait_all_tasks_blocked()
+        assert STREAM_SPOOL_BYTES - MIB < fill.size < STREAM_SPOOL_BYTES + 2 * MIB
+        nursery.cancel_scope.cancel()
+        reader.close()
+        fill.close()
 
 
 async def test_of_variants_that_come_from_disk_the_oldest_goes(

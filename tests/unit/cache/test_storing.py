@@ -6,10 +6,11 @@ import pytest
 
 from edge.cache import storing
 from edge.cache.directives import Directives
-from edge.cache.entry import Times
+from edge.cache.entry import Source, Times
 from edge.cache.freshness import FreshnessPolicy
 from edge.cache.reasons import Reason
 from edge.cache.ruling import CachePolicy, Forward, Keep
+from edge.wire.fields import format_date
 from edge.wire.message import Headers, Pair, RequestHead, ResponseHead
 
 T = 1_800_000_000.0
@@ -61,3 +62,52 @@ def test_a_validator_is_of_no_use_where_nothing_stale_is_kept() -> None:
     policy = CachePolicy(freshness=FreshnessPolicy(max_stale_s=0))
     found = storing.judged(get(), response, Times(T, T), policy)
     assert found == Forward(Reason.UNUSABLE)
+
+
+def test_a_window_that_directives_forbid_is_no_reason_to_keep() -> None:
+    control = b"max-age=0, must-revalidate, stale-if-error=60"
+    response = ResponseHead(200, Headers(((b"cache-control", control),)))
+    found = storing.judged(get(), response, Times(T, T), CachePolicy())
+    assert found == Forward(Reason.UNUSABLE)
+
+
+ODD = (b"x-original-url", b"/nowhere")
+COOKIE = (b"cookie", b"a=b")
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "control", "source"),
+    [
+        (get(), 200, b"", Source.HEURISTIC),
+        (get(), 404, b"", Source.HEURISTIC),
+        (get(b"/", ODD), 200, b"", Source.HEURISTIC),
+        (get(b"/", ODD), 404, b"public", Source.NONE),
+        (get(b"/", COOKIE), 200, b"public", Source.HEURISTIC),
+    ],
+)
+def test_a_lifetime_is_guessed_where_nothing_stated_speaks_against_it(
+    asked: RequestHead, status: int, control: bytes, source: Source
+) -> None:
+    dates = ((b"last-modified", format_date(T - 86_400)), (b"date", format_date(T)))
+    response = ResponseHead(status, Headers((*dates, (b"cache-control", control))))
+    found = storing.judged(asked, response, Times(T, T), CachePolicy())
+    assert isinstance(found, Keep)
+    assert found.terms.source is source
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "kept"),
+    [
+        (get(), 200, True),
+        (get(b"/", ODD), 200, True),
+        (get(), 404, True),
+        (get(b"/", ODD), 404, False),
+    ],
+)
+def test_without_any_lifetime_only_an_odd_requests_error_is_not_kept_to_be_validated(
+    asked: RequestHead, status: int, kept: bool
+) -> None:
+    response = ResponseHead(status, Headers(((b"etag", b'"a"'),)))
+    policy = CachePolicy(freshness=FreshnessPolicy(heuristic=False))
+    found = storing.judged(asked, response, Times(T, T), policy)
+    assert isinstance(found, Keep) if kept else found == Forward(Reason.STRANGE)

@@ -86,3 +86,10 @@ def test_a_body_is_one_that_comes_or_may_come(pair: tuple[bytes, bytes], expecte
 def test_what_an_extension_promises(extension: bytes, types: list[bytes], expected: bool) -> None:
     headers = Headers((b"content-type", value) for value in types)
     assert keeps_promise(extension, headers) is expected
+
+
+def test_sizes_are_odd_from_the_first_byte_past_the_bound() -> None:
+    assert not is_odd(get((b"a", b"x" * 4096)))
+    assert is_odd(get((b"a", b"x" * 4097)))
+    assert not is_odd(get((b"a", b"x" * 4095), (b"b", b"x" * 4095)))
+    assert is_odd(get((b"a", b"x" * 4095), (b"b", b"x" * 4096)))
