@@ -253,12 +253,8 @@ class BytesDisk(diskcache.Disk):
         except FileNotFoundError:
             os.makedirs(path.dirname(place), 0o700, exist_ok=True)
             os.rename(value.ready, place)
-        return (
-            file_charge(value.body_bytes),
-            MODE_BINARY,
-            value.filename,
-            sqlite3.Binary(value.blob),
-        )
+        size = file_charge(value.body_bytes)
+        return size, MODE_BINARY, value.filename, sqlite3.Binary(value.blob)
 
     def fetch(self, mode: Any, filename: Any, value: Any, read: bool) -> Any:
         """The blob of a row; opens nothing; raises `RowRefused`."""
@@ -351,17 +347,14 @@ class Rows(diskcache.Cache):
         return rows, refused
 
     def put(self, key: bytes, packed: Packed) -> None:
-        """Put a row in place of what the key had, and of the resource's first if it has too many.
-
-        The store bounds its variants by use; this holds for a resource too large for memory.
-        """
+        """Put a row in place of what the key had, and of the resource's first if too many."""
         self.set(key, packed)
         if any(key[PRIMARY_BYTES:]):
             found = self._sql(
                 "SELECT rowid, filename FROM Cache WHERE key >= ? AND key <= ? ORDER BY rowid",
                 _range(key[:PRIMARY_BYTES]),
-            ).fetchall()
-            for rowid, filename in found[: -self._variants]:
+            )
+            for rowid, filename in found.fetchall()[: -self._variants]:
                 self._remove(rowid, filename)
 
     def rehead(self, old: StoredRow, new: Entry) -> None:
@@ -443,8 +436,8 @@ class Rows(diskcache.Cache):
         count, size = found.get("count"), found.get("size")
         if type(count) is not int or type(size) is not int or count < 0 or size < 0:
             raise Foreign(f"{count!r} rows of {size!r} bytes")
-        ((pages,),) = self._sql("PRAGMA page_count").fetchall()
-        ((free,),) = self._sql("PRAGMA freelist_count").fetchall()
+        pages_of = "SELECT * FROM pragma_page_count, pragma_freelist_count"
+        ((pages, free),) = self._sql(pages_of).fetchall()
         return count, size + (pages - free) * PAGE_BYTES
 
     def recount(self) -> None:

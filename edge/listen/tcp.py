@@ -47,9 +47,10 @@ def bind(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
         listener.listen(BACKLOG)
         listener.setblocking(False)
-    except OSError:
+    except OSError as error:
         listener.close()
-        raise
+        message = f"cannot listen on {host}, port {port}: {error.strerror}"
+        raise OSError(error.errno, message) from error
     return listener
 
 

@@ -246,10 +246,8 @@ async def test_an_endless_answer_for_one_who_does_not_read_takes_little_of_the_d
 async def test_of_variants_that_come_from_disk_the_oldest_goes(
     open_disk: OpenDisk, make_entry: MakeEntry
 ) -> None:
-    names = [b"%d" % number for number in range(VARIANTS + 1)]
-    entries = [
-        with_language(make_entry, name, length=1, at=1000.0 + at) for at, name in enumerate(names)
-    ]
+    numbers = range(VARIANTS + 1)
+    entries = [with_language(make_entry, b"%d" % at, length=1, at=at) for at in numbers]
     async with open_disk() as disk:
         for entry in entries[:-1]:
             await fill(Store(4 * MIB, disk), entry, b"x")
