@@ -114,21 +114,14 @@ def finished(
 
     `age` is in seconds, for answers from the store; None leaves the Age that came (RFC 9111 §5.1).
     """
-    headers = head.headers
-    if age is not None:
-        headers = headers.replaced(b"age", b"%d" % age)
-    before = headers.joined(b"cache-status")
+    before = head.headers.joined(b"cache-status")
     # RFC 9211 §2: a list, the member nearest to the origin first
-    member = cache_status if not before else before + b", " + cache_status
-    headers = headers.replaced(b"cache-status", member)
-    told = to_client(replace(head, headers=headers), name, rules.remove)
-    return replace(told, headers=_put(told.headers, rules.put))
-
-
-def _put(headers: Headers, pairs: tuple[Pair, ...]) -> Headers:
-    for name, value in pairs:
-        headers = headers.replaced(name, value)
-    return headers
+    own = {b"cache-status": cache_status if not before else before + b", " + cache_status}
+    if age is not None:
+        own[b"age"] = b"%d" % age
+    put = {field: value for field, value in own.items() if field not in rules.remove}
+    put.update(rules.put)
+    return to_client(head, name, rules.remove, put)
 
 
 _WORDS: Final = {

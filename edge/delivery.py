@@ -93,9 +93,11 @@ async def _send_span(visit: Visit, body: Body, span: Span) -> None:
                 return
             raise ExchangeError(Failure.BODY_TRUNCATED)
         offset += len(data)
-        # The last piece leaves together with the end.
+        if offset == span.stop:  # it leaves together with the end
+            await stream.send(Chunk(data), more=True)
+            return
         began = trio.current_time()
-        await stream.send(Chunk(data), more=offset == span.stop)
+        await stream.send(Chunk(data))
         reads_on = offset - span.start > SHOWN_BYTES and trio.current_time() - began < AT_ONCE_S
         size = PIECE_BYTES if reads_on else SMALL_PIECE_BYTES
 

@@ -417,3 +417,10 @@ def _is_one_part_or_many(head: ResponseHead) -> bool:
     if part is None or part.first is None or part.last is None:
         return told is None  # several parts say their ranges inside
     return length is None or int(length) == part.last - part.first + 1
+
+
+def without_credentials(request: RequestHead, entry: Entry | None) -> RequestHead:
+    """`request` as one that nobody in particular makes: no answer to it is one client's."""
+    keep = {name for name, _ in entry.variant} if entry else set()
+    drop = {b"authorization", b"cookie"} - keep
+    return replace(request, headers=request.headers.without(drop))

@@ -14,7 +14,7 @@ who may not share it, goes round again, and after `ROUNDS` alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -31,11 +31,11 @@ from edge.cache.reasons import Reason
 from edge.cache.ruling import Fetch, Refuse, Revalidate, Serve, ServeStale
 from edge.cache.validation import CONDITIONALS
 from edge.delivery import deliver, deliver_refusal, follow_interims
-from edge.errand import TROUBLE, Switch, Trip, crowd_of
+from edge.errand import TROUBLE, Switch, Trip, crowd_of, without_credentials
 from edge.errors import ExchangeError, Failure, Side
 from edge.guard.address import believed_chain, client_address
 from edge.observe import text
-from edge.visit import Visit
+from edge.visit import Found, Visit
 from edge.wire.hop import (
     Forwarding,
     claimed_scheme,
@@ -47,7 +47,7 @@ from edge.wire.hop import (
 from edge.wire.message import Headers, ResponseHead
 
 if TYPE_CHECKING:
-    from edge.cache.entry import Entry, Key
+    from edge.cache.entry import Key
     from edge.cache.flight import FlightKey
     from edge.cache.store import Held, Resource
     from edge.errand import AnyFlight
@@ -58,23 +58,7 @@ if TYPE_CHECKING:
 ASKS_FOR_KEY: Final = b"cache-status-key"  # RFC 9211 §2.7: keys are for debugging, not for all
 ROUNDS: Final = 4  # a crowd that turns out to be of many variants settles in three
 HALF_CLOSED_S: Final = 5.0
-FAR_BYTES: Final = (
-    8 << 20
-)  # a range that begins so far ahead of a body's fill is fetched by itself
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What the store has for a request: the variant it selects, and all that may be validated."""
-
-    held: Held | None
-    variants: tuple[Held, ...]
-    soft: bool = False
-
-    @property
-    def entry(self) -> Entry | None:
-        """The selected entry."""
-        return self.held.entry if self.held else None
+FAR_BYTES: Final = 8 << 20  # a range that begins so far ahead of a fill is fetched by itself
 
 
 class Exchange:
@@ -286,7 +270,7 @@ class Exchange:
         if flights.find(key) is not None:
             return
         trip = self._trip(visit, found, in_background=True)
-        request = _without_credentials(visit.request, found.entry)
+        request = without_credentials(visit.request, found.entry)
         flight = flights.start(key, visit.as_of)
         self._tools.background.start_soon(
             self._tools.errands.fetch, flight, replace(trip, request=request)
@@ -501,10 +485,3 @@ def _broken_by(held: Held) -> ExchangeError | None:
     """What the origin did to a body that ended before anyone began to read it."""
     error = held.fill.error if held.fill is not None else None
     return error if error is not None and error.side is Side.UPSTREAM else None
-
-
-def _without_credentials(request: RequestHead, entry: Entry | None) -> RequestHead:
-    """`request` as one that nobody in particular makes: no answer to it is one client's."""
-    keep = {name for name, _ in entry.variant} if entry else set()
-    drop = {b"authorization", b"cookie"} - keep
-    return replace(request, headers=request.headers.without(drop))

@@ -11,6 +11,7 @@ exchanges under way finish with what they began with. A setting that only a new 
 
 from __future__ import annotations
 
+import gc
 import secrets
 import signal
 import sys
@@ -26,7 +27,7 @@ from edge import __version__
 from edge.accesslog import AccessLog
 from edge.admin import AdminSocket
 from edge.answer import refusal
-from edge.cache.disk import Disk, StoreBusy
+from edge.cache.disk import Disk
 from edge.cache.flight import Flights
 from edge.cache.purge import Purges
 from edge.cache.store import Held, Store
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
     from edge.wire.message import ResponseHead
 
 CLEANUP_S: Final = 5.0  # for the store to be written out at the end
+# Before a collection; with Python's 700 the 99th percentile of misses was 106 ms instead of 88.
+YOUNG_OBJECTS: Final = 10_000
 
 
 def serve(config: Config, *, source: Path | None, reload: Callable[[], Config]) -> int:
@@ -62,14 +65,21 @@ def serve(config: Config, *, source: Path | None, reload: Callable[[], Config]) 
     try:
         node = Node(config, reload, str(source or "the command line"))
     except (OSError, ValueError) as error:
-        print(f"edge: {error}", file=sys.stderr)
-        return 1
+        return _fail(error)
+    gc.freeze()  # modules and settings are here to stay: not to be looked through again and again
+    gc.set_threshold(YOUNG_OBJECTS)
     try:
         trio.run(node.run)
-    except (OSError, StoreBusy) as error:
-        print(f"edge: {error}", file=sys.stderr)
-        return 1
+    except OSError as error:
+        return _fail(error)
     return 0
+
+
+def _fail(error: OSError | ValueError) -> int:
+    """Say why there is no node, in words; the exit code."""
+    words = isinstance(error, OSError) and error.filename is None and error.strerror
+    print(f"edge: {words or error}", file=sys.stderr)
+    return 1
 
 
 class Node:

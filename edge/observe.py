@@ -68,7 +68,10 @@ def text(value: bytes) -> str:
     return value.decode("utf-8", "backslashreplace")
 
 
-@dataclass(frozen=True, slots=True)
+# Measures are told apart as objects: to hash one by its words costs more than to count.
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Counter:
     """A number that only grows."""
 
@@ -77,7 +80,7 @@ class Counter:
     labels: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Histogram:
     """How often values fell up to each bound; `unit` is that of bounds and sum."""
 

@@ -14,7 +14,7 @@ from edge.observe import Outcome, Record, text
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from edge.cache.entry import Key, Seq
+    from edge.cache.entry import Entry, Key, Seq
     from edge.cache.flight import Flights
     from edge.cache.purge import Purges
     from edge.cache.ruling import CachePolicy
@@ -68,6 +68,20 @@ _OUTCOMES: Final = {
     Reason.BODY: Outcome.BYPASS,
     Reason.UPGRADE: Outcome.BYPASS,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the store has for a request: the variant it selects, and all that may be validated."""
+
+    held: Held | None
+    variants: tuple[Held, ...]
+    soft: bool = False
+
+    @property
+    def entry(self) -> Entry | None:
+        """The selected entry."""
+        return self.held.entry if self.held else None
 
 
 class Visit:

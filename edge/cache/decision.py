@@ -98,12 +98,17 @@ _TROUBLE: Final = frozenset((500, 502, 503, 504))  # RFC 5861 §4
 # --- requests
 
 
+_BODY_OR_UPGRADE: Final = frozenset((b"content-length", b"transfer-encoding", b"upgrade"))
+
+
 def may_use_store(request: RequestHead, policy: CachePolicy) -> Reason | None:
     """Why the store must not be asked about `request`; None where it may."""
     if request.method not in _LOOKED_UP:
         return Reason.METHOD
     if policy.bypass:
         return Reason.BYPASS
+    if _BODY_OR_UPGRADE.isdisjoint([name for name, _ in request.headers.pairs]):
+        return None
     if has_body(request):
         return Reason.BODY
     return None if upgrade_offered(request) is None else Reason.UPGRADE

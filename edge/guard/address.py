@@ -17,6 +17,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from edge.wire.fields import tokens
@@ -99,8 +100,11 @@ class Networks:
 def client_address(peer: bytes, chain: Sequence[bytes]) -> bytes:
     """The client's address by `believed_chain`, else the peer's: canonical, no port and no zone;
     `unix` for a UNIX socket's peer."""
-    if chain:
-        return chain[0]
+    return chain[0] if chain else _plain(peer)
+
+
+@lru_cache(maxsize=1024)  # a client asks more than once, and reading an address takes 8 µs
+def _plain(peer: bytes) -> bytes:
     ip = parse_ip(peer.partition(b"%")[0])
     return str(ip).encode("ascii") if ip else peer or UNIX
 

@@ -169,26 +169,33 @@ class Connection:
     async def _next_head(self) -> RequestHead | None:
         """The next request's head; None when the client has left or was idle for too long."""
         self.idle = True
+        if self.draining or self._shed:
+            return None
+        if (head := self._head_in_hand()) is not None:
+            return head
         started = False
         self._scope = scope = trio.CancelScope(deadline=trio.current_time() + self._policy.idle_s)
         with scope:
-            if self.draining or self._shed:
-                return None
-            while True:
-                for number, message in self._engine.messages():
-                    if isinstance(message, RequestHead):
-                        self._stream = number
-                        return message
-                if self._engine.finished:
-                    return None
+            while not self._engine.finished:
                 if not started and self._engine.has_partial_head:
                     # Counted from the first byte, however slowly the rest may drip.
                     started, self.idle = True, False
                     self.head_since = trio.current_time()
                     scope.deadline = self.head_since + self._policy.head_s
                 self._engine.receive(await self._transport.receive_some(READ_BYTES))
+                if (head := self._head_in_hand()) is not None:
+                    return head
+            return None
         if started and not self._broken:
             raise ExchangeError(Failure.HEAD_TIMEOUT)
+        return None
+
+    def _head_in_hand(self) -> RequestHead | None:
+        """A head among what was read; passes over the end of the request before it."""
+        for number, message in self._engine.messages():
+            if isinstance(message, RequestHead):
+                self._stream = number
+                return message
         return None
 
     async def _answer_refusal(self, error: ExchangeError) -> None:
@@ -205,7 +212,9 @@ class Connection:
     async def _may_go_on(self, stream: H1Stream) -> bool:
         if stream.tunnelled or not stream.complete or self.draining:
             return False
-        return self._engine.keep_alive and await stream.finish_request()
+        if not self._engine.keep_alive:
+            return False
+        return not self._engine.body_expected or await stream.finish_request()
 
     async def _close(self) -> None:
         if self._broken:

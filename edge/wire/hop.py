@@ -26,10 +26,14 @@ a Max-Forwards of 0 ends the exchange (`exchange`), or frame a message (`engine`
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 from edge.wire.fields import OWS, is_token, parse_delta, tokens
 from edge.wire.message import Headers, Pair, RequestHead, ResponseHead
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 HOP_BY_HOP: Final = frozenset(
     b"connection keep-alive proxy-connection te trailer transfer-encoding upgrade http2-settings "
@@ -85,6 +89,8 @@ class Forwarding:
 
 def end_to_end(headers: Headers) -> Headers:
     """`headers` without those meant for one connection (RFC 9110 §7.6.1)."""
+    if HOP_BY_HOP.isdisjoint([name for name, _ in headers.pairs]):
+        return headers  # without a Connection, nothing is nominated
     return headers.without(_for_one_hop(headers))
 
 
@@ -180,6 +186,8 @@ _OWN_PROTOCOLS: Final = frozenset({b"h2c", b"h2", b"h3", b"http", b"tls"})
 
 def upgrade_offered(head: RequestHead) -> bytes | None:
     """The protocols of Upgrade that may be offered on to the origin, or None (RFC 9110 §7.8)."""
+    if head.headers.get(b"upgrade") is None:
+        return None
     options = tokens((head.headers.joined(b"connection") or b"").lower())
     if head.version != b"1.1" or b"upgrade" not in options:
         return None
@@ -194,21 +202,31 @@ def _upgrade_fields(protocols: bytes) -> tuple[Pair, Pair]:
 
 # --- towards the client -------------------------------------------------------
 
+_NOTHING: Final[Mapping[bytes, bytes]] = MappingProxyType({})
+
 
 def to_client(
-    head: ResponseHead, name: bytes, drop: frozenset[bytes] = frozenset()
+    head: ResponseHead,
+    name: bytes,
+    drop: frozenset[bytes] = frozenset(),
+    put: Mapping[bytes, bytes] = _NOTHING,
 ) -> ResponseHead:
     """`head` as it goes to a client: end-to-end fields less those the site will not show
-    (`drop`: lower-case names), Via with `name` added; a 101 keeps its Upgrade."""
+    (`drop`: lower-case names), Via with `name` added, then `put` in place of all that have its
+    names; a 101 keeps its Upgrade."""
     via = _appended(head.headers, b"via", b"%b %b" % (head.version, name))
-    names = _for_one_hop(head.headers) | drop | {b"via"}
-    headers = head.headers.without(names).plus((b"via", via))
+    own = {b"via": via, **put}
+    names = _for_one_hop(head.headers) | drop | own.keys()
+    pairs = [pair for pair in head.headers.pairs if pair[0] not in names]
+    pairs += own.items()
     if head.status == 101 and (protocols := head.headers.joined(b"upgrade")):
-        headers = headers.plus(*_upgrade_fields(protocols))
-    return replace(head, headers=headers)
+        pairs += _upgrade_fields(protocols)
+    return ResponseHead(head.status, Headers(pairs), head.reason, head.version)
 
 
 # --- what earlier hops say ----------------------------------------------------
+
+_TRACES: Final = frozenset({b"via", b"cdn-loop"})
 
 
 def loops(headers: Headers, name: bytes) -> int:
@@ -216,6 +234,8 @@ def loops(headers: Headers, name: bytes) -> int:
 
     The two are two views of one path, so the larger count is the answer, not the sum.
     """
+    if _TRACES.isdisjoint([field for field, _ in headers.pairs]):
+        return 0
     own = name.lower()
     passed = tokens((headers.joined(b"cdn-loop") or b"").lower())
     through = tokens((headers.joined(b"via") or b"").lower())

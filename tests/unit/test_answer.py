@@ -108,6 +108,15 @@ def test_a_finished_head_has_its_age_its_place_in_the_chain_and_the_sites_rules(
     assert same.headers.get(b"age") == b"3"
 
 
+def test_a_sites_rules_come_after_all_else_and_its_own_fields_last() -> None:
+    head = ResponseHead(200, Headers([(b"x-a", b"1"), (b"x-a", b"2"), (b"age", b"3")]))
+    rules = FieldRules(
+        frozenset({b"age", b"cache-status", b"x-a"}), put=((b"x-a", b"4"), (b"via", b"none"))
+    )
+    told = finished(head, name=b"edge1", rules=rules, cache_status=b"edge1; hit", age=7.9)
+    assert sorted(told.headers) == [(b"via", b"none"), (b"x-a", b"4")]
+
+
 @pytest.mark.parametrize("failure", list(Failure))
 def test_a_refusal_is_neutral_and_of_its_own_length(failure: Failure) -> None:
     head, body = refusal(ExchangeError(failure, "10.0.0.1 /var/secret"), "id-1", 0.0)

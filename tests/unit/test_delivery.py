@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+import trio
 
 from edge.answer import TO_THE_END, Answer, FieldRules
 from edge.cache.body import MemoryBody
@@ -56,6 +57,9 @@ class Stream:
         if self._kept:
             self.writes.append(self._kept)
             self._kept = []
+
+    async def wait_left(self) -> None:
+        await trio.sleep_forever()
 
     async def tunnel(self, upstream: object, leftover: bytes) -> None:
         raise AssertionError("no tunnel here")

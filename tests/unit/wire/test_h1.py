@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,8 @@ from tests.vectors import hostile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from edge.wire.message import Pair
 
 GET = b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n"
 REQUEST = RequestHead(b"GET", b"http", b"example.com", b"/")
@@ -439,11 +442,44 @@ def test_a_client_puts_host_first_and_frames_its_body_as_told() -> None:
     headers = Headers([(b"x", b"y"), (b"transfer-encoding", b"chunked")])
     head = RequestHead(b"POST", b"http", b"example.com", b"/p?q", headers)
     assert sent(ClientEngine(), head, Chunk(b"hi"), End()) == (
-        b"POST /p?q HTTP/1.1\r\nhost: example.com\r\nx: y\r\ntransfer-encoding: chunked\r\n\r\n"
+        b"POST /p?q HTTP/1.1\r\nhost: example.com\r\ntransfer-encoding: chunked\r\nx: y\r\n\r\n"
         b"2\r\nhi\r\n0\r\n\r\n"
     )
     with pytest.raises(ExchangeError):
         sent(ClientEngine(), REQUEST, Chunk(b"a body that no field announced"))
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        (b"x", b"1\r\nset-cookie: a=b"),
+        (b"x", b"1\nset-cookie: a=b"),
+        (b"x", b"1\r"),
+        (b"x", b"\x00"),
+        (b"x", b"\x7f"),
+        (b"x: 1\r\ny", b"2"),
+        (b"x ", b"1"),
+        (b"x:", b"1"),
+        (b"", b"1"),
+        (b"Content-Length", b"7"),
+        (b"Transfer-Encoding", b"chunked"),
+        (b"transfer-encoding ", b"chunked"),
+        (b"content-length", b"7\r\nx: 1"),
+        (b"connection", b"close\r\nx: 1"),
+    ],
+    ids=repr,
+)
+def test_a_field_that_cannot_be_sent_is_our_own_fault_and_nothing_leaves(pair: Pair) -> None:
+    server, fields = ServerEngine(), Headers([(b"age", b"1"), pair])
+    messages(server, GET)
+    with pytest.raises(ExchangeError) as told:
+        server.send(STREAM, ResponseHead(200, fields))
+    assert told.value.failure is Failure.INTERNAL
+    assert server.outgoing() == []
+    client = ClientEngine()
+    with pytest.raises(ExchangeError):
+        client.send(STREAM, replace(REQUEST, headers=fields))
+    assert client.outgoing() == []
 
 
 def test_a_client_goes_on_with_a_second_request() -> None:

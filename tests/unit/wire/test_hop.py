@@ -302,6 +302,16 @@ def test_a_client_sees_neither_connection_fields_nor_what_the_site_hides() -> No
     )
 
 
+def test_what_is_put_on_stands_in_place_of_all_that_has_its_name() -> None:
+    answer = ResponseHead(200, Headers([(b"age", b"1"), (b"age", b"2"), (b"via", b"1.1 shield")]))
+    sent = to_client(answer, b"edge-1", frozenset({b"x"}), {b"age": b"9", b"x": b"1"})
+    assert sorted(sent.headers) == [
+        (b"age", b"9"),
+        (b"via", b"1.1 shield, 1.1 edge-1"),
+        (b"x", b"1"),
+    ]
+
+
 # --- what a trusted sender says -----------------------------------------------
 
 
