@@ -206,15 +206,18 @@ class Exchange:
 
         `fetched` is the head that was fetched for this very request, where one was.
         """
-        store = self._tools.store
+        store, length = self._tools.store, held.entry.length
         try:
-            body = store.open_nowait(held) or await store.open(held)
+            body = store.open_nowait(held)
+            if length is None and body is not None:
+                length = body.length
+            composed = answer.from_entry(visit.request, held.entry, length, visit.parts.salt)
+            if body is None and composed.pieces:  # a 304 needs nothing from the disk
+                body = await store.open(held)
         except ExchangeError:
             return False
         try:
-            length = held.entry.length if held.entry.length is not None else body.length
-            composed = answer.from_entry(visit.request, held.entry, length, visit.parts.salt)
-            if _is_far_ahead(composed, held):
+            if body is not None and _is_far_ahead(composed, held):
                 body.close()  # or a fill without a spool would wait for this reader
                 return await self._go_alone(visit, Found(None, ()), Reason.PARTIAL)
             if fetched is not None:
@@ -236,7 +239,8 @@ class Exchange:
                 collapsed=collapsed,
             )
         finally:
-            body.close()
+            if body is not None:
+                body.close()
         return True
 
     # Fetches that others may share.
