@@ -95,6 +95,7 @@ class Connection:
     ) -> None:
         self.peer = peer
         self.idle = True
+        self.idle_since = trio.current_time()
         self.draining = False
         self.head_since: float | None = None  # when a head began of which there is only a part
         self._transport = transport
@@ -168,7 +169,7 @@ class Connection:
 
     async def _next_head(self) -> RequestHead | None:
         """The next request's head; None when the client has left or was idle for too long."""
-        self.idle = True
+        self.idle, self.idle_since = True, trio.current_time()
         if self.draining or self._shed:
             return None
         if (head := self._head_in_hand()) is not None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 BACKLOG = 4_096  # Linux caps it at net.core.somaxconn
 ACCEPT_BATCH = 64  # then other tasks have their turn
 HEAD_GRACE_S = 1.0  # a head that takes longer is not a client in a hurry
+IDLE_GRACE_S = 0.5  # nor is one that has had nothing to ask for so long
 SHED_PAUSE_S = 0.002  # for the connection that was shed to end
 PAUSE_S = 0.05  # after descriptors ran out: short enough to recover within a second
 OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -97,17 +98,19 @@ class Connections:
     def shed_one(self) -> bool:
         """Close a connection that no request is at work on; False when there is none.
 
-        One that has been at a head for a while goes first, then one that is idle, then any that
-        has sent part of a head; the oldest of its kind each time.
+        One that has been at a head for a while goes first, then one that has been idle for a
+        while, then any that has sent part of a head, then any idle one: it may only just have
+        come, or be between two requests. The oldest of its kind each time.
         """
-        since = trio.current_time() - HEAD_GRACE_S
+        clock = trio.current_time()
         begun = [each for each in self._open if each.head_since is not None]
-        slow = next((each for each in begun if (each.head_since or 0.0) < since), None)
-        idle = next((each for each in self._open if each.idle), None)
-        if slow is None and idle is not None:
-            idle.shed()
-        elif begun:
-            (slow or begun[0]).give_up()
+        slow = [each for each in begun if (each.head_since or 0.0) < clock - HEAD_GRACE_S]
+        idle = [each for each in self._open if each.idle]
+        rested = [each for each in idle if each.idle_since < clock - IDLE_GRACE_S]
+        if slow or (begun and not rested):
+            (slow or begun)[0].give_up()
+        elif idle:
+            (rested or idle)[0].shed()
         else:
             return False
         self._shed += 1

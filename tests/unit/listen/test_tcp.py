@@ -11,7 +11,15 @@ import pytest
 import trio
 
 from edge.listen.connection import Connection, ConnectionPolicy
-from edge.listen.tcp import PAUSE_S, Connections, _after_failure, accept, address_of, bind
+from edge.listen.tcp import (
+    IDLE_GRACE_S,
+    PAUSE_S,
+    Connections,
+    _after_failure,
+    accept,
+    address_of,
+    bind,
+)
 from tests.stories.line import Line
 
 if TYPE_CHECKING:
@@ -74,6 +82,7 @@ async def test_a_head_that_does_not_end_gives_way_before_an_idle_connection(
         for _, connection in clients:
             nursery.start_soon(connections.run, connection)
             await trio.testing.wait_all_tasks_blocked()
+        await trio.sleep(IDLE_GRACE_S)
         await clients[1][0].send_all(b"GET / HTTP/1.1\r\n")
         await clients[2][0].send_all(b"GET / HTTP/1.1\r\n")
         await trio.sleep(0.1)
@@ -87,6 +96,24 @@ async def test_a_head_that_does_not_end_gives_way_before_an_idle_connection(
         await trio.testing.wait_all_tasks_blocked()
         assert not connections.shed_one()
         assert connections.statistics().open == 0
+
+
+async def test_a_newcomer_does_not_give_way_to_those_who_only_begin(
+    autojump_clock: MockClock,
+) -> None:
+    connections = Connections(2)
+    begun, new = a_connection(), a_connection()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connections.run, begun[1])
+        await begun[0].send_all(b"GET / HTTP/1.1\r\n")
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(connections.run, new[1])
+        await trio.testing.wait_all_tasks_blocked()
+        assert connections.shed_one()
+        with pytest.raises(trio.BrokenResourceError):
+            await begun[0].receive_some()
+        assert connections.shed_one()  # there is no one else now
+        assert await new[0].receive_some() == b""
 
 
 async def test_a_burst_of_newcomers_does_not_go_over_the_bound() -> None:
