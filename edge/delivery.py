@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from edge.answer import TO_THE_END, finished, refusal
+from edge.cache.body import MemoryBody
 from edge.cache.ranges import Span
 from edge.cache.reasons import Reason, cache_status
 from edge.errors import ExchangeError, Failure, Side
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 # cheaper by the byte, is for a client that has shown that it reads, and reads at once.
 SMALL_PIECE_BYTES: Final = 16_384
 PIECE_BYTES: Final = 49_152
+SHARED_PIECE_BYTES: Final = 262_144  # of a body in memory, which all readers have in common
 SHOWN_BYTES: Final = 262_144  # more than the kernels at both ends take for one that does not read
 AT_ONCE_S: Final = 0.05
 
@@ -81,7 +83,9 @@ async def deliver(
 
 
 async def _send_span(visit: Visit, body: Body, span: Span) -> None:
-    stream, offset, size = visit.stream, span.start, SMALL_PIECE_BYTES
+    stream, offset = visit.stream, span.start
+    is_shared = isinstance(body, MemoryBody)
+    size = SHARED_PIECE_BYTES if is_shared else SMALL_PIECE_BYTES
     while offset < span.stop:
         most = min(size, span.stop - offset)
         data = body.read_nowait(offset, most)
@@ -96,6 +100,9 @@ async def _send_span(visit: Visit, body: Body, span: Span) -> None:
         if offset == span.stop:  # it leaves together with the end
             await stream.send(Chunk(data), more=True)
             return
+        if is_shared:
+            await stream.send(Chunk(data))
+            continue
         began = trio.current_time()
         await stream.send(Chunk(data))
         reads_on = offset - span.start > SHOWN_BYTES and trio.current_time() - began < AT_ONCE_S

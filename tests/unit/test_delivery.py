@@ -16,6 +16,7 @@ from edge.cache.ranges import Span
 from edge.cache.reasons import Reason
 from edge.delivery import (
     PIECE_BYTES,
+    SHARED_PIECE_BYTES,
     SHOWN_BYTES,
     SMALL_PIECE_BYTES,
     deliver,
@@ -69,6 +70,23 @@ class Stream:
         return b"".join(bytes(message.data) for message in sent if isinstance(message, Chunk))
 
 
+class OnDisk:
+    """A body that is at hand, and whose pieces are its reader's own."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.length = len(data)
+
+    def read_nowait(self, offset: int, most: int) -> bytes:
+        return self._data[offset : offset + most]
+
+    async def read(self, offset: int, most: int) -> bytes:
+        return self._data[offset : offset + most]
+
+    def close(self) -> None:
+        pass
+
+
 class Slow(MemoryBody):
     """A body that is never at hand at once."""
 
@@ -115,9 +133,18 @@ async def test_a_large_body_goes_in_pieces_and_ends_with_the_last() -> None:
     stream = Stream()
     small = SHOWN_BYTES // SMALL_PIECE_BYTES + 1  # until the client has shown that it reads
     length = small * SMALL_PIECE_BYTES + 3 * PIECE_BYTES
-    body, span = MemoryBody(bytes(length)), Span(0, length)
+    body, span = OnDisk(bytes(length)), Span(0, length)
     await deliver(a_visit(stream), Answer(ResponseHead(200), (span,)), body, Reason.HIT)
     assert [len(write) for write in stream.writes] == [2, *[1] * (small + 1), 2]
+    assert len(stream.body()) == length
+
+
+async def test_a_body_in_memory_goes_in_large_pieces_since_its_readers_share_it() -> None:
+    stream = Stream()
+    length = 4 * SHARED_PIECE_BYTES
+    body, span = MemoryBody(bytes(length)), Span(0, length)
+    await deliver(a_visit(stream), Answer(ResponseHead(200), (span,)), body, Reason.HIT)
+    assert [len(write) for write in stream.writes] == [2, 1, 1, 2]
     assert len(stream.body()) == length
 
 
