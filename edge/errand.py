@@ -114,7 +114,7 @@ class Errands:
             await errand
         except ExchangeError as known:
             error = known
-        except Exception as unknown:  # around a flight: its end is told, not thrown (HOUSE C9)
+        except Exception as unknown:  # around a flight: its end is told, not thrown
             self._complain("internal", f"a fetch failed: {unknown!r}", None)
             error = ExchangeError(Failure.INTERNAL)
         finally:

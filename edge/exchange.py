@@ -1,6 +1,6 @@
 """One request, from its head to its log record.
 
-The steps of HOUSE C2 in order, and the only place that knows the order: who asks, which site,
+The steps of a request in order, and the only place that knows the order: who asks, which site,
 what shape, which key, as of which purge, what is stored, what the law says, and then a hit, a
 fetch that others may share, or a request passed on for one client alone.
 
@@ -166,7 +166,7 @@ class Exchange:
 
     async def _find(self, visit: Visit) -> Found:
         store, purges = self._tools.store, self._tools.purges
-        visit.as_of = purges.latest  # before the store is read: a purge in between must win (C8)
+        visit.as_of = purges.latest  # before the store is read: a purge in between must win
         resource = store.find_nowait(visit.key, self._tools.now())
         if resource is None:
             resource = await store.find(visit.key, self._tools.now())
@@ -340,7 +340,7 @@ class Exchange:
                 raise AssertionError("a flight that has not landed")
 
     def _may_share(self, visit: Visit, held: Held) -> bool:
-        """Whether a follower may take what a flight brought (HOUSE C8, rule 3)."""
+        """Whether a follower may take what a flight brought."""
         entry = held.entry
         if self._tools.purges.verdict(entry.fetched_at, entry.scopes) is Verdict.DEAD:
             return False

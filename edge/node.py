@@ -1,4 +1,4 @@
-"""One worker: builds the parts, owns every task, and ends them in the right order (HOUSE C11).
+"""One worker: builds the parts, owns every task, and ends them in the right order.
 
 Nurseries stand inside one another as their tasks depend on each other: plumbing (logs, pools, the
 admin socket) outlives background fetches, which outlive clients' connections, which outlive the

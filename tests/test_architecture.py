@@ -1,4 +1,4 @@
-"""The house keeps its own plan: import directions, file sizes, twin test files (HOUSE C4)."""
+"""The code keeps its own plan: import directions, file sizes, twin test files."""
 
 from __future__ import annotations
 

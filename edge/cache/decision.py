@@ -234,7 +234,7 @@ def on_response(
 
     `variants` are all entries under the key; `validating` says that the request sent was
     `validation.conditional(request, variants)`. `as_of` is the purge number that the request took
-    (HOUSE C8, rule 2). A `Forward` of a 304 or 206 because of UNASKED or PARTIAL is right only
+    (see `purge`). A `Forward` of a 304 or 206 because of UNASKED or PARTIAL is right only
     where the client's own conditions or range went to the origin; else the origin is at fault.
     """
     reason = None if _is_stored_post(request, policy) else may_use_store(request, policy)

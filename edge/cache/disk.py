@@ -129,7 +129,7 @@ class Disk:
         clock: Callable[[], float] = time.monotonic,
         variants: int = VARIANTS,
     ) -> None:
-        self.birth = ""  # random, as old as the directory's contents (HOUSE C8, restarts)
+        self.birth = ""  # random, as old as the directory's contents
         self._directory = directory.absolute()
         self._quota = quota_bytes
         self._variants = variants  # of one resource, at the most

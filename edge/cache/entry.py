@@ -16,7 +16,7 @@ from edge.wire.message import Headers, Times
 __all__ = ["Entry", "Key", "Seq", "Source", "Terms", "Times", "Variant"]
 
 Seq = NewType("Seq", int)
-"""A purge number: the one current when a request looked in the store (HOUSE C8, rule 1)."""
+"""A purge number: the one current when a request looked in the store."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ Trouble that took its time (an origin that hangs) is remembered for as long agai
 may be served stale is, at once, while one fetch in the background finds out whether it is over.
 Trouble that shows at once is asked about anew each time.
 
-The flight carries its leader's purge number (HOUSE C8): who joins compares it with the purges of
-that moment, and again when the head is known, since only the head brings the tags.
+The flight carries its leader's purge number (see `purge`): who joins compares it with the purges
+of that moment, and again when the head is known, since only the head brings the tags.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Final
 from zlib import crc32
 
-BLOCK_BYTES: Final = 256 * 1024  # crc32 of one takes well under a millisecond; HOUSE C7
+BLOCK_BYTES: Final = 256 * 1024  # crc32 of one takes well under a millisecond
 CHECK_BYTES: Final = 4
 
 

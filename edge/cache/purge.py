@@ -1,4 +1,4 @@
-"""Purge numbers: whether an entry has been overtaken by a purge (HOUSE C8).
+"""Purge numbers: whether an entry has been overtaken by a purge.
 
 Every purge takes the next number in one sequence; every entry carries the number current when its
 request looked in the store. A purge kills what it covers and what is older than it. So purging is
@@ -8,6 +8,15 @@ The tables are bounded. When there are too many scopes the oldest purge is forgo
 *floor* rises to its number: entries older than the floor are dead. That may kill too much and
 never too little. A verdict therefore only ever worsens as purges come, which is what lets a
 memory tier remember the number that an entry last passed.
+
+Four rules of those who use the numbers keep a fetch under way from undoing a purge:
+
+1. Number the lookup, not the store: an entry has the number from before the store was read.
+2. Take the number once: it serves the verdict, the conditional request and the stored entry. A
+   newer one would let a 304 revive what was purged.
+3. Never take from a flight that a purge has overtaken. Look when joining it, and again when the
+   head has come, since only the head brings the tags.
+4. A dead entry is no validator; one that is soft-purged is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One client's HTTP/1.1 connection: the task that *is* the exchange (HOUSE C5, the direct driver).
+"""One client's HTTP/1.1 connection: the task that *is* the exchange.
 
 The connection's task reads a head, hands it to the exchange with a `ClientStream`, and comes back
 for the next. A client is never trusted with more than this connection: every wait for it has a

@@ -1,4 +1,4 @@
-"""TOML text to frozen dataclasses: units, bounds, unknown keys, every fault at once (HOUSE C10).
+"""TOML text to frozen dataclasses: units, bounds, unknown keys, every fault at once.
 
 `schema` declares, `kinds` says how a value is written, `binder` reads, `text` writes and tells.
 It is a package because those are four nouns; it imports nothing but the standard library.

@@ -1,4 +1,4 @@
-"""The rows of HOSTILE.md's fault table that hurt the store and the process: kills, power, disks.
+"""The rows of the fault table that hurt the store and the process: kills, power, disks.
 
 A row is a function of a `Stage` that does the damage under load and gives back what it saw. What
 hurts from the network is in `fault_rows_network`.

@@ -1,4 +1,4 @@
-"""The rows of HOSTILE.md's fault table that hurt from the network: origins, crowds, slow peers."""
+"""The rows of the fault table that hurt from the network: origins, crowds, slow peers."""
 
 from __future__ import annotations
 

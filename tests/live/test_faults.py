@@ -1,4 +1,4 @@
-"""The fault table of HOSTILE.md, each row in its quick form, as `tools/faults` shows it."""
+"""The fault table, each row in its quick form, as `tools/faults` shows it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What origins do wrong, against a real node: HOSTILE.md, "Origins"."""
+"""What origins do wrong, against a real node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients do that mean harm, against a real node: HOSTILE.md, "Requests"."""
+"""What clients do that mean harm, against a real node."""
 
 from __future__ import annotations
 

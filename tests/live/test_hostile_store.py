@@ -1,4 +1,4 @@
-"""The store as a weapon, against a real node: HOSTILE.md, "The store as a weapon"."""
+"""The store as a weapon: poisoning, deception and strangers' purges, against a real node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The store under HOSTILE.md's faults, on a real disk: never wrong, never an outage.
+"""The store under faults, on a real disk: never wrong, never an outage.
 
 Bodies are made from their entry's name and version, so that whatever is found can be checked
 without having been remembered.

@@ -1,4 +1,4 @@
-"""The law: the vectors of decisions.toml, and the laws of HOUSE C3."""
+"""The law: the vectors of decisions.toml, and the laws that hold for all."""
 
 from __future__ import annotations
 

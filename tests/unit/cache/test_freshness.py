@@ -1,4 +1,4 @@
-"""Age, lifetime and stale windows: the vectors, and the laws of HOUSE C3."""
+"""Age, lifetime and stale windows: the vectors, and the laws that hold for all."""
 
 from __future__ import annotations
 
