@@ -46,7 +46,7 @@ def test_a_duration_written_reads_back_the_same(text: str) -> None:
     assert parse_duration(format_duration(seconds)) == seconds
 
 
-@given(st.integers(0, 10**15) | st.integers(0, 2**50).map(lambda kib: 1024 * kib))
+@given(st.integers(0, 2**50) | st.integers(0, 2**40).map(lambda kib: 1024 * kib))
 def test_a_size_written_reads_back_the_same(size: int) -> None:
     assert parse_size(format_size(size)) == size
 
