@@ -16,13 +16,10 @@ What diskcache 5.6.3 does that must not happen here, and what is done about it:
   settings are given here, and a file that holds others is `Foreign`.
 - It expands `~` and `$` in the directory's name: refused.
 - It memory-maps the file, so that a truncated one kills the process by SIGBUS: turned off.
-- In a nested transaction it unlinks replaced files before the commit. `BytesDisk.remove` only
-  notes the name; `batch` unlinks behind the commit.
-- After a failed COMMIT it leaves the transaction open, and every later one fails: `batch` closes
-  the connection, which rolls back.
+- In a nested transaction it unlinks files before the commit: `batch` does, behind it.
+- After a failed COMMIT it leaves the transaction open: `batch` closes the connection.
 - `set` on a row that keeps its file would unlink that file: `rehead` writes the columns itself.
-- Its triggers have strings in double quotes, which SQLite built with DQS=0 takes for names: the
-  constructor's statements are given single ones.
+- Its triggers have strings in double quotes, which SQLite built with DQS=0 takes for names.
 - Its own eviction counts rows, not bytes, and writes for each read: policy `none`, cull limit 0.
 """
 
@@ -309,9 +306,12 @@ class Rows(diskcache.Cache):
             "sqlite_wal_autocheckpoint": max(16, wal_bytes // PAGE_BYTES // 2),
         }
         _screen(directory / DATABASE, frozenset(settings) | {"count", "size", "hits", "misses"})
-        super().__init__(name, timeout=BUSY_S, disk=BytesDisk, **settings)
-        self._is_made = True
-        self.totals()
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.close)
+            super().__init__(name, timeout=BUSY_S, disk=BytesDisk, **settings)
+            self._is_made = True
+            self.totals()
+            undo.pop_all()
 
     @property
     def _sql(self) -> Callable[..., sqlite3.Cursor]:
