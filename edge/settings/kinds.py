@@ -27,7 +27,7 @@ TIB = KIB**4
 _TEXT_LIMIT = 4_096
 # The number of digits is bounded so that int() and Decimal() are, too.
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)")
-_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,3})?)(B|KiB|MiB|GiB|TiB)")
+_SIZE = re.compile(r"([0-9]{1,16}(?:\.[0-9]{1,3})?)(B|KiB|MiB|GiB|TiB)")
 _NEARLY = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,3})?)[ _]*([A-Za-z]{0,12})")
 _SECONDS = {
     "ms": Decimal("0.001"),
