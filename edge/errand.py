@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from edge.upstream.fetch import BodySource, Response, Upstream
     from edge.upstream.transport import Transport
 
-TROUBLE: Final = frozenset({500, 502, 503, 504})  # RFC 5861 §4
 REST_BYTES: Final = 64 << 20  # of a known rest: what is fetched for nobody in particular
 UNKNOWN_BYTES: Final = 1 << 20
 ALONE_S: Final = 60.0
@@ -226,7 +225,7 @@ class Errands:
     ) -> None:
         """Give the answer to the leader alone."""
         _check_unasked(trip.request, head)
-        spurned = head.status in TROUBLE and bool(trip.variants)
+        spurned = head.status in decision.TROUBLE and bool(trip.variants)
         if not spurned and because is not Reason.OVERTAKEN:
             self._flights.remember_lonely(trip.key.digest, crowd_of(trip.request))
         kind: type[Private] | type[Spurned] = Spurned if spurned else Private

@@ -31,7 +31,7 @@ from edge.cache.reasons import Reason
 from edge.cache.ruling import Fetch, Refuse, Revalidate, Serve, ServeStale
 from edge.cache.validation import CONDITIONALS
 from edge.delivery import deliver, deliver_refusal, follow_interims
-from edge.errand import TROUBLE, Switch, Trip, crowd_of, without_credentials
+from edge.errand import Switch, Trip, crowd_of, without_credentials
 from edge.errors import ExchangeError, Failure, Side
 from edge.guard.address import believed_chain, client_address
 from edge.observe import text
@@ -433,7 +433,7 @@ class Exchange:
         if isinstance(outcome, Stored):  # a POST that may serve later GETs
             body = await self._tools.store.open(outcome.stored)
             outcome = Private(outcome.fetched, body, outcome.because)
-        if outcome.fetched.status in TROUBLE and found.entry is not None:
+        if outcome.fetched.status in decision.TROUBLE and found.entry is not None:
             ruling = decision.on_failure(
                 found.entry, outcome.fetched, self._tools.now(), visit.policy
             )

@@ -92,7 +92,7 @@ __all__ = [
 ]
 
 _LOOKED_UP: Final = frozenset((b"GET", b"HEAD"))
-_TROUBLE: Final = frozenset((500, 502, 503, 504))  # RFC 5861 §4
+TROUBLE: Final = frozenset((500, 502, 503, 504))  # RFC 5861 §4
 
 
 # --- requests
@@ -360,4 +360,4 @@ def _is_trouble(failure: ExchangeError | ResponseHead) -> bool:
     """Whether it is the origin that is in trouble, and not the client, the request or us."""
     if isinstance(failure, ExchangeError):
         return failure.side is Side.UPSTREAM
-    return failure.status in _TROUBLE
+    return failure.status in TROUBLE
