@@ -2,7 +2,7 @@
 
 What a command needs is imported when it runs, so that `edge --help` and `edge check` do not wait
 for a whole node. Exit codes: 0 done; 1 it could not be done, and standard error says why; 2 it was
-asked for wrongly.
+asked for wrongly; 3 no running node answered (`commands`).
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge import __version__
+from edge.commands import COMMANDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from edge.config import Config
 
-ADMIN_SOCKET = Path("/run/edge/admin.sock")
 SETTINGS_BYTES = 16 * 1024 * 1024  # a file of settings that is larger is something else
-REPLY_BYTES = 16 * 1024 * 1024
 
 _FILE = click.Path(path_type=Path)
 
@@ -114,31 +113,6 @@ def _by_path(options: Mapping[str, str | None]) -> dict[str, Any]:
 
 
 @main.command()
-@click.option("--socket", "path", type=_FILE, default=ADMIN_SOCKET, show_default=True, help="The node's admin socket.")  # fmt: skip # noqa: E501
-@click.option("--json", "as_json", is_flag=True, help="The whole answer, for programs.")
-def status(path: Path, *, as_json: bool) -> None:
-    """Tell how a running node does.
-
-    \b
-    Examples:
-        edge status --socket /run/edge/admin.sock
-        edge status --json | jq .requests
-    """
-    from edge.status import as_text, ask
-
-    try:
-        document = ask(path)
-    except (OSError, ValueError) as error:
-        raise click.ClickException(f"{path}: {error}; is the node running?") from error
-    if as_json:
-        import json
-
-        click.echo(json.dumps(document, indent=2))
-    else:
-        click.echo(as_text(document), nl=False)
-
-
-@main.command()
 @click.option("--markdown", is_flag=True, help="As a table, for a document.")
 def settings(*, markdown: bool) -> None:
     """Tell every setting: name, type, default, and what it does.
@@ -152,6 +126,10 @@ def settings(*, markdown: bool) -> None:
 
     rows = reference(Config)
     click.echo(as_markdown(rows) if markdown else as_text(rows), nl=False)
+
+
+for _command in COMMANDS:
+    main.add_command(_command)
 
 
 def _serve(config: Config, build: Callable[[], Config], *, source: Path | None) -> None:

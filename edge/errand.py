@@ -21,54 +21,35 @@ import trio
 from edge.cache import decision, vary
 from edge.cache.fill import MemoryBody
 from edge.cache.flight import Failed, Flight, Flights, Private, Spurned, Stored
+from edge.cache.held import Held
+from edge.cache.purge import Verdict
 from edge.cache.reasons import Reason
 from edge.cache.ruling import Forward, Freshen, Keep, Refetch, ServeStale
-from edge.cache.store import Held
+from edge.cache.scope import MOST_BYTES, digests
 from edge.cache.validation import PRECONDITIONS, conditional
 from edge.errors import ExchangeError, Failure
 from edge.gathering import GatheredBody
+from edge.trip import crowd_of
 from edge.wire.fields import format_date
-from edge.wire.hop import Forwarding, to_origin
-from edge.wire.message import End, RequestHead, ResponseHead
+from edge.wire.message import End
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from edge.cache.entry import Entry, Key, Seq, Times
+    from edge.cache.entry import Entry, Times
     from edge.cache.fill import Fill
-    from edge.cache.ruling import CachePolicy, OnResponse
+    from edge.cache.journal import Follower
+    from edge.cache.ruling import OnResponse
     from edge.cache.store import Store
     from edge.listen.connection import RequestBody
-    from edge.upstream.fetch import BodySource, Response, Upstream
+    from edge.trip import Trip
+    from edge.upstream.fetch import BodySource, Response
     from edge.upstream.transport import Transport
+    from edge.wire.message import RequestHead, ResponseHead
 
 REST_BYTES: Final = 64 << 20  # of a known rest: what is fetched for nobody in particular
 UNKNOWN_BYTES: Final = 1 << 20
 ALONE_S: Final = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Trip:
-    """What an errand is to ask for, and by whose rules the answer is judged.
-
-    `request` is the client's, its hop-by-hop fields gone and its target in the form that is
-    forwarded. `variants` are what the store holds under `key` that may be validated.
-    """
-
-    request: RequestHead
-    key: Key
-    as_of: Seq
-    upstream: Upstream
-    forwarding: Forwarding
-    policy: CachePolicy
-    authority: bytes | None = None  # the Host for the origin, where it is not the client's
-    variants: tuple[Held, ...] = ()
-    in_background: bool = False  # no client waits for it
-
-    def outgoing(self, request: RequestHead, upgrade: bytes | None = None) -> RequestHead:
-        """`request` as the origin is to see it."""
-        out = to_origin(request, self.forwarding, upgrade=upgrade)
-        return out if self.authority is None else replace(out, authority=self.authority)
 
 
 @dataclass(slots=True)
@@ -94,11 +75,13 @@ class Errands:
         self,
         store: Store,
         flights: Flights[Held],
+        purges: Follower,
         now: Callable[[], float],
         complain: Callable[[str, str, str | None], None],
     ) -> None:
         self._store = store
         self._flights = flights
+        self._purges = purges
         self._now = now
         self._complain = complain
 
@@ -142,14 +125,15 @@ class Errands:
                 as_of=trip.as_of,
             )
             match verdict:
-                case Keep() if flight.overtaken:
+                case Keep() if self._is_overtaken(flight, trip, verdict):
                     await self._forward(flight, trip, Reason.OVERTAKEN, head, response)
                 case Keep() if self._may_be_covered_for(trip, entries, head):
                     await self._forward(flight, trip, Reason.STATUS, head, response)
                 case Keep():
                     await self._keep(flight, trip, verdict, head, response)
                 case Freshen():
-                    self._freshen(flight, verdict, _held(variants, entries, verdict.old), head)
+                    held = _held(variants, entries, verdict.old)
+                    return not self._freshen(flight, trip, verdict, held, head)
                 case Refetch():
                     self._drop(_held(variants, entries, verdict.drop))
                     return True
@@ -157,6 +141,37 @@ class Errands:
                     self._drop(_held(variants, entries, verdict.drop))
                     await self._forward(flight, trip, verdict.because, head, response)
         return False
+
+    def _is_overtaken(self, flight: AnyFlight, trip: Trip, keep: Keep) -> bool:
+        """Whether an answer was asked for before a write, or a purge that covers it."""
+        if flight.overtaken:
+            return True
+        purges = self._purges.current()
+        if trip.as_of >= purges.latest:
+            return False
+        return purges.verdict(trip.as_of, keep.scopes(trip.key)) is Verdict.DEAD
+
+    def _is_purged(self, trip: Trip, entry: Entry) -> bool:
+        """Whether an entry has been purged since the trip began."""
+        return self._purges.current().verdict(trip.as_of, entry.scopes) is Verdict.DEAD
+
+    def _renewed(self, trip: Trip, held: Held, new: Entry) -> Entry | None:
+        """`new` as it may stand for what is held from now on; None if that is of no use any more.
+
+        So it is where its body broke off, or a purge has covered it since it was asked about: the
+        answer may bring other tags, and would escape the purge by them. What a soft purge has
+        covered since keeps its old scopes for that reason, until it is asked about again.
+        """
+        held, purges = held.newest, self._purges.current()
+        if held.fill is not None and held.fill.failed:
+            return None
+        if purges.verdict(held.passed, held.entry.scopes) is Verdict.DEAD:
+            return None
+        vouched = max(trip.as_of, held.entry.fetched_at)
+        if purges.verdict(vouched, held.entry.scopes) is Verdict.LIVE:
+            return new
+        scopes = b"".join(sorted(digests(new.scopes) | digests(held.entry.scopes)))
+        return replace(new, scopes=scopes) if len(scopes) <= MOST_BYTES else None
 
     def _may_be_covered_for(
         self, trip: Trip, entries: tuple[Entry, ...], head: ResponseHead
@@ -195,6 +210,8 @@ class Errands:
         if whole:
             await self._store.commit(held)
             self._drop_superseded(trip, held)
+            if self._is_purged(trip, held.entry):  # meanwhile: it would only take up room
+                self._store.drop(held)
 
     def _drop_superseded(self, trip: Trip, newest: Held) -> None:
         """Drop what a newer answer of another variant stands in for: its origin changed Vary."""
@@ -207,13 +224,19 @@ class Errands:
     def _freshen(
         self,
         flight: AnyFlight,
+        trip: Trip,
         verdict: Freshen,
         held: Held | None,
         head: ResponseHead,
-    ) -> None:
+    ) -> bool:
+        """Renew what a 304 vouches for; False if that is of no use any more, and is dropped."""
         assert held is not None  # it was offered
-        fresh = self._store.freshen(held, verdict.entry)
-        self._flights.land(flight, Stored(fresh, head, verdict.because))
+        new = self._renewed(trip, held, verdict.entry)
+        if new is None:
+            self._drop(held)
+            return False
+        self._flights.land(flight, Stored(self._store.freshen(held, new), head, verdict.because))
+        return True
 
     async def _forward(
         self,
@@ -296,7 +319,11 @@ class Errands:
         if isinstance(verdict, Freshen):
             old = _held(trip.variants, entries, verdict.old)
             assert old is not None
-            self._store.freshen(old, verdict.entry)
+            new = self._renewed(trip, old, verdict.entry)
+            if new is None:
+                self._drop(old)
+            else:
+                self._store.freshen(old, new)
         elif isinstance(verdict, Forward):
             self._drop(_held(trip.variants, entries, verdict.drop))
         return verdict
@@ -391,11 +418,6 @@ def _teller(flight: AnyFlight) -> Callable[[ResponseHead], Awaitable[None]]:
         flight.tell(interim)
 
     return tell
-
-
-def crowd_of(request: RequestHead) -> bytes:
-    """Which of a key's crowds a request is of: what credentials get tells nothing of others."""
-    return bytes((b"authorization" in request.headers, b"cookie" in request.headers))
 
 
 def _check_unasked(request: RequestHead, head: ResponseHead) -> None:

@@ -4,8 +4,8 @@ The steps of a request in order, and the only place that knows the order: who as
 what shape, which key, as of which purge, what is stored, what the law says, and then a hit, a
 fetch that others may share, or a request passed on for one client alone.
 
-`admit` is the synchronous half: it waits for nothing, touches no socket, and says everything about
-a request that can be said before the store is asked.
+What can be said before the store is asked is `admission`'s, and what is found there and what the
+law makes of it `finding`'s: both wait for nothing.
 
 A request that finds nothing usable follows the flight for its key, or leads one. What comes back
 is looked at anew by everyone who waited, with their own request: one whose variant it is not, or
@@ -19,46 +19,38 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from edge import answer
+from edge import answer, clearing, finding
+from edge.admission import PURGE, admit
 from edge.answer import Answer
 from edge.cache import decision, vary
 from edge.cache.flight import Failed, Flight, Private, Spurned, Stored
 from edge.cache.freshness import current_age, time_to_live
-from edge.cache.key import forwarded_target, key_of
 from edge.cache.purge import Verdict
-from edge.cache.ranges import Span
 from edge.cache.reasons import Reason
 from edge.cache.ruling import Fetch, Refuse, Revalidate, Serve, ServeStale
-from edge.cache.validation import CONDITIONALS
 from edge.delivery import deliver, deliver_refusal, follow_interims
-from edge.errand import Switch, Trip, crowd_of, without_credentials
+from edge.errand import Switch, without_credentials
 from edge.errors import ExchangeError, Failure, Side
-from edge.guard.address import believed_chain, client_address
-from edge.observe import text
-from edge.visit import Found, Visit
+from edge.finding import NOTHING, Alone, Found, Joins
+from edge.trip import flight_key, trip_for
+from edge.visit import Visit
 from edge.wire.hop import (
-    Forwarding,
-    claimed_scheme,
-    end_to_end,
     hops_left,
-    loops,
     upgrade_offered,
 )
 from edge.wire.message import Headers, ResponseHead
 
 if TYPE_CHECKING:
-    from edge.cache.entry import Key
-    from edge.cache.flight import FlightKey
-    from edge.cache.store import Held, Resource
+    from edge.cache.entry import Entry
+    from edge.cache.held import Held
+    from edge.cache.purge import Purges
     from edge.errand import AnyFlight
     from edge.listen.connection import ClientStream
     from edge.visit import Parts, Tools
     from edge.wire.message import RequestHead
 
-ASKS_FOR_KEY: Final = b"cache-status-key"  # RFC 9211 §2.7: keys are for debugging, not for all
 ROUNDS: Final = 4  # a crowd that turns out to be of many variants settles in three
 HALF_CLOSED_S: Final = 5.0
-FAR_BYTES: Final = 8 << 20  # a range that begins so far ahead of a fill is fetched by itself
 
 
 class Exchange:
@@ -82,115 +74,72 @@ class Exchange:
 
     async def _answer_or_refuse(self, visit: Visit) -> None:
         try:
-            self.admit(visit)
+            visit.admit(admit(self.parts, visit.head, visit.stream.peer))
             await self._answer(visit)
         except ExchangeError as error:
             await deliver_refusal(visit, error)
         except Exception as error:  # around a stream: no request takes its worker down
             await deliver_refusal(visit, ExchangeError(Failure.INTERNAL, repr(error)))
 
-    def admit(self, visit: Visit) -> None:
-        """Everything that can be said about a request before the store is asked.
-
-        Fills in the visit; raises `ExchangeError` where it has to be refused.
-        """
-        parts, head = self.parts, visit.head
-        trusted = parts.trusted.trusts(visit.stream.peer)
-        site = parts.sites.find(head.authority)
-        if site is None:
-            raise ExchangeError(Failure.MISDIRECTED, head.authority.decode("latin-1"))
-        if loops(head.headers, parts.name):
-            raise ExchangeError(Failure.LOOP)
-        target = head.target if head.target == b"*" else forwarded_target(head.target, site.key)
-        scheme = (claimed_scheme(head.headers) if trusted else None) or head.scheme
-        visit.site = site
-        # What Connection nominates is not the origin's to see, so no variant may rest on it.
-        headers = end_to_end(head.headers)
-        visit.request = replace(head, target=target, scheme=scheme, headers=headers)
-        visit.policy = site.policy_for(visit.request)
-        visit.key = key_of(scheme, head.authority, target, visit.request, site.key)
-        peer = visit.stream.peer
-        chain = believed_chain(peer, head.headers, parts.trusted)
-        visit.forwarding = Forwarding(parts.name, peer, scheme, head.authority, chain)
-        visit.record.client = text(client_address(peer, chain))
-        visit.tells_key = trusted and ASKS_FOR_KEY in head.headers
-
     async def _answer(self, visit: Visit) -> None:
         if hops_left(visit.head) == 0:  # RFC 9110 §7.6.2: the request ends here
             empty = ResponseHead(200, Headers([(b"content-length", b"0")]))
             await deliver(visit, Answer(empty), None, Reason.METHOD)
             return
+        if visit.head.method == PURGE:
+            await clearing.purge(visit)
+            return
         reason = decision.may_use_store(visit.head, visit.policy)
         if reason is not None:
-            await self._go_alone(visit, Found(None, ()), reason)
+            await self._go_alone(visit, NOTHING, reason)
             return
         for _ in range(ROUNDS):
             if await self._round(visit):
                 return
-        await self._go_alone(visit, Found(None, ()), Reason.URI_MISS)
+        await self._go_alone(visit, NOTHING, Reason.URI_MISS)
 
     async def _round(self, visit: Visit) -> bool:
         """One try at an answer; False if the store has changed under it."""
         found = await self._find(visit)
-        ruling = decision.on_request(
-            visit.request,
-            found.entry,
-            self._tools.now(),
-            visit.policy,
-            variants=[held.entry for held in found.variants],
-            soft=found.soft,
+        tools, now = self._tools, self._tools.now()
+        ruling = finding.rule(
+            visit.request, found, visit.key.digest, tools.flights, visit.policy, now
         )
         match ruling:
             case Refuse():
                 raise ExchangeError(Failure.NOT_IN_STORE)
             case Serve():
                 return await self._serve(visit, found, ruling.because)
-            case Revalidate(background=True):
+            case Revalidate(background=True) | ServeStale():
                 self._refresh(visit, found)
                 return await self._serve(visit, found, ruling.because)
             case Fetch(because=Reason.REQUEST):  # nothing of it may be kept, or given to others
                 return await self._go_alone(visit, found, ruling.because)
             case Revalidate() | Fetch():
-                if (stale := self._in_trouble(visit, found)) is not None:
-                    self._refresh(visit, found)
-                    return await self._serve(visit, found, stale.because)
                 return await self._forward(visit, found, ruling.because)
 
-    def _in_trouble(self, visit: Visit, found: Found) -> ServeStale | None:
-        """What a stale answer is served for without waiting: the origin hung a moment ago."""
-        if found.entry is None or not self._tools.flights.is_troubled(visit.key.digest):
-            return None
-        error = ExchangeError(Failure.FIRST_BYTE_TIMEOUT)
-        ruling = decision.on_failure(found.entry, error, self._tools.now(), visit.policy)
-        return ruling if isinstance(ruling, ServeStale) else None
-
     async def _find(self, visit: Visit) -> Found:
-        store, purges = self._tools.store, self._tools.purges
-        visit.as_of = purges.latest  # before the store is read: a purge in between must win
-        resource = store.find_nowait(visit.key, self._tools.now())
+        store, now = self._tools.store, self._tools.now()
+        visit.as_of = self._purges.latest  # before the store is read: a purge in between must win
+        resource = store.find_nowait(visit.key, now)
         if resource is None:
-            resource = await store.find(visit.key, self._tools.now())
-        return self._select(visit, resource)
+            resource = await store.find(visit.key, now)
+        found = finding.select(resource, visit.request, visit.policy, self._purges)
+        for held in found.dead:
+            store.drop(held)
+        return found
 
-    def _select(self, visit: Visit, resource: Resource) -> Found:
-        verdict = self._tools.purges.verdict
-        living = {
-            id(held.entry): (held, judged)
-            for held in resource.variants
-            if (judged := verdict(held.entry.fetched_at, held.entry.scopes)) is not Verdict.DEAD
-        }
-        variants = tuple(held for held, _ in living.values())
-        entries = [held.entry for held in variants]
-        chosen = vary.choose(entries, visit.request, visit.policy.vary)
-        if chosen is None:
-            return Found(None, variants)
-        held, judged = living[id(chosen)]
-        return Found(held, variants, soft=judged is Verdict.STALE)
+    @property
+    def _purges(self) -> Purges:
+        """What has been purged up to now."""
+        return self._tools.purges.current()
 
     async def _serve(self, visit: Visit, found: Found, because: Reason) -> bool:
-        """Answer from the store; False if what was found has gone meanwhile."""
+        """Answer from the store; False if what was found has gone meanwhile, or been purged."""
         assert found.held is not None
-        return await self._serve_held(visit, found.held, because)
+        if finding.judge(found.held, self._purges) is Verdict.DEAD:
+            return False
+        return await self._serve_held(visit, found.held, because, as_ruled=found.entry)
 
     async def _serve_held(
         self,
@@ -198,13 +147,15 @@ class Exchange:
         held: Held,
         because: Reason,
         *,
+        as_ruled: Entry | None = None,
         fate: Reason | None = None,
         fetched: ResponseHead | None = None,
         collapsed: bool = False,
     ) -> bool:
         """Answer with what is held; False if its body cannot be had any more.
 
-        `fetched` is the head that was fetched for this very request, where one was.
+        `as_ruled` is its head as the law saw it, where that differs; `fetched` the head that was
+        fetched for this very request, where one was.
         """
         store, length = self._tools.store, held.entry.length
         try:
@@ -217,9 +168,9 @@ class Exchange:
         except ExchangeError:
             return False
         try:
-            if body is not None and _is_far_ahead(composed, held):
+            if body is not None and finding.is_far_ahead(composed, held):
                 body.close()  # or a fill without a spool would wait for this reader
-                return await self._go_alone(visit, Found(None, ()), Reason.PARTIAL)
+                return await self._go_alone(visit, NOTHING, Reason.PARTIAL)
             if fetched is not None:
                 composed = answer.for_its_client(composed, held.entry, fetched)
             now = self._tools.now()
@@ -234,7 +185,7 @@ class Exchange:
                 because,
                 fate=fate,
                 age=age,
-                ttl=time_to_live(held.entry, now),
+                ttl=time_to_live(as_ruled or held.entry, now),
                 fwd_status=fetched.status if fetched else None,
                 collapsed=collapsed,
             )
@@ -245,35 +196,13 @@ class Exchange:
 
     # Fetches that others may share.
 
-    def _trip(self, visit: Visit, found: Found, *, in_background: bool = False) -> Trip:
-        upstream = visit.parts.upstreams[visit.site.origin]
-        # A client of HTTP/1.0 may have named no host; an origin would refuse an empty one.
-        own_host = None if visit.request.authority else upstream.origin.authority
-        return Trip(
-            request=visit.request,
-            key=visit.key,
-            as_of=visit.as_of,
-            upstream=upstream,
-            forwarding=visit.forwarding,
-            policy=visit.policy,
-            authority=visit.site.host or own_host,
-            variants=found.variants,
-            in_background=in_background,
-        )
-
-    def _flight_key(self, visit: Visit, found: Found) -> FlightKey:
-        """The key, and the variant as far as earlier answers tell what to distinguish."""
-        names = {name for held in found.variants for name, _ in held.entry.variant}
-        selected = vary.variant(sorted(names), visit.request, visit.policy.vary)
-        return visit.key.digest, selected
-
     def _refresh(self, visit: Visit, found: Found) -> None:
         """Validate in the background what is being served stale."""
         flights = self._tools.flights
-        key = self._flight_key(visit, found)
+        key = flight_key(visit, found)
         if flights.find(key) is not None:
             return
-        trip = self._trip(visit, found, in_background=True)
+        trip = trip_for(visit, found, in_background=True)
         request = without_credentials(visit.request, found.entry)
         flight = flights.start(key, visit.as_of)
         self._tools.background.start_soon(
@@ -282,29 +211,19 @@ class Exchange:
 
     async def _forward(self, visit: Visit, found: Found, because: Reason) -> bool:
         """Get an answer from the origin, together with whoever else wants it."""
-        flights, request = self._tools.flights, visit.request
-        if request.method == b"HEAD":
+        flights = self._tools.flights
+        way = finding.way(visit, found, flights, self._purges)
+        if isinstance(way, Alone):
             return await self._go_alone(visit, found, because)
-        lonely = flights.is_lonely(visit.key.digest, crowd_of(visit.request))
-        if lonely and not CONDITIONALS.isdisjoint(name for name, _ in request.headers):
-            # The last answer was for one client only, so this one's own conditions may go with it.
-            return await self._go_alone(visit, found, because)
-        key = self._flight_key(visit, found)
-        flight = None if lonely else flights.find(key)
-        if flight is not None and self._is_overtaken(flight):
-            flight = None
-        if flight is not None:
-            return await self._use(visit, found, because, flight, leads=False)
-        trip = self._trip(visit, found)
-        flight = flights.start(key, visit.as_of, alone=lonely)
+        if isinstance(way, Joins):
+            return await self._use(visit, found, because, way.flight, leads=False)
+        trip = trip_for(visit, found)
+        flight = flights.start(way.key, visit.as_of, alone=way.lonely)
         self._tools.background.start_soon(self._tools.errands.fetch, flight, trip)
         try:
             return await self._use(visit, found, because, flight, leads=True)
         finally:
             flight.leave()
-
-    def _is_overtaken(self, flight: AnyFlight) -> bool:
-        return self._tools.purges.verdict(flight.as_of, ()) is not Verdict.LIVE
 
     async def _use(
         self, visit: Visit, found: Found, because: Reason, flight: AnyFlight, *, leads: bool
@@ -340,9 +259,9 @@ class Exchange:
                 raise AssertionError("a flight that has not landed")
 
     def _may_share(self, visit: Visit, held: Held) -> bool:
-        """Whether a follower may take what a flight brought."""
+        """Whether a follower may take what a flight brought: only its head told of its tags."""
         entry = held.entry
-        if self._tools.purges.verdict(entry.fetched_at, entry.scopes) is Verdict.DEAD:
+        if finding.judge(held, self._purges) is not Verdict.LIVE:
             return False
         return not entry.vary_any and vary.selects(entry, visit.request, visit.policy.vary)
 
@@ -391,7 +310,7 @@ class Exchange:
         offered = upgrade_offered(visit.head) if because is Reason.UPGRADE else None
         switch = Switch(offered) if offered else None
         flight: AnyFlight = Flight((visit.key.digest, ()), visit.as_of)
-        trip = self._trip(visit, found)
+        trip = trip_for(visit, found)
         body = visit.stream.request_body()
         raised: ExchangeError | None = None
         answered = False
@@ -426,7 +345,7 @@ class Exchange:
         assert isinstance(outcome, Private | Stored)
         # What a POST has just put in the place of all that was stored for its URI stays.
         spared = visit.key if isinstance(outcome, Stored) else None
-        self._invalidate(visit, outcome.fetched, spared)
+        await clearing.invalidate(visit, outcome.fetched, spared)
         if switch is not None and switch.transport is not None:
             await self._tunnel(visit, outcome.fetched, switch)
             return True
@@ -444,15 +363,6 @@ class Exchange:
         finally:
             outcome.body.close()
         return True
-
-    def _invalidate(self, visit: Visit, fetched: ResponseHead, spared: Key | None) -> None:
-        request, site = visit.request, visit.site
-        for target in decision.invalidates(request, fetched):
-            forwarded = forwarded_target(target, site.key)
-            key = key_of(request.scheme, request.authority, forwarded, request, site.key)
-            self._tools.flights.overtake(key.digest)
-            if key != spared:
-                self._tools.store.invalidate(key)
 
     async def _tunnel(self, visit: Visit, fetched: ResponseHead, switch: Switch) -> None:
         assert switch.transport is not None
@@ -474,15 +384,6 @@ async def _give_up_when_left(
         await stream.wait_left()
         await trio.sleep(HALF_CLOSED_S)
         flight.land(Failed(ExchangeError(Failure.CLIENT_LEFT, "before the answer came")))
-
-
-def _is_far_ahead(composed: Answer, held: Held) -> bool:
-    """Whether a range begins so far ahead of what has come that asking for it is quicker."""
-    fill = held.fill
-    if fill is None or fill.finished or len(composed.pieces) != 1:
-        return False
-    piece = composed.pieces[0]
-    return isinstance(piece, Span) and piece.start > fill.size + FAR_BYTES
 
 
 def _broken_by(held: Held) -> ExchangeError | None:

@@ -15,7 +15,7 @@ import gc
 import secrets
 import signal
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import count
@@ -29,10 +29,13 @@ from edge.admin import AdminSocket
 from edge.answer import refusal
 from edge.cache.disk import Disk
 from edge.cache.flight import Flights
-from edge.cache.purge import Purges
-from edge.cache.store import Held, Store
+from edge.cache.held import Held
+from edge.cache.journal import Journal
+from edge.cache.reaper import Reaper
+from edge.cache.store import Store
 from edge.clock import Clock
 from edge.config import policies
+from edge.control import Control
 from edge.delivery import own_status
 from edge.errand import Errands
 from edge.errorlog import ErrorLog
@@ -41,7 +44,8 @@ from edge.exchange import Exchange
 from edge.listen.connection import Connection
 from edge.listen.tcp import Connections, accept, address_of, bind
 from edge.observe import Measurements, Outcome, Record, text
-from edge.settings import SettingsError
+from edge.purging import Purging
+from edge.settings import Fault, SettingsError
 from edge.upstream.fetch import Upstream
 from edge.visit import Parts, Tools
 
@@ -50,6 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from edge.call import Caller, Handler
     from edge.config import Config
     from edge.errors import ExchangeError
     from edge.upstream.transport import SocketTransport
@@ -105,50 +110,55 @@ class Node:
         self._upstreams = self._made_upstreams(config)
         self._tended: dict[Upstream, trio.CancelScope] = {}
         self._started = self._clock.now()
+        directory, tell = _store_directory(config), self._error_log.tell
+        self._disk = self._made_disk(directory)
+        self._journal = Journal(directory, log=partial(tell, "purge"))
+        self._routes: dict[bytes, dict[bytes, Handler]] = {}  # filled when there is what to ask
+        self._admin: AdminSocket | None = None
         self._listeners = _bound(config)
         self._now = trio.CancelScope()  # cancelled when there is no patience left for draining
 
-    async def run(self) -> None:
-        """Serve until TERM or INT, then drain."""
-        disk = self._make_disk()
-        admin = self._make_admin()
-        try:
-            if disk is not None:
-                await disk.open()
-            with self._now:
-                await self._run_with(disk, admin)
-        finally:
-            self._close_listeners()
-            if admin is not None:
-                admin.close()
-            with trio.move_on_after(CLEANUP_S, shield=True):
-                if disk is not None:
-                    await disk.close()
-            self._error_log.close()
-
-    def _make_disk(self) -> Disk | None:
-        store = self.config.store
-        if store.dir is None:
-            return None
+    def _made_disk(self, directory: Path) -> Disk:
+        told = self.config.store
         return Disk(
-            store.dir,
-            quota_bytes=store.disk,
-            free_floor_bytes=store.free_floor,
+            directory,
+            quota_bytes=told.disk,
+            free_floor_bytes=told.free_floor,
             log=partial(self._error_log.tell, "store"),
-            variants=store.variants,
+            variants=told.variants,
         )
 
-    def _make_admin(self) -> AdminSocket | None:
-        path = self.config.node.admin
-        return AdminSocket(path, self.status) if path is not None else None
+    async def run(self) -> None:
+        """Serve until TERM or INT, then drain."""
+        self._admin = self._made_admin()
+        try:
+            await self._disk.open()
+            await self._open_journal()
+            with self._now:
+                await self._run()
+        finally:
+            self._close_listeners()
+            if self._admin is not None:
+                self._admin.close()
+            with trio.move_on_after(CLEANUP_S, shield=True):
+                await self._disk.close()
+                await self._journal.close()
+            self._error_log.close()
 
-    async def _run_with(self, disk: Disk | None, admin: AdminSocket | None) -> None:
+    async def _open_journal(self) -> None:
+        """Know what has been purged; what was stored without that being known is forgotten."""
+        if not await self._journal.open(self._disk.birth):
+            await self._disk.empty()
+            await self._journal.begin(self._disk.birth)
+
+    async def _run(self) -> None:
         async with trio.open_nursery() as plumbing:  # logs, pools, admin: the last to go
             plumbing.start_soon(self._access_log.run)
             async with trio.open_nursery() as background:  # fetches outlive clients
-                self._build(disk, plumbing, background)
-                if admin is not None:
-                    plumbing.start_soon(admin.run)
+                self._build(plumbing, background)
+                plumbing.start_soon(self._reaper.run)
+                if self._admin is not None:
+                    plumbing.start_soon(self._admin.run)
                 await plumbing.start(self._heed_signals)  # before anyone is told that we are ready
                 async with trio.open_nursery() as clients:  # one task a connection
                     async with trio.open_nursery() as accepting:
@@ -171,27 +181,51 @@ class Node:
                 background.cancel_scope.deadline = deadline
             plumbing.cancel_scope.cancel()
 
-    def _build(self, disk: Disk | None, plumbing: trio.Nursery, background: trio.Nursery) -> None:
+    def _build(self, plumbing: trio.Nursery, background: trio.Nursery) -> None:
         """The parts that live as long as the node."""
         self._plumbing = plumbing
-        store = self.config.store
+        told, purges = self.config.store, self._journal.follower()
         self._store = Store(
-            store.memory, disk, object_bytes=store.object_memory, variants=store.variants
+            told.memory, self._disk, object_bytes=told.object_memory, variants=told.variants
         )
+        self._reaper = Reaper(self._disk, purges.current)
         self._flights = Flights[Held]()
-        errands = Errands(self._store, self._flights, self._clock.now, self._complain)
+        now = self._clock.now
         self._tools = Tools(
             store=self._store,
             flights=self._flights,
-            purges=Purges(),
-            errands=errands,
+            purges=purges,
+            purging=Purging(
+                self._journal,
+                lambda: self._exchange.parts.sites,
+                now,
+                partial(self._error_log.tell, "purge"),
+            ),
+            errands=Errands(self._store, self._flights, purges, now, self._complain),
             background=background,
-            now=self._clock.now,
+            now=now,
             new_id=self._ids,
             log=self._log,
             complain=self._complain,
         )
         self._exchange = Exchange(self._tools, self._parts(self.config))
+        control = Control(
+            self._tools,
+            lambda: self._exchange.parts,
+            lambda: self._policy,
+            self._journal,
+            status=self.status,
+            reload=self._read_settings_again,
+            drain=self._stopping.set,
+        )
+        self._routes.update(control.routes())
+
+    def _made_admin(self) -> AdminSocket | None:
+        path = self.config.node.admin
+        return AdminSocket(path, self._routes, self._told) if path is not None else None
+
+    def _told(self, caller: Caller, words: str) -> None:
+        self._error_log.tell("admin", f"{words}; by {caller}")
 
     def _parts(self, config: Config) -> Parts:
         """All that follows from `config`; raises ValueError, and then nothing has changed."""
@@ -279,33 +313,42 @@ class Node:
             task_status.started()
             async for number in signals:
                 if number == signal.SIGHUP:
-                    self._read_settings_again()
+                    with suppress(SettingsError):  # told in the log
+                        self._read_settings_again()
                 elif self._stopping.is_set():
                     self._now.cancel()  # asked twice
                 else:
                     self._stopping.set()
 
-    def _read_settings_again(self) -> None:
+    def _read_settings_again(self) -> list[str]:
+        """Take up new settings: the names of those that only a new process can take up.
+
+        Raises `SettingsError`, and then all is as before.
+        """
         self._access_log.reopen()
         self._error_log.reopen()
         try:
             config = self._reload()
-        except SettingsError as error:
-            for fault in error.faults:
-                self._error_log.tell("settings", f"not taken: {fault.at(self._source)}")
-            return
-        try:
             parts = self._parts(config)
-        except ValueError as error:
-            self._error_log.tell("settings", f"not taken: {error}")
-            return
-        for name in _only_for_new_processes(self.config, config):
+        except (SettingsError, ValueError) as error:
+            raise self._not_taken(error) from error
+        later = _only_for_new_processes(self.config, config)
+        for name in later:
             self._error_log.tell("settings", f"{name} changed: it counts from the next start on")
         self._policy = policies.connection_policy(config)
         self._connections.most = config.limits.connections
         self._drain_s = config.node.drain
         self._exchange.parts = parts
         self._error_log.tell("settings", f"read again from {self._source}")
+        return later
+
+    def _not_taken(self, error: SettingsError | ValueError) -> SettingsError:
+        """`error` as faults of settings, told in the log."""
+        if not isinstance(error, SettingsError):
+            error = SettingsError([Fault(None, "", None, str(error))])
+        for fault in error.faults:
+            self._error_log.tell("settings", f"not taken: {fault.at(self._source)}")
+        return error
 
     # Telling.
 
@@ -318,6 +361,7 @@ class Node:
             **self.measurements.snapshot(),
             "connections": asdict(self._connections.statistics()),
             "store": asdict(self._store.statistics()),
+            "purges": self._purge_status(),
             "flights": len(self._flights),
             "origins": {
                 name: {
@@ -329,6 +373,22 @@ class Node:
             "access_log": asdict(self._access_log.statistics()),
             "error_log": asdict(self._error_log.statistics()),
         }
+
+    def _purge_status(self) -> dict[str, Any]:
+        purges = self._tools.purges.current()
+        return {
+            "latest": purges.latest,
+            "floor": purges.floor,
+            "scopes": len(purges),
+            "journal": asdict(self._journal.statistics()),
+            "dead_on_disk": asdict(self._reaper.statistics()),
+        }
+
+
+def _store_directory(config: Config) -> Path:
+    if config.store.dir is None:
+        raise ValueError("store.dir: is not given; a node keeps its answers and purges there")
+    return config.store.dir
 
 
 def _bound(config: Config) -> list[socket.socket]:

@@ -1,93 +1,104 @@
-"""`edge status`: what a node answers on its admin socket, asked for and told to a person."""
+"""What a node answers, as text for people: tables of names and values, in words and units.
+
+A document may carry what came from outside (names of origins, URLs, fields): nothing of it gets
+to a terminal but what can be printed.
+"""
 
 from __future__ import annotations
 
-import http.client
-import json
-import socket
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-ASK_S = 10.0
-REPLY_BYTES = 16 * 1024 * 1024
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """The standard library's client over a UNIX socket."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=ASK_S)
-        self._path = path
-
-    def connect(self) -> None:
-        """Connect to the socket in place of a host."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(ASK_S)
-        self.sock.connect(str(self._path))
+DEEPEST: Final = 16  # tables in tables; further ones are told on one line
 
 
 def ask(path: Path) -> dict[str, Any]:
-    """The node's status. Raises OSError where no one answers, ValueError at a strange answer."""
-    connection = _UnixConnection(path)
-    try:
-        connection.request("GET", "/v1/status", headers={"connection": "close"})
-        reply = connection.getresponse()
-        document = json.loads(reply.read(REPLY_BYTES))
-    except http.client.HTTPException as error:
-        raise ValueError(f"this is no admin socket ({error})") from error
-    finally:
-        connection.close()
-    if reply.status != 200 or not isinstance(document, dict):
-        raise ValueError(f"the node answered {reply.status}")
-    return document
+    """The node's status. Raises `edge.asking.Unreachable`, `edge.asking.NodeRefused`."""
+    from edge.asking import Node
+
+    return Node(path).get("/v1/status")
 
 
 def as_text(document: Mapping[str, Any]) -> str:
-    """The status for a person: one value a line, tables indented, names in words."""
-    return "".join(f"{line}\n" for line in _lines(document, ""))
+    """A document for a person: one value a line, tables indented, names in words."""
+    return "".join(f"{line}\n" for line in _lines(document, 0))
 
 
-def _lines(table: Mapping[str, Any], indent: str) -> Iterator[str]:
-    width = max((len(_words(name)) for name in table), default=0)
+def _lines(table: Mapping[str, Any], depth: int) -> Iterator[str]:
+    indent = "  " * depth
+    plain = {name for name, value in table.items() if not _is_block(value, depth)}
+    width = max((len(words(name)) for name in plain), default=0)
     for name, value in table.items():
-        words = _words(name)
-        if isinstance(value, Mapping):
-            yield f"{indent}{words}"
-            yield from _lines(value, f"{indent}  ")
+        if name in plain:
+            yield f"{indent}{words(name):<{width}}  {told(name, value)}"
         else:
-            yield f"{indent}{words:<{width}}  {_told(name, value)}"
+            yield f"{indent}{words(name)}"
+            yield from _block(value, depth + 1)
 
 
-def _words(name: str) -> str:
+def _is_block(value: object, depth: int) -> bool:
+    """Whether a value has lines of its own: a table, a list of tables, or one of sentences."""
+    if depth >= DEEPEST:
+        return False
+    if isinstance(value, list):
+        return any(isinstance(each, Mapping) or " " in str(each) for each in value)
+    return isinstance(value, Mapping)
+
+
+def _block(value: Any, depth: int) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        yield from _lines(value, depth)
+        return
+    indent = "  " * depth
+    for each in value:
+        if isinstance(each, Mapping):
+            first, *rest = [*_lines(each, depth + 1)] or [""]
+            yield f"{indent}- {first.lstrip()}"
+            yield from rest
+        else:
+            yield f"{indent}{told('', each)}"
+
+
+def words(name: str) -> str:
+    """A name in words, without its unit, which its value has."""
     for unit in ("_bytes", "_s"):
         name = name.removesuffix(unit) if name.endswith(unit) and name != unit else name
-    return _clean(name.replace("_", " "))
+    return clean(name.replace("_", " "))
 
 
-def _told(name: str, value: object) -> str:
+def told(name: str, value: object) -> str:
+    """A value in the unit that its name ends in."""
     if value is None:
         return "-"
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if number and name.endswith("_bytes"):
-        return _size(float(str(value)))
-    if number and name.endswith("_ratio"):
-        return f"{float(str(value)):.1%}"
-    if number and name.endswith("_s"):
-        return f"{float(str(value)):.3f} s".replace(".000", "")
-    return _clean(", ".join(map(str, value)) if isinstance(value, list) else str(value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return _number(name, float(value)) or str(value)
+    return clean(", ".join(map(str, value)) if isinstance(value, list) else str(value))
 
 
-def _size(size: float) -> str:
+def _number(name: str, value: float) -> str:
+    if name.endswith("_bytes"):
+        return size(value)
+    if name.endswith("_ratio"):
+        return f"{value:.1%}"
+    if name.endswith("_s"):
+        return f"{value:.3f} s".replace(".000", "")
+    return ""
+
+
+def size(count: float) -> str:
+    """A number of bytes in the unit that suits it."""
     for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
 
 
-def _clean(text: str) -> str:
-    """Text that cannot move a terminal's cursor: some names come from outside."""
+def clean(text: str) -> str:
+    """Text that cannot move a terminal's cursor: some of it comes from outside."""
     return "".join(c if c.isprintable() else "?" for c in text)

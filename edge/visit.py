@@ -14,15 +14,18 @@ from edge.observe import Outcome, Record, text
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from edge.cache.entry import Entry, Key, Seq
+    from edge.admission import Admitted
+    from edge.cache.entry import Key, Seq
     from edge.cache.flight import Flights
-    from edge.cache.purge import Purges
+    from edge.cache.held import Held
+    from edge.cache.journal import Follower
     from edge.cache.ruling import CachePolicy
-    from edge.cache.store import Held, Store
+    from edge.cache.store import Store
     from edge.config.policies import Site
     from edge.errand import Errands
     from edge.guard.address import Networks
     from edge.listen.connection import ClientStream
+    from edge.purging import Purging
     from edge.routing.site import HostTable
     from edge.upstream.fetch import Upstream
     from edge.wire.hop import Forwarding
@@ -49,7 +52,8 @@ class Tools:
 
     store: Store
     flights: Flights[Held]
-    purges: Purges
+    purges: Follower
+    purging: Purging
     errands: Errands
     background: trio.Nursery
     now: Callable[[], float]
@@ -58,34 +62,22 @@ class Tools:
     complain: Callable[[str, str, str | None], None]  # kind, message, request id
 
 
-_OUTCOMES: Final = {
+OUTCOMES: Final = {
     Reason.HIT: Outcome.HIT,
     Reason.STALE_WHILE_REVALIDATE: Outcome.STALE,
     Reason.STALE_ACCEPTED: Outcome.STALE,
     Reason.STALE_IF_ERROR: Outcome.STALE,
     Reason.METHOD: Outcome.BYPASS,
+    Reason.PURGE: Outcome.BYPASS,
     Reason.BYPASS: Outcome.BYPASS,
     Reason.BODY: Outcome.BYPASS,
     Reason.UPGRADE: Outcome.BYPASS,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What the store has for a request: the variant it selects, and all that may be validated."""
-
-    held: Held | None
-    variants: tuple[Held, ...]
-    soft: bool = False
-
-    @property
-    def entry(self) -> Entry | None:
-        """The selected entry."""
-        return self.held.entry if self.held else None
+"""What an answer is counted as, by its reason; a miss where none is named."""
 
 
 class Visit:
-    """One request and what has been found out about it; `Exchange.admit` fills in the rest."""
+    """One request and what has been found out about it; `admit` fills in the rest."""
 
     site: Site
     request: RequestHead
@@ -100,7 +92,7 @@ class Visit:
         self.parts = parts
         self.stream = stream
         self.head = head
-        self.as_of: Seq = tools.purges.latest
+        self.as_of: Seq = tools.purges.current().latest
         self.because: Reason | None = None  # why it went forward, where that failed
         self.tells_key = False  # a trusted client has asked for the key in Cache-Status
         self._began = trio.current_time()
@@ -114,6 +106,14 @@ class Visit:
             target=text(head.target),
             version=text(head.version),
         )
+
+    def admit(self, admitted: Admitted) -> None:
+        """Take over what is known of the request before the store is asked."""
+        self.site, self.request = admitted.site, admitted.request
+        self.policy, self.key = admitted.policy, admitted.key
+        self.forwarding = admitted.forwarding
+        self.tells_key = admitted.tells_key
+        self.record.client = text(admitted.client)
 
     @property
     def id(self) -> str:
@@ -140,7 +140,7 @@ class Visit:
         if fate is Reason.FRESHENED:
             record.cache = Outcome.REVALIDATED
         else:
-            record.cache = _OUTCOMES.get(because, Outcome.MISS)
+            record.cache = OUTCOMES.get(because, Outcome.MISS)
         record.reason = because.slug
         if fate is not None and fate is not Reason.STORED:
             record.reason = f"{because.slug}/{fate.slug}"

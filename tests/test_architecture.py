@@ -13,15 +13,23 @@ SOURCES = sorted((ROOT / "edge").rglob("*.py"))
 IMPURE = {"trio", "socket", "ssl", "os", "time", "random", "logging", "diskcache", "sqlite3"}
 PURE_PACKAGES = ("edge.wire", "edge.guard", "edge.routing", "edge.settings", "edge.config")
 IMPURE_IN_CACHE = {
-    "disk", "diskbody", "fill", "flight", "jobs", "rows", "space", "spool", "store", "sweep",
-    "threads", "trouble", "writer",
+    "bytesdisk", "disk", "diskbody", "fill", "flight", "home", "inventory", "jobs", "journal",
+    "pen", "reaper", "rows", "scan", "space", "spool", "store", "sweep", "threads", "trouble",
+    "writer",
 }  # fmt: skip
-PURE_MODULES = {"edge.errors", "edge.observe", "edge.answer"}
+PURE_MODULES = {
+    "edge.errors", "edge.observe", "edge.metrics", "edge.reading", "edge.tally",
+    "edge.exposition", "edge.answer", "edge.draft", "edge.orders",
+}  # fmt: skip
 
 ALLOWED = {
     "edge.errors": set(),
     "edge.settings": set(),
-    "edge.observe": set(),
+    "edge.metrics": set(),
+    "edge.reading": {"edge.metrics"},
+    "edge.exposition": {"edge.metrics", "edge.reading"},
+    "edge.tally": {"edge.metrics", "edge.reading"},
+    "edge.observe": {"edge.metrics", "edge.reading", "edge.tally", "edge.errors"},
     "edge.wire": {"edge.errors"},
     "edge.guard": {"edge.wire", "edge.errors"},
     "edge.routing": {"edge.wire", "edge.errors"},

@@ -16,9 +16,10 @@ from typing import Any, Final
 import msgspec
 
 from edge.cache.entry import Entry
+from edge.cache.scope import DIGEST_BYTES
 from edge.wire.message import Headers, Pair
 
-MAGIC: Final = b"EDGE\x01"  # the last byte is the version
+MAGIC: Final = b"EDGE\x02"  # the last byte is the version
 LARGEST_BYTES: Final = (
     1024 * 1024
 )  # an origin's head is at most 64 KiB; tags and variant add a little
@@ -64,6 +65,8 @@ def _check(entry: Entry) -> None:
         raise EntryCorrupt("a status that cannot be stored")
     if entry.age_field < 0 or entry.fetched_at < 0 or (entry.length or 0) < 0:
         raise EntryCorrupt("a negative count")
+    if len(entry.scopes) % DIGEST_BYTES:
+        raise EntryCorrupt("a part of a scope")
 
 
 def _encode_special(value: Any) -> tuple[Pair, ...]:

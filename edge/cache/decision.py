@@ -60,6 +60,7 @@ from edge.cache.ruling import (
     Serve,
     ServeStale,
 )
+from edge.cache.scope import MOST_BYTES
 from edge.cache.suspicion import has_body
 from edge.errors import ExchangeError, Side
 from edge.wire.hop import upgrade_offered
@@ -147,7 +148,8 @@ def on_request(
 ) -> OnRequest:
     """What to do with `request`, which selected `entry` of `variants` (all under its key).
 
-    `soft` says that a soft purge covers the entry: it is a validator, and not fresh.
+    `soft` says that a soft purge covers the entry, and that `freshness.softened` has ended its
+    lifetime at that moment. So it is used as any stale answer is, where time and directives allow.
     """
     reason = may_use_store(request, policy)
     if reason is Reason.METHOD:
@@ -178,30 +180,30 @@ def _on_found(entry: Entry, asked: Directives, now: float, soft: bool) -> OnRequ
     """What to do with a stored answer that the request selects."""
     if now >= entry.keep_until and freshness.time_to_live(entry, now) <= 0:
         return Fetch(Reason.STALE)
-    if soft:
-        return Revalidate(Reason.SOFT_PURGED)
     if asked.no_cache:
         return Revalidate(Reason.REQUEST)
     if _is_reload_of_immutable(entry, asked, now):
         asked = replace(asked, max_age=None)
     state = freshness.state(entry, asked, now)
     match state:
-        case Freshness.FRESH:
+        case Freshness.FRESH if not soft:
             return Serve(Reason.HIT)
         case Freshness.STALE_WHILE_REVALIDATE:
             return Revalidate(Reason.STALE_WHILE_REVALIDATE, background=True)
         case Freshness.STALE_ACCEPTED:
             return Serve(Reason.STALE_ACCEPTED, stale=True)
-        case Freshness.STALE_IF_ERROR | Freshness.EXPIRED:
-            return _on_stale(entry, now)
+        case Freshness.FRESH | Freshness.STALE_IF_ERROR | Freshness.EXPIRED:
+            return _on_stale(entry, now, soft)  # soft and fresh: the clock was before the purge
         case _:
             assert_never(state)
 
 
-def _on_stale(entry: Entry, now: float) -> OnRequest:
+def _on_stale(entry: Entry, now: float, soft: bool) -> OnRequest:
     """What to do with a stored answer that cannot be used without asking."""
     if entry.terms.always_validate:
         return Revalidate(Reason.NO_CACHE)
+    if soft:
+        return Revalidate(Reason.SOFT_PURGED)
     is_fresh = freshness.time_to_live(entry, now) > 0
     return Revalidate(Reason.REQUEST if is_fresh else Reason.STALE)
 
@@ -322,7 +324,11 @@ def _freshened(
     entry = validation.freshened(
         old, received, times, terms, keep_until=keep.keep_until, fetched_at=as_of
     )
-    entry = replace(entry, headers=entry.headers.without(storing.withheld(directives)))
+    scopes = storing.renewed_scopes(old, keep, policy)
+    if len(scopes) > MOST_BYTES:
+        return Reason.TOO_MANY_TAGS
+    headers = entry.headers.without(storing.withheld(directives))
+    entry = replace(entry, headers=headers, scopes=scopes)
     has_same_names = [name for name, _ in old.variant] == [name for name, _ in keep.variant]
     return entry if has_same_names else replace(entry, variant=keep.variant)
 

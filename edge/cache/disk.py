@@ -25,9 +25,7 @@ body is a miss, and its row stays.
 
 from __future__ import annotations
 
-import fcntl
 import os
-import secrets
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -44,44 +42,30 @@ from edge.cache.diskbody import (
     NoDescriptors,
     open_verified,
 )
+from edge.cache.home import Home
 from edge.cache.integrity import blocks_in, checks_of
 from edge.cache.jobs import Job, Rehead, Remove, RemoveRefused, Save
-from edge.cache.rows import (
-    DATABASE,
-    INLINE_BYTES,
-    PRIMARY_BYTES,
-    VARIANTS,
-    StoredRow,
-    file_charge,
-    row_charge,
-    row_key,
-)
+from edge.cache.packing import PRIMARY_BYTES, StoredRow, file_charge, row_charge, row_key
+from edge.cache.rows import INLINE_BYTES, VARIANTS
+from edge.cache.scan import SCAN_ROWS, Scan, Unreadable
 from edge.cache.space import Space
 from edge.cache.spool import FileSpool
 from edge.cache.threads import MakeWorkers, Threads
 from edge.cache.trouble import Troubles
-from edge.cache.writer import ROW_ERRORS, Writer
+from edge.cache.writer import ROW_ERRORS, STEP_ROWS, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from edge.cache.entry import Entry
+    from edge.cache.packing import Scanned
+    from edge.cache.rows import Glance
 
 
 READERS: Final = 4
 QUEUE_BYTES: Final = 64 << 20
 HEAD_BYTES: Final = 2048  # what a queued row is counted for beside its body
-BIRTH: Final = "birth"
-CLEAN: Final = "clean"
-
-
-class NotAStore(OSError):  # noqa: N818 - it says what the directory is
-    """This directory has other things in it."""
-
-
-class StoreBusy(OSError):  # noqa: N818 - it says what the directory is
-    """Another process has this directory as its store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +118,7 @@ class Disk:
         self._quota = quota_bytes
         self._variants = variants  # of one resource, at the most
         self._io = io
+        self._home = Home(self._directory)
         self._troubles = Troubles(log, clock)
         self._space = Space(self._directory, quota_bytes, free_floor_bytes, clock)
         self._queue_limit = min(QUEUE_BYTES, max(self._space.capacity // 4, 1 << 20))
@@ -145,7 +130,6 @@ class Disk:
         self._loads: dict[bytes, _Load] = {}
         self._beginning: dict[str, trio.Event] = {}  # bodies whose first blocks are being verified
         self._dropped = 0
-        self._lock = -1
         self._opened = False
 
     async def open(self) -> None:
@@ -189,21 +173,31 @@ class Disk:
             return []
         if digest in self._gone:
             return []
-        rows = await self._load(digest)
+        rows, refused = await self._load(digest)
+        if refused:
+            self._troubles.tell("rows refused", len(refused))
+            self._post(RemoveRefused(digest, refused))
         live = [row for row in rows if row.entry.keep_until > now or not now]
         for row in rows:
             if row not in live:
                 self._post(Remove(row.key, row.entry))
             else:
-                writer.note_use(row.key)
+                writer.hand.note_use(row.key)
         return live
 
-    async def body(self, row: StoredRow) -> Body:
+    async def peek(self, digest: bytes) -> list[StoredRow]:
+        """All variants stored under a resource's digest, as `load`, and nothing is changed."""
+        if not self._opened or digest in self._gone:
+            return []
+        return (await self._load(digest))[0]
+
+    async def body(self, row: StoredRow, *, is_use: bool = True) -> Body:
         """The body of `row`, its first blocks verified; raises `BodyLost` or `NoDescriptors`."""
         if row.inline is not None:
             return MemoryBody(row.inline)
         descriptor = await self._open_begun(row)
-        self._writer.note_use(row.key)
+        if is_use:
+            self._writer.hand.note_use(row.key)
         return DiskBody(
             descriptor, row, self._blocks, self._readers, lambda why: self._lose(row, why)
         )
@@ -265,6 +259,38 @@ class Disk:
         """Remove the variant that `entry` is, unless a newer response has taken its place."""
         self._post(Remove(row_key(entry), entry))
 
+    def scan(self, step_rows: int = SCAN_ROWS) -> Scan:
+        """Goes over all rows, `step_rows` at a time; the tier must be open."""
+        return Scan(self._writer, self._readers, self._workers, self.flush, self._sift, step_rows)
+
+    async def remove_dead(self, dead: list[Scanned]) -> tuple[int, int]:
+        """Remove what a scan has seen, where nothing else has taken its place: rows and bytes.
+
+        Nothing that came later is touched, however it was judged. Raises `Unreadable`.
+        """
+        rows = size = 0
+        for start in range(0, len(dead), STEP_ROWS):
+            step = dead[start : start + STEP_ROWS]
+            if not self._opened:
+                raise Unreadable("the store is closed")
+            try:
+                removed = await self._workers.run(partial(self._writer.reap, step))
+            except ROW_ERRORS as error:
+                raise Unreadable(str(error)) from error
+            rows += len(removed)
+            size += sum(row.charge for row in removed)
+        return rows, size
+
+    async def empty(self) -> None:
+        """Remove everything that is stored, and have a new `birth`; raises OSError.
+
+        To be called when the tier has been opened and before anything is served from it. What
+        names the old birth must be gone by now: a crash leaves the old birth until the rows are
+        gone for good. It takes the same time for any number of rows; their space comes back by
+        and by.
+        """
+        await self._workers.run(self._empty)
+
     async def flush(self) -> None:
         """Return when everything queued before has been done."""
         await self._workers.run(lambda: self._writer.look(b"\0" * 16))
@@ -289,7 +315,8 @@ class Disk:
 
     # In the loop.
 
-    async def _load(self, digest: bytes) -> list[StoredRow]:
+    async def _load(self, digest: bytes) -> tuple[list[StoredRow], list[int]]:
+        """What is stored under `digest`, and the row ids of those that must be removed."""
         look_behind_changes = partial(self._writer.look, digest)
         look = partial(self._look, digest)
         while True:
@@ -304,16 +331,21 @@ class Disk:
                 load.users -= 1
                 if not load.users and self._loads.get(digest) is load:
                     del self._loads[digest]
-            if load.spoiled:
-                continue
-            if refused:
-                self._troubles.tell("rows refused", len(refused))
-                self._post(RemoveRefused(digest, refused))
-            return [row for row in rows if not self._is_undead(row)]
+            if not load.spoiled:
+                return [row for row in rows if not self._is_undead(row.key)], refused
 
-    def _is_undead(self, row: StoredRow) -> bool:
+    def _is_undead(self, key: bytes) -> bool:
         undead = self._writer.undead
-        return bool(undead) and (row.key in undead or row.entry.key.digest in undead)
+        return bool(undead) and (key in undead or key[:PRIMARY_BYTES] in undead)
+
+    def _sift(self, glance: Glance) -> list[Scanned]:
+        """What of a step of a scan may be found; what was refused is removed."""
+        if glance.refused:
+            self._troubles.tell("rows refused", len(glance.refused))
+        for rowid, key in glance.refused:
+            if key is not None:  # no one finds the others, and eviction takes them
+                self._post(RemoveRefused(key[:PRIMARY_BYTES], [rowid]))
+        return [row for row in glance.rows if not self._is_undead(row.key)]
 
     def _post(self, job: Job) -> None:
         """Queue a change, and note for whom a lookup must wait for it."""
@@ -405,33 +437,23 @@ class Disk:
             return [], []
 
     def _open(self) -> None:
-        _check_is_ours(self._directory)
-        for name in ("", "spool", "bodies"):
-            path = self._directory / name
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.chmod(0o700)
-        self._hold_lock()
-        was_clean = _forget(self._directory / CLEAN)
+        self._home.enter()
+        was_clean = self._home.take_clean()
         self._writer.open()
         self._space.resample()
         self._readers.every(self._connect)
-        self.birth = _birth(self._directory / BIRTH)
+        self.birth = self._home.birth()
         if not was_clean or not self._writer.count:
             self._writer.start_sweep()
+
+    def _empty(self) -> None:
+        self._writer.empty()
+        self._readers.every(self._connect)
+        self.birth = self._home.renew_birth()
 
     def _connect(self) -> None:
         """Have this thread's connection now: later there may be no descriptors for it."""
         self._look(bytes(PRIMARY_BYTES))
-
-    def _hold_lock(self) -> None:
-        self._lock = os.open(
-            self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-        )
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._lock)
-            raise StoreBusy(f"{self._directory}: another process uses this store") from error
 
     def _close(self) -> None:
         whole = self._writer.rows is not None
@@ -439,10 +461,10 @@ class Disk:
         self._writer.close()
         if whole:
             try:
-                (self._directory / CLEAN).touch(0o600)
+                self._home.mark_clean()
             except OSError as error:
                 self._troubles.tell("error", error)
-        os.close(self._lock)
+        self._home.leave()
 
     def _close_rows(self) -> None:
         rows = self._writer.rows
@@ -450,41 +472,6 @@ class Disk:
             rows.close()
 
 
-def _check_is_ours(directory: Path) -> None:
-    """Raise `NotAStore` for a directory with other things in it: what we do not know we delete."""
-    try:
-        found = set(os.listdir(directory)) - {"lost+found"}
-    except FileNotFoundError:
-        return
-    if found and found.isdisjoint((BIRTH, DATABASE, "bodies", "spool")):
-        raise NotAStore(f"{directory}: neither empty nor a store; name another directory")
-
-
 def _queued_bytes(data: bytes) -> int:
     inline = len(data) <= INLINE_BYTES
     return row_charge(HEAD_BYTES + len(data) * inline) + file_charge(len(data) * (not inline))
-
-
-def _forget(path: Path) -> bool:
-    """Remove a mark; whether it was there."""
-    try:
-        path.unlink()
-    except OSError:
-        return False
-    return True
-
-
-def _birth(path: Path) -> str:
-    """The birth id in `path`, made if there is none; "" where it cannot be kept."""
-    try:
-        known = path.read_bytes()
-        if len(known) == 32 and known.isalnum():
-            return known.decode("ascii")
-    except (OSError, UnicodeDecodeError):
-        pass
-    made = secrets.token_hex(16)
-    try:
-        path.write_bytes(made.encode())
-    except OSError:
-        return ""
-    return made

@@ -26,7 +26,7 @@ from edge.errors import ExchangeError, Failure
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edge.cache.rows import StoredRow
+    from edge.cache.packing import StoredRow
     from edge.cache.threads import Workers
 
 POOL_BLOCKS: Final = 64  # 16 MiB

@@ -73,7 +73,8 @@ class Entry:
     directives keep out of stores. `date` is the Date field, or the time of arrival where there is
     none; `age_field` the Age it arrived with, in seconds. `length` is the size of the whole body
     in bytes, None while it is not known. `keep_until` is when it is of no more use, not even for
-    validation. Times are Unix seconds.
+    validation. `scopes` are the digests of the names that a purge may cover it by, 8 bytes each
+    (see `scope`). Times are Unix seconds.
     """
 
     key: Key
@@ -88,5 +89,5 @@ class Entry:
     fetched_at: Seq
     keep_until: float
     vary_any: bool = False  # `Vary: *`: never selected without validation (RFC 9111 §4.1)
-    scopes: tuple[bytes, ...] = ()
+    scopes: bytes = b""
     reason: bytes = b""

@@ -26,7 +26,7 @@ side effect and is the way to say both).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
@@ -130,6 +130,16 @@ def current_age(entry: Entry, now: float) -> float:
 def time_to_live(entry: Entry, now: float) -> float:
     """Seconds of freshness left; negative once stale (the `ttl` of RFC 9211 §2.4)."""
     return entry.terms.lifetime_s - current_age(entry, now)
+
+
+def softened(entry: Entry, since: float) -> Entry:
+    """`entry` with its lifetime ended at `since` (Unix seconds), when a soft purge covered it.
+
+    It is never fresh from then on, and its stale windows begin there, unless they had begun
+    before. `keep_until` stays.
+    """
+    lifetime_s = min(entry.terms.lifetime_s, current_age(entry, since))
+    return replace(entry, terms=replace(entry.terms, lifetime_s=lifetime_s))
 
 
 def lifetime(

@@ -26,12 +26,17 @@ _ABSOLUTE: Final = re.compile(rb"(?:([A-Za-z][A-Za-z0-9+.-]*):)?//([^/?#]*)(.*)"
 _SCHEME: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
+def is_write(request: RequestHead, response: ResponseHead) -> bool:
+    """Whether this exchange may have changed things: a 2xx or 3xx to an unsafe method."""
+    return request.method not in SAFE_METHODS and 200 <= response.status < 400
+
+
 def invalidates(request: RequestHead, response: ResponseHead) -> list[bytes]:
     """The normalised same-origin targets that this exchange makes unusable; at most three.
 
-    A 2xx or 3xx to a method not known to be safe: the target URI, Location, Content-Location.
+    If it is a write: the target URI, Location, Content-Location.
     """
-    if request.method in SAFE_METHODS or not 200 <= response.status < 400:
+    if not is_write(request, response):
         return []
     references = [request.target]
     for name in (b"location", b"content-location"):

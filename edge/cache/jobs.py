@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from edge.cache.rows import PRIMARY_BYTES, row_key
+from edge.cache.packing import PRIMARY_BYTES, row_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edge.cache.entry import Entry
-    from edge.cache.rows import Packed, Rows, StoredRow
+    from edge.cache.packing import Packed, StoredRow
+    from edge.cache.rows import Rows
     from edge.cache.spool import FileSpool
 
 
@@ -76,11 +77,16 @@ class Remove:
     def apply(self, rows: Rows) -> None:
         """Remove them."""
         if self.unless_newer is not None:
-            then = self.unless_newer.times.response_time
             for row in rows.find(self.prefix[:PRIMARY_BYTES])[0]:
-                if row.key == self.prefix and row.entry.times.response_time > then:
+                if row.key == self.prefix and _is_newer(row.entry, self.unless_newer):
                     return
         rows.remove(self.prefix)
+
+
+def _is_newer(entry: Entry, than: Entry) -> bool:
+    # Clocks stand still and go back; the purge number of a later request is never the lower one.
+    came, other = entry.times.response_time, than.times.response_time
+    return came > other or entry.fetched_at > than.fetched_at
 
 
 @dataclass(slots=True, eq=False)

@@ -149,6 +149,10 @@ class RamStore(Generic[V]):
             queue.clear()
         self._small_bytes = self._main_bytes = 0
 
+    def keys(self) -> list[bytes]:
+        """Every key as of now."""
+        return [*self._small, *self._main]
+
     def items(self) -> Iterator[tuple[bytes, V]]:
         """Every key and value as of now, not counted as used; the store may change meanwhile."""
         slots = list(self._small.items()) + list(self._main.items())

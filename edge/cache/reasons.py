@@ -28,6 +28,8 @@ class Reason(Enum):
     STALE_ACCEPTED = ("stale-accepted", True, None, b"max-stale")
     # Answered here, with an error.
     ONLY_IF_CACHED = ("only-if-cached", False, None, b"only-if-cached")
+    # Answered here, for who may empty the store.
+    PURGE = ("purge", False, None, b"purge")
 
     # Sent forward.
     URI_MISS = ("uri-miss", False, b"uri-miss", None)
@@ -62,6 +64,7 @@ class Reason(Enum):
     COOKIE = ("cookie", False, b"miss", b"cookie")
     SET_COOKIE = ("set-cookie", False, b"miss", b"set-cookie")
     VARY_ANY = ("vary-any", False, b"miss", b"vary-any")
+    TOO_MANY_TAGS = ("too-many-tags", False, b"miss", b"too-many-tags")
     STRANGE = ("strange-request", False, b"miss", b"strange-request")
     STATUS = ("status", False, b"miss", b"status")
     UNUSABLE = ("no-lifetime", False, b"miss", b"no-lifetime")

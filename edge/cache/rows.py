@@ -1,9 +1,9 @@
 """The rows of the disk tier: one for each stored variant, in diskcache, bytes only.
 
-A row's key is the resource's digest (16 bytes) and the variant's digest (16 bytes), so that all
-variants of a resource stand side by side in the key's index and one range query finds them. Its
-value is a blob: head, checks of the body, and the body itself where it is small; a larger body is
-a file that the row names. One SQLite row thus commits head, checks and body together: there is no
+A row's key is the resource's digest and the variant's digest (see `packing`), so that all variants
+of a resource stand side by side in the key's index and one range query finds them. Its value is a
+blob: head, checks of the body, and the body itself where it is small; a larger body is a file that
+the row names. One SQLite row thus commits head, checks and body together: there is no
 moment at which a head without its body, or the other way about, can be found.
 
 What diskcache 5.6.3 does that must not happen here, and what is done about it:
@@ -26,22 +26,35 @@ What diskcache 5.6.3 does that must not happen here, and what is done about it:
 from __future__ import annotations
 
 import contextlib
-import os
-import re
-import secrets
 import sqlite3
 from dataclasses import dataclass
 from functools import partial
-from hashlib import blake2b
 from os import path
-from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
-from zlib import crc32
 
 import diskcache
 
-from edge.cache.codec import from_bytes, to_bytes
-from edge.cache.integrity import CHECK_BYTES, blocks_in, verify
+from edge.cache.bytesdisk import BytesDisk
+from edge.cache.packing import (
+    KEY_BYTES,
+    PAGE_BYTES,
+    PRIMARY_BYTES,
+    Packed,
+    RowRefused,
+    Scanned,
+    StoredRow,
+    TooShort,
+    Victim,
+    file_charge,
+    is_body_name,
+    key_of_filename,
+    mark_of,
+    pack,
+    row_charge,
+    row_key,
+    unpack,
+    unpack_head,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,24 +62,20 @@ if TYPE_CHECKING:
 
     from edge.cache.entry import Entry
 
-KEY_BYTES: Final = 32
-PRIMARY_BYTES: Final = 16
 INLINE_BYTES: Final = 16 * 1024  # from here on a file costs less than pages of a database
-PAGE_BYTES: Final = 4096
 VARIANTS: Final = 32
 FREE_PAGES: Final = 64  # 256 KiB: what the next rows take again
 CONNECTION_PAGES: Final = 1024  # 4 MiB for each thread; diskcache's own 32 MiB is for one
+START_BYTES: Final = 4096  # of a blob, for a scan: nearly every head and its checks
+WHOLE_BYTES: Final = 2**30  # of a blob: all of it; substr counts in 32 bits
 BUSY_S: Final = 1.0  # for the lock; there is one writer, so only a checkpoint can hold it
 
 DATABASE: Final = "cache.db"  # diskcache's name for it
 DATABASE_FILES: Final = (DATABASE, DATABASE + "-wal", DATABASE + "-shm")
 
-MODE_RAW: Final = 1
-MODE_BINARY: Final = 2
-
-_BODY_NAME: Final = re.compile(r"bodies/([0-9a-f]{2})/(\1[0-9a-f]{62})-[0-9a-f]{16}")
-_LAYOUT: Final = Struct("!4sIII")  # magic, bytes of head, bytes of checks, CRC-32 of the three
-_MAGIC: Final = b"ROW\x01"
+_SCAN: Final = (
+    "SELECT rowid, key, raw, mode, filename, size, length(value), substr(value, 1, ?) FROM Cache"
+)
 _TABLES: Final = frozenset({"Cache", "Settings"})
 _SETTINGS: Final[dict[str, str | int]] = {
     "statistics": 0,
@@ -84,206 +93,20 @@ _SETTINGS: Final[dict[str, str | int]] = {
 }
 
 
-class RowRefused(ValueError):  # noqa: N818 - it says what was done
-    """A row that this module did not write, or that has rotted."""
-
-
 class Foreign(ValueError):  # noqa: N818 - it says what the file is
     """A database that this module did not make."""
 
 
 @dataclass(frozen=True, slots=True)
-class StoredRow:
-    """A stored variant as its row tells it: the body is `inline`, or in the file `filename`."""
+class Glance:
+    """What a step of a scan has found: `behind` is the last row id that it looked at.
 
-    key: bytes
-    entry: Entry
-    checks: bytes
-    inline: bytes | None
-    filename: str | None
+    `refused` are row ids and keys of rows that must be removed; None for a key that is not ours.
+    """
 
-    @property
-    def length(self) -> int:
-        """Bytes of the whole body; rows are only made of entries that know it."""
-        assert self.entry.length is not None
-        return self.entry.length
-
-
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """What `BytesDisk` stores: a blob, and the finished file to put in place beside it."""
-
-    blob: bytes
-    filename: str | None = None
-    ready: str | None = None
-    body_bytes: int = 0
-
-    @property
-    def charge(self) -> int:
-        """What this takes of the quota, in bytes."""
-        return row_charge(len(self.blob)) + file_charge(self.body_bytes)
-
-
-@dataclass(frozen=True, slots=True)
-class Victim:
-    """A row as eviction sees it."""
-
-    rowid: int
-    key: bytes
-    charge: int
-    filename: str | None
-
-
-def row_key(entry: Entry) -> bytes:
-    """The key of `entry`'s row: 16 bytes for the resource, 16 for the variant (zero if none)."""
-    return entry.key.digest + _variant_digest(entry)
-
-
-def _variant_digest(entry: Entry) -> bytes:
-    if not entry.variant:
-        return bytes(16)
-    parts = []
-    for name, value in entry.variant:
-        parts += [b"%d:" % len(name), name]
-        parts += [b"-"] if value is None else [b"%d:" % len(value), value]
-    return blake2b(b"".join(parts), digest_size=16).digest()
-
-
-def row_charge(blob_bytes: int) -> int:
-    """About what a row takes in the database file: its share of pages, index and slack."""
-    rows_in_page = (PAGE_BYTES - 36) // (blob_bytes + 80)
-    if rows_in_page:
-        return PAGE_BYTES // rows_in_page + 128
-    return file_charge(blob_bytes + 64) + 256
-
-
-def file_charge(size: int) -> int:
-    """What a file of `size` bytes takes on most file systems."""
-    return -(-size // PAGE_BYTES) * PAGE_BYTES
-
-
-def new_filename(key: bytes) -> str:
-    """A name for a body that no other file has or had: readers may cache by it."""
-    name = key.hex()
-    return f"bodies/{name[:2]}/{name}-{secrets.token_hex(8)}"
-
-
-def key_of_filename(filename: str) -> bytes | None:
-    """The row key that a body's name holds; None for any other name."""
-    match = _BODY_NAME.fullmatch(filename)
-    return bytes.fromhex(match[2]) if match else None
-
-
-def pack(entry: Entry, checks: bytes, inline: bytes | memoryview = b"") -> bytes:
-    """A row's blob."""
-    head = to_bytes(entry)
-    crc = crc32(checks, crc32(head))
-    return b"".join((_LAYOUT.pack(_MAGIC, len(head), len(checks), crc), head, checks, inline))
-
-
-def unpack(key: bytes, blob: bytes, filename: str | None) -> StoredRow:
-    """The row that `blob` holds, its body verified where it is inline; raises `RowRefused`."""
-    if len(blob) < _LAYOUT.size:
-        raise RowRefused("too short")
-    magic, head_bytes, checks_bytes, crc = _LAYOUT.unpack_from(blob)
-    checks_at = _LAYOUT.size + head_bytes
-    body_at = checks_at + checks_bytes
-    if magic != _MAGIC or body_at > len(blob):
-        raise RowRefused("not a row of this version")
-    if crc32(memoryview(blob)[_LAYOUT.size : body_at]) != crc:
-        raise RowRefused("checksum differs")
-    try:
-        entry = from_bytes(blob[_LAYOUT.size : checks_at])
-    except ValueError as fault:
-        raise RowRefused(str(fault)) from fault
-    inline = blob[body_at:] if filename is None else None
-    row = StoredRow(key, entry, blob[checks_at:body_at], inline, filename)
-    _check(row, len(blob) - body_at)
-    return row
-
-
-def _check(row: StoredRow, inline_bytes: int) -> None:
-    if row_key(row.entry) != row.key:
-        raise RowRefused("a head under another's key")
-    if row.entry.length is None or blocks_in(row.length) * CHECK_BYTES != len(row.checks):
-        raise RowRefused("a length that its checks do not fit")
-    if inline_bytes != (row.length if row.filename is None else 0):
-        raise RowRefused("a body of another length")
-    if row.inline and not verify(0, row.inline, row.checks):
-        raise RowRefused("a rotten body")
-    if row.filename is not None and key_of_filename(row.filename) != row.key:
-        raise RowRefused("a body under another's name")
-
-
-class BytesDisk(diskcache.Disk):
-    """diskcache's way to columns and files and back, for bytes and nothing else."""
-
-    def __init__(self, directory: str, min_file_size: int = 0, pickle_protocol: int = 0) -> None:
-        super().__init__(directory, min_file_size, pickle_protocol)
-        self.placed: list[str] = []  # put in place by the transaction under way
-        self.condemned: list[str] = []  # to be unlinked when it has been committed
-
-    def put(self, key: Any) -> tuple[Any, bool]:
-        """A key for the database."""
-        if type(key) is not bytes:
-            raise RowRefused(f"a key is bytes, not {type(key).__name__}")
-        return sqlite3.Binary(key), True
-
-    def get(self, key: Any, raw: Any) -> Any:
-        """A key from the database."""
-        if type(key) is not bytes or raw != 1:
-            raise RowRefused("a key that is not bytes")
-        return key
-
-    def store(
-        self, value: Any, read: bool, key: Any = diskcache.UNKNOWN
-    ) -> tuple[int, int, str | None, Any]:
-        """The columns for a `Packed`, its file renamed into place; raises OSError."""
-        if type(value) is not Packed or read:
-            raise RowRefused("only packed rows are stored")
-        if value.filename is None or value.ready is None:
-            return 0, MODE_RAW, None, sqlite3.Binary(value.blob)
-        place = path.join(self._directory, value.filename)
-        self.placed.append(value.filename)
-        try:
-            os.rename(value.ready, place)
-        except FileNotFoundError:
-            os.makedirs(path.dirname(place), 0o700, exist_ok=True)
-            os.rename(value.ready, place)
-        size = file_charge(value.body_bytes)
-        return size, MODE_BINARY, value.filename, sqlite3.Binary(value.blob)
-
-    def fetch(self, mode: Any, filename: Any, value: Any, read: bool) -> Any:
-        """The blob of a row; opens nothing; raises `RowRefused`."""
-        if type(value) is not bytes or mode not in (MODE_RAW, MODE_BINARY):
-            raise RowRefused("a value that is not bytes")
-        if (mode == MODE_BINARY) != (filename is not None):
-            raise RowRefused("a file where none belongs, or none where one does")
-        if filename is not None and not is_body_name(filename):
-            raise RowRefused("a file name that was not made here")
-        return value
-
-    def filename(self, key: Any = None, value: Any = None) -> tuple[str, str]:
-        """Never: a body's name is made by `new_filename`."""
-        raise RowRefused("no file is written here")
-
-    def remove(self, file_path: str) -> None:
-        """Note a file to be unlinked; a name that is not ours is forgotten."""
-        if is_body_name(file_path):
-            self.condemned.append(file_path)
-
-    def settle(self, committed: bool) -> None:
-        """Unlink what the transaction that has ended leaves without a row."""
-        gone = self.condemned if committed else self.placed
-        for filename in gone:
-            with contextlib.suppress(OSError):  # the sweep finds what stays
-                os.unlink(path.join(self._directory, filename))
-        self.placed, self.condemned = [], []
-
-
-def is_body_name(filename: object) -> bool:
-    """Whether this is a name that `new_filename` makes."""
-    return type(filename) is str and _BODY_NAME.fullmatch(filename) is not None
+    rows: list[Scanned]
+    refused: list[tuple[int, bytes | None]]
+    behind: int
 
 
 class Rows(diskcache.Cache):
@@ -394,6 +217,59 @@ class Rows(diskcache.Cache):
                     unpack(self._disk.get(key, raw), blob, filename)
                 except RowRefused:
                     self._remove(rowid, filename)
+
+    def scan(self, behind: int, last: int, limit: int) -> Glance | None:
+        """The next rows behind row id `behind`, none above `last`, in the order of their ids.
+
+        Heads and checks are verified as `unpack` does, and nothing else: the bodies are not read.
+        None at the end. A row keeps its id for as long as it is there, and a new one gets an id
+        above all others.
+        """
+        found = self._sql(
+            _SCAN + " WHERE rowid > ? AND rowid <= ? ORDER BY rowid LIMIT ?",
+            (START_BYTES, behind, last, limit),
+        )
+        rows, refused, seen = [], [], None
+        for columns in found:  # row by row: the interpreter is free between two
+            seen = columns[0]
+            try:
+                row = self._scanned(columns)
+            except RowRefused:
+                key = columns[1]
+                ours = type(key) is bytes and len(key) == KEY_BYTES
+                refused.append((seen, key if ours else None))
+            else:
+                rows += row
+        return None if seen is None else Glance(rows, refused, seen)
+
+    def _scanned(self, columns: tuple[Any, ...]) -> list[Scanned]:
+        """The row in these columns of `_SCAN`, if it is still there; raises `RowRefused`."""
+        rowid, key, raw, mode, filename, size, blob_bytes, start = columns
+        start = self._disk.fetch(mode, filename, start, True)
+        key = self._disk.get(key, raw)
+        try:
+            entry = unpack_head(key, start, blob_bytes, filename)[0]
+        except TooShort:
+            again = self._sql(_SCAN + " WHERE rowid = ?", (WHOLE_BYTES, rowid)).fetchall()
+            return [row for columns in again for row in self._scanned(columns)]
+        charge = (size if type(size) is int else 0) + row_charge(blob_bytes)
+        return [Scanned(rowid, key, entry, charge, mark_of(start))]
+
+    def last_rowid(self) -> int:
+        """The highest row id; 0 where there is no row."""
+        ((last,),) = self._sql("SELECT COALESCE(MAX(rowid), 0) FROM Cache").fetchall()
+        return int(last)
+
+    def remove_scanned(self, row: Scanned) -> bool:
+        """Remove a row that a scan saw, if no other has taken its place; whether it was there."""
+        found = self._sql(
+            "SELECT filename FROM Cache"
+            " WHERE rowid = ? AND key = ? AND raw = 1 AND substr(value, 1, ?) = ?",
+            (row.rowid, row.key, len(row.mark), row.mark),
+        ).fetchall()
+        for (filename,) in found:
+            self._remove(row.rowid, filename)
+        return bool(found)
 
     def victims(self, behind: int, limit: int) -> list[Victim]:
         """The next rows behind row id `behind`, in the order in which they were first stored."""

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from edge.cache.entry import Entry, Key, Seq, Terms, Times, Variant
 from edge.cache.freshness import FreshnessPolicy
 from edge.cache.reasons import Reason
+from edge.cache.scope import names_of, packed
+from edge.cache.tags import DEFAULT_FIELDS
 from edge.cache.vary import VaryPolicy
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ class CachePolicy:
     store_post: bool = False  # for later GETs: fresh, and Content-Location is the target
     targets: tuple[bytes, ...] = (b"cdn-cache-control",)  # RFC 9213, the most telling first
     vary: VaryPolicy = field(default_factory=VaryPolicy)
+    tags: tuple[bytes, ...] = DEFAULT_FIELDS  # the fields that tags are taken from: lower case
     by_path: bool = False  # the rule matched a part of the path
     by_extension: bytes | None = None  # it matched by this extension: lower case, no dot
 
@@ -78,7 +81,13 @@ class Keep:
     date: float
     age_field: int
     variant: Variant
+    tags: tuple[bytes, ...] = ()
+    groups: tuple[bytes, ...] = ()
     because: Reason = Reason.STORED
+
+    def scopes(self, key: Key) -> bytes:
+        """What a purge may cover the answer by, under `key`, as `Entry.scopes` has it."""
+        return packed(names_of(key.url, self.tags, self.groups))
 
     def entry(
         self,
@@ -88,7 +97,6 @@ class Keep:
         fetched_at: Seq,
         *,
         length: int | None = None,
-        scopes: tuple[bytes, ...] = (),
     ) -> Entry:
         """The entry to begin with; `length` is the body's, where it is known."""
         return Entry(
@@ -103,7 +111,7 @@ class Keep:
             length=length,
             fetched_at=fetched_at,
             keep_until=self.keep_until,
-            scopes=scopes,
+            scopes=self.scopes(key),
         )
 
 

@@ -37,18 +37,20 @@ import trio
 from edge.cache.body import Body, MemoryBody
 from edge.cache.diskbody import BodyLost, NoDescriptors
 from edge.cache.fill import Fill
+from edge.cache.held import NOTHING, Held, Resource, kept
+from edge.cache.inventory import Inventory
 from edge.cache.ram import LARGEST_FRACTION, RamStatistics, RamStore
 from edge.cache.spool import FileSpool
 from edge.cache.window import FillMemory
 from edge.errors import ExchangeError, Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from edge.cache.body import Spool
     from edge.cache.disk import Disk, DiskStatistics
     from edge.cache.entry import Entry, Key
-    from edge.cache.rows import StoredRow
+    from edge.cache.packing import StoredRow
 
 VARIANTS: Final = 32
 OBJECT_BYTES: Final = 1 << 20
@@ -57,54 +59,6 @@ SPOOL_BYTES: Final = 1 << 30  # of an answer that is not stored: how far its rea
 STREAM_SPOOL_BYTES: Final = 32 << 20  # where it may have no end: the origin is not free the sooner
 PROMOTE_WITHIN_S: Final = 60.0
 PROMOTE_FRACTION: Final = 64  # of the memory
-ENTRY_BYTES: Final = 1600  # measured: the objects of a head, without its fields
-FIELD_BYTES: Final = 170  # measured: the objects of one field, without its bytes
-
-
-class Held:
-    """One stored variant: its head, and where its body is.
-
-    The body is in `body` (memory), in `row` (disk), in both, or still in `fill`.
-    """
-
-    __slots__ = ("body", "entry", "fill", "heir", "opened_at", "row", "used")
-
-    def __init__(
-        self,
-        entry: Entry,
-        *,
-        body: bytes | None = None,
-        row: StoredRow | None = None,
-        fill: Fill | None = None,
-    ) -> None:
-        self.entry = entry
-        self.body = body
-        self.row = row
-        self.fill = fill
-        self.heir: Held | None = None  # the same body under a newer head
-        self.opened_at = float("-inf")
-        self.used = 0
-
-    @property
-    def cost(self) -> int:
-        """About the bytes of memory that this takes."""
-        entry = self.entry
-        size = ENTRY_BYTES + len(entry.key.url)
-        for name, value in entry.headers:
-            size += FIELD_BYTES + len(name) + len(value)
-        if self.row is not None:
-            size += len(self.row.checks)
-        return size + (len(self.body) if self.body is not None else 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Resource:
-    """What is stored under one key; `variants` is empty where there is nothing."""
-
-    variants: tuple[Held, ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.variants)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +70,6 @@ class StoreStatistics:
     filling: int
     fill_memory_bytes: int
     promoted: int
-
-
-NOTHING: Final = Resource()
 
 
 class Store:
@@ -170,7 +121,7 @@ class Store:
             resource = NOTHING
         if digest in self._filling:
             resource = self._with_filling(digest, resource)
-        return _kept(resource, now)
+        return kept(resource, now)
 
     async def find(self, key: Key, now: float = 0.0) -> Resource:
         """What is stored under `key`, in memory or on disk."""
@@ -180,39 +131,64 @@ class Store:
         rows = await self._disk.load(key.digest, now)
         resource = self._ram.peek(key.digest)  # someone else may have been quicker
         if resource is None:
-            resource = Resource(tuple(Held(row.entry, body=row.inline, row=row) for row in rows))
+            resource = _resource_of(rows)
             if rows:
                 self._put(key.digest, resource)
-        return _kept(self._with_filling(key.digest, resource), now)
+        return kept(self._with_filling(key.digest, resource), now)
+
+    async def look(self, key: Key, now: float = 0.0) -> Resource:
+        """What `find` would find; it changes nothing, and counts as no use."""
+        resource = self._ram.peek(key.digest)
+        if resource is None and self._disk is not None:
+            rows = await self._disk.peek(key.digest)
+            resource = self._ram.peek(key.digest) or _resource_of(rows)
+        return kept(self._with_filling(key.digest, resource or NOTHING), now)
+
+    def scan(self) -> Inventory:
+        """Goes over everything that is stored, without what is being filled."""
+        return Inventory(self._ram, self._disk)
 
     def open_nowait(self, held: Held) -> Body | None:
-        """A reader of the body, or None where the disk is needed. Raises as `open` does."""
-        held.used = next(self._ticks)
-        held = _newest(held)
-        if held.body is not None:
-            return MemoryBody(held.body)
-        if held.fill is not None:
-            return held.fill.reader()
-        return None
+        """A reader of the body, or None where the disk is needed. Raises as `open` does.
+
+        Every answer asks here first, so here is where hits are counted.
+        """
+        held = held.newest
+        held.hits += 1
+        return self._open_at_hand(held)
 
     async def open(self, held: Held) -> Body:
         """A reader of the body; raises BODY_LOST, and then `held` is a miss."""
-        body = self.open_nowait(held)
-        if body is not None:
-            return body
-        held = _newest(held)
+        held = held.newest
+        body = self._open_at_hand(held)
+        return body if body is not None else await self._open_behind(held, self._read_or_promote)
+
+    async def peek_body(self, held: Held) -> Body:
+        """As `open`, but it counts as no use and brings nothing to memory."""
+        held = held.newest
+        body = _body_at_hand(held)
+        return body if body is not None else await self._open_behind(held, _read)
+
+    def _open_at_hand(self, held: Held) -> Body | None:
+        held.used = next(self._ticks)
+        return _body_at_hand(held)
+
+    async def _open_behind(
+        self, held: Held, read: Callable[[Disk, Held, StoredRow], Awaitable[Body]]
+    ) -> Body:
+        """What `read` opens on the disk; raises BODY_LOST."""
         if self._disk is None or held.row is None:
             self._forget(held)
             raise ExchangeError(Failure.BODY_LOST, "in neither tier")
         try:
-            return await self._open_on_disk(self._disk, held, held.row)
+            return await read(self._disk, held, held.row)
         except BodyLost as error:
             self._forget(held)
             raise ExchangeError(Failure.BODY_LOST, str(error)) from error
         except NoDescriptors as error:
             raise ExchangeError(Failure.BODY_LOST, str(error)) from error
 
-    async def _open_on_disk(self, disk: Disk, held: Held, row: StoredRow) -> Body:
+    async def _read_or_promote(self, disk: Disk, held: Held, row: StoredRow) -> Body:
         clock = trio.current_time()
         second_use = clock - held.opened_at <= PROMOTE_WITHIN_S
         held.opened_at = clock
@@ -272,7 +248,7 @@ class Store:
         fill = held.fill
         assert fill is not None
         fill.finish()
-        if fill.failed or not self._is_listed(held):
+        if fill.failed or not self._is_wanted(held):
             self._unlist(held)
             fill.close()
             return
@@ -286,15 +262,15 @@ class Store:
 
     async def _settle(self, held: Held, fill: Fill, checks: bytes) -> None:
         """Store a body that is in a spool, or forget what it would have replaced."""
-        spool, is_listed = None, False
+        spool, is_wanted = None, False
         try:
             spool = await fill.settle()
         finally:
-            is_listed = self._is_listed(held)  # if not: invalidated meanwhile
+            is_wanted = self._is_wanted(held)
             self._unlist(held)
-            if spool is None or not is_listed:
+            if spool is None or not is_wanted:
                 fill.close()
-        if not is_listed:
+        if not is_wanted:
             return
         self._add(held)
         if self._disk is not None and isinstance(spool, FileSpool):
@@ -314,7 +290,7 @@ class Store:
 
     def _saved(self, held: Held, row: StoredRow | None) -> None:
         """The disk has `held` now, or has refused it."""
-        held = _newest(held)
+        held = held.newest
         held.row = None if row is None else replace(row, entry=held.entry)
         fill, held.fill = held.fill, None
         if fill is not None:
@@ -326,15 +302,15 @@ class Store:
 
     def freshen(self, held: Held, new: Entry) -> Held:
         """`held` under the head `new` (RFC 9111 §4.3.4), which it has from now on."""
-        held = _newest(held)
+        held = held.newest
         if new.length is None:  # the old head was not told: its body was not whole yet
             new = replace(new, length=held.entry.length)
         if self._is_listed(held):
-            held.entry = new
+            held.entry, held.passed = new, new.fetched_at
             return held
         row = None if held.row is None else replace(held.row, entry=new)
         heir = Held(new, body=held.body, row=row, fill=held.fill)
-        heir.used, heir.opened_at = held.used, held.opened_at
+        heir.used, heir.opened_at, heir.hits = held.used, held.opened_at, held.hits
         held.heir = heir
         digest = new.key.digest
         resource = self._ram.peek(digest)
@@ -353,8 +329,15 @@ class Store:
             self._disk.remove(key.digest)
 
     def drop(self, held: Held) -> None:
-        """Forget one variant."""
-        self._unlist(held)
+        """Forget one variant; one that is being filled is read to its end, and not stored.
+
+        What came in its place stays, and so does what one being filled was to replace.
+        """
+        if self._is_listed(held):
+            self._unlist(held)
+            held.dropped = True
+        if held.dropped:  # by a crowd, perhaps, one after the other
+            return
         self._forget(held)
         if self._disk is not None:
             self._disk.drop(held.entry)
@@ -379,6 +362,14 @@ class Store:
 
     def _is_listed(self, held: Held) -> bool:
         return held in self._filling.get(held.entry.key.digest, ())
+
+    def _is_wanted(self, held: Held) -> bool:
+        """Whether to store what was filled: not where it was invalidated meanwhile, or what is
+        there by now was asked for later. A slow answer may not take the place of a newer one."""
+        resource = self._ram.peek(held.entry.key.digest)
+        stored = resource.variants if resource is not None else ()
+        same = (one.entry for one in stored if one.entry.variant == held.entry.variant)
+        return self._is_listed(held) and all(_asked(held.entry) >= _asked(one) for one in same)
 
     def _unlist(self, held: Held) -> None:
         digest = held.entry.key.digest
@@ -426,15 +417,20 @@ class Store:
             self._put(digest, resource)
 
 
-def _newest(held: Held) -> Held:
-    """Who has the body of `held` now: a 304 may have come in between."""
-    while held.heir is not None:
-        held = held.heir
-    return held
+def _asked(entry: Entry) -> tuple[int, float]:
+    """When it was asked for; purges tell it better than a clock."""
+    return entry.fetched_at, entry.times.request_time
 
 
-def _kept(resource: Resource, now: float) -> Resource:
-    """`resource` less what is of no more use at `now`; all of it where `now` is 0."""
-    if not now or all(held.entry.keep_until > now for held in resource.variants):
-        return resource
-    return Resource(tuple(held for held in resource.variants if held.entry.keep_until > now))
+def _body_at_hand(held: Held) -> Body | None:
+    if held.body is not None:
+        return MemoryBody(held.body)
+    return held.fill.reader() if held.fill is not None else None
+
+
+async def _read(disk: Disk, _: Held, row: StoredRow) -> Body:
+    return await disk.body(row, is_use=False)
+
+
+def _resource_of(rows: list[StoredRow]) -> Resource:
+    return Resource(tuple(Held(row.entry, body=row.inline, row=row) for row in rows))

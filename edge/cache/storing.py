@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from edge.cache import freshness, vary
+from edge.cache import freshness, scope, tags, vary
 from edge.cache.directives import NOTHING, Directives, request_directives, response_directives
 from edge.cache.entry import Source, Terms, Times
 from edge.cache.invalidation import same_origin_target
@@ -21,6 +21,7 @@ from edge.wire.hop import end_to_end
 from edge.wire.target import has_hidden_delimiter, split_target
 
 if TYPE_CHECKING:
+    from edge.cache.entry import Entry
     from edge.cache.freshness import FreshnessPolicy
     from edge.wire.message import Headers, RequestHead, ResponseHead
 
@@ -89,7 +90,9 @@ def own_prohibition(
         return Reason.PRIVATE
     if b"set-cookie" in headers and not _may_set_cookie(directives, targeted, policy):
         return Reason.SET_COOKIE
-    return Reason.VARY_ANY if vary.vary_names(headers) is None else None
+    if vary.vary_names(headers) is None:
+        return Reason.VARY_ANY
+    return Reason.TOO_MANY_TAGS if tags.has_too_many(headers, policy.tags) else None
 
 
 def _honours(policy: CachePolicy, request: RequestHead) -> Directives:
@@ -192,7 +195,24 @@ def kept(
         date=date,
         age_field=age,
         variant=vary.variant(vary.vary_names(headers) or (), request, policy.vary),
+        # From the head as it came: a field that is withheld from the stored copy tags it, too.
+        tags=tags.all_tags(headers, policy.tags),
+        groups=tags.groups_of(headers),
     )
+
+
+def renewed_scopes(old: Entry, keep: Keep, policy: CachePolicy) -> bytes:
+    """What a purge may cover `old` by once it is renewed as `keep` says.
+
+    The renewed head's tags stand in the place of the old ones. But of those that `old` had from
+    fields that were withheld from it, the renewed head knows nothing: these stay. Where such
+    fields change again and again it grows; the caller bounds it.
+    """
+    shown = tags.all_tags(old.headers, policy.tags)
+    names = scope.names_of(old.key.url, shown, tags.groups_of(old.headers))
+    new = keep.scopes(old.key)
+    known = scope.digests(scope.packed(names)) | scope.digests(new)
+    return new + b"".join(sorted(scope.digests(old.scopes) - known))
 
 
 def _is_usable(keep: Keep, directives: Directives, rules: FreshnessPolicy, times: Times) -> bool:

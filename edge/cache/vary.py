@@ -99,8 +99,9 @@ def choose(
 ) -> Entry | None:
     """The entry that `request` selects, or None.
 
-    Of several, one with a Vary comes before one without, then the most recent Date (RFC 9111
-    §4.1: a default response that forgot its Vary must not hide a better one).
+    Of several, one with a Vary comes before one without (RFC 9111 §4.1: a default response that
+    forgot its Vary must not hide a better one), then what was looked up after a purge before what
+    was looked up before it, then the most recent Date.
     """
     matching = [entry for entry in entries if selects(entry, request, policy)]
     if len(matching) < 2:
@@ -125,8 +126,8 @@ def superseded(
     ]
 
 
-def _rank(entry: Entry) -> tuple[bool, float, float]:
-    return bool(entry.variant), entry.date, entry.times.response_time
+def _rank(entry: Entry) -> tuple[bool, int, float, float]:
+    return bool(entry.variant), entry.fetched_at, entry.date, entry.times.response_time
 
 
 def _normal(name: bytes, lines: list[bytes], policy: VaryPolicy) -> bytes | None:

@@ -5,10 +5,6 @@ changes go through one queue in the order in which the loop made them. Up to `BA
 a transaction (64 µs a row instead of 115), and eviction, sweeping and recovery stand between two
 batches, each in bounded steps.
 
-*Eviction* is CLOCK: a hand goes over the rows in the order in which they were first stored, round
-and round. A row used since the hand last passed, or whose resource is in memory, is passed over
-once; at most `CHANCES` in a row are, so a step is bounded however popular everything is.
-
 *Failing writes.* A save that cannot be made removes what it would have replaced, since that is no
 longer what the origin said. A removal that cannot be made is remembered in `undead` and holds for
 every lookup from then on; it is tried again with each batch. So an invalidated answer does not
@@ -32,22 +28,12 @@ from typing import TYPE_CHECKING, Final
 
 import diskcache
 
+from edge.cache.bytesdisk import new_filename
+from edge.cache.hand import Hand
+from edge.cache.home import move_away
 from edge.cache.jobs import Job, Save
-from edge.cache.rows import (
-    DATABASE,
-    DATABASE_FILES,
-    INLINE_BYTES,
-    KEY_BYTES,
-    PRIMARY_BYTES,
-    Foreign,
-    Packed,
-    RowRefused,
-    Rows,
-    StoredRow,
-    Victim,
-    new_filename,
-    pack,
-)
+from edge.cache.packing import Packed, RowRefused, StoredRow, Victim, pack
+from edge.cache.rows import DATABASE, DATABASE_FILES, INLINE_BYTES, Foreign, Rows
 from edge.cache.space import Space, is_corrupt, is_full
 from edge.cache.sweep import sweep
 
@@ -55,13 +41,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from edge.cache.packing import Scanned
     from edge.cache.threads import Workers
     from edge.cache.trouble import Troubles
 
 BATCH: Final = 50
 STEP_ROWS: Final = 64
-CHANCES: Final = 256
-USED_KEYS: Final = 65_536  # 6 MiB; with more, the older half is as if it had not been used
 UNDEAD_KEYS: Final = 65_536  # with more, the database is given up instead
 RETRY_S: Final = 1.0  # between attempts to open a database that cannot be opened
 SHRINK_PAGES: Final = 512  # more than a step of eviction can free
@@ -99,16 +84,12 @@ class Writer:
         self._workers = workers
         self._readers = readers
         self._troubles = troubles
-        self._hot = hot
+        self.hand = Hand(hot)
         self._finished = finished
         self._clock = clock
         self._variants = variants
         self._queue: deque[Job] = deque()
         self._scheduled = False
-        self._hand = 0
-        self._spared = 0
-        self._used: set[bytes] = set()
-        self._used_before: set[bytes] = set()
         self._retry_at = float("-inf")
         self._sweeping: Iterator[int] | None = None
         self._orphans = 0
@@ -129,12 +110,6 @@ class Writer:
     def new_spool_name(self) -> str:
         """A name for a file that the sweep leaves alone during this run."""
         return f"{self.run_id}-{secrets.token_hex(8)}"
-
-    def note_use(self, key: bytes) -> None:
-        """*loop* The row was read: the hand passes it over once."""
-        self._used.add(key)
-        if len(self._used) > USED_KEYS // 2:
-            self._used_before, self._used = self._used, set()
 
     # In the thread.
 
@@ -199,6 +174,41 @@ class Writer:
         except ROW_ERRORS as error:
             self.fail(error)
             return [], []
+
+    def reap(self, dead: list[Scanned]) -> list[Scanned]:
+        """Remove rows that a scan has seen, at most `STEP_ROWS`, where they are still what it saw.
+
+        Which of them are removed; raises `ROW_ERRORS`, after telling it, and then none is. Unlike
+        an invalidation this may be left undone: whoever asks finds what was purged to be dead.
+        """
+        while self._queue:  # a new head that was queued for a row must find it
+            self._drain()
+        rows = self.rows
+        if rows is None:
+            raise OSError("there is no database")
+        try:
+            with rows.batch():
+                removed = [row for row in dead if rows.remove_scanned(row)]
+            rows.shrink(SHRINK_PAGES)
+        except ROW_ERRORS as error:
+            self.fail(error)
+            raise
+        self._count()
+        return removed
+
+    def empty(self) -> None:
+        """Go on without anything that was stored; raises OSError, and then it may all be there.
+
+        The database is moved among the orphans, and so its bodies have become orphans: the time
+        that this takes does not depend on how many there are.
+        """
+        while self._queue:
+            self._drain()
+        self._close_rows()
+        move_away(self._directory, DATABASE_FILES, f"gone-{secrets.token_hex(8)}")
+        self.undead.clear()
+        self.hand.at = 0
+        self._start_anew()
 
     def _drain(self) -> None:
         """Do one batch."""
@@ -336,13 +346,13 @@ class Writer:
             return 0
         victims: list[Victim] = []
         try:
-            found = rows.victims(self._hand, STEP_ROWS)
+            found = rows.victims(self.hand.at, STEP_ROWS)
             if not found:
-                self._hand = 0
+                self.hand.at = 0
                 found = rows.victims(0, STEP_ROWS)
             if not found:
                 rows.recount()
-            victims = self._choose(found, want)
+            victims = self.hand.choose(found, want)
             with rows.batch():
                 for victim in victims:
                     rows.evict(victim)
@@ -355,29 +365,6 @@ class Writer:
         self._count()
         # Rows that were passed over are progress too: the next step goes on behind them.
         return sum(victim.charge for victim in victims) + len(found)
-
-    def _choose(self, found: list[Victim], want: int) -> list[Victim]:
-        chosen, freed = [], 0
-        for victim in found:
-            self._hand = victim.rowid
-            if self._spared < CHANCES and self._is_used(victim.key):
-                self._spared += 1
-                continue
-            self._spared = 0
-            chosen.append(victim)
-            freed += victim.charge
-            if freed >= want:
-                break
-        return chosen
-
-    def _is_used(self, key: bytes) -> bool:
-        if len(key) != KEY_BYTES:
-            return False
-        for used in (self._used, self._used_before):
-            if key in used:
-                used.discard(key)
-                return True
-        return self._hot(key[:PRIMARY_BYTES])
 
     def _unlink(self, victims: list[Victim]) -> None:
         for victim in victims:
@@ -422,19 +409,26 @@ class Writer:
             with contextlib.suppress(FileNotFoundError):
                 path.rename(aside)
         self.undead.clear()
-        self._hand = 0
+        self.hand.at = 0
 
     def _rebuild(self) -> None:
         """Go on with an empty database."""
-        rows, self.rows = self.rows, None
-        if rows is not None:
-            self._readers.every(rows.close)
-            rows.close()
+        self._close_rows()
         try:
             self._set_aside(RuntimeError("no longer usable"))
         except OSError as error:
             self._troubles.tell("error", error)
             return
+        self._start_anew()
+
+    def _close_rows(self) -> None:
+        rows, self.rows = self.rows, None
+        if rows is not None:
+            self._readers.every(rows.close)
+            rows.close()
+
+    def _start_anew(self) -> None:
+        """Open a new database where the old one is out of the way; its bodies are orphans."""
         self.open()
         self._sweeping = None
         self.start_sweep()

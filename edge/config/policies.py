@@ -7,12 +7,13 @@ where the two vocabularies meet. Everything is made once, when settings are read
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from edge.answer import FieldRules
 from edge.cache.freshness import FreshnessPolicy
 from edge.cache.key import KeyPolicy
 from edge.cache.ruling import CachePolicy
+from edge.cache.tags import DEFAULT_FIELDS
 from edge.cache.vary import VaryPolicy
 from edge.guard.address import Networks
 from edge.listen.connection import ConnectionPolicy
@@ -45,6 +46,8 @@ class Site:
     key: KeyPolicy
     cache: CachePolicy
     fields: FieldRules
+    purge_from: Networks
+    purge_reach: Literal["host", "node"]
     rules: tuple[Rule[CachePolicy], ...]
 
     def policy_for(self, request: RequestHead) -> CachePolicy:
@@ -66,14 +69,17 @@ def sites(config: Config) -> HostTable[Site]:
 def _site(config: Config, told: SiteSettings) -> Site:
     origin = told.route.first[0]
     host = config.origins[origin].host
+    tags = _bytes(told.tags)
     return Site(
         name=told.hosts[0],
         origin=origin,
         host=host.encode("ascii") if host else None,
         key=_key_policy(told),
-        cache=cache_policy(told.cache),
-        fields=field_rules(told.headers),
-        rules=tuple(_rule(rule.match, rule.cache) for rule in told.rules),
+        cache=cache_policy(told.cache, tags),
+        fields=field_rules(told.headers, tags if told.strip_tags else ()),
+        purge_from=Networks.parse(told.purge_from),
+        purge_reach=told.purge_reach,
+        rules=tuple(_rule(rule.match, rule.cache, tags) for rule in told.rules),
     )
 
 
@@ -87,7 +93,7 @@ def _key_policy(told: SiteSettings) -> KeyPolicy:
     )
 
 
-def _rule(told: MatchSettings, cache: CacheSettings) -> Rule[CachePolicy]:
+def _rule(told: MatchSettings, cache: CacheSettings, tags: tuple[bytes, ...]) -> Rule[CachePolicy]:
     match = Match(
         path=Glob.parse(told.path.encode("ascii")) if told.path is not None else None,
         methods=frozenset(_bytes(told.methods)),
@@ -95,11 +101,12 @@ def _rule(told: MatchSettings, cache: CacheSettings) -> Rule[CachePolicy]:
     )
     by_path = match.path is not None and match.path.is_open
     extension = match.path.extension if match.path else None
-    return Rule(match, replace(cache_policy(cache), by_path=by_path, by_extension=extension))
+    terms = replace(cache_policy(cache, tags), by_path=by_path, by_extension=extension)
+    return Rule(match, terms)
 
 
-def cache_policy(told: CacheSettings) -> CachePolicy:
-    """On what terms answers are kept and used again."""
+def cache_policy(told: CacheSettings, tags: tuple[bytes, ...] = DEFAULT_FIELDS) -> CachePolicy:
+    """On what terms answers are kept and used again; `tags` are the fields that name tags."""
     freshness = FreshnessPolicy(
         ttl_s=told.ttl,
         default_ttl_s=told.default_ttl,
@@ -125,14 +132,15 @@ def cache_policy(told: CacheSettings) -> CachePolicy:
         store_post=told.store_post,
         targets=_bytes(told.targets),
         vary=vary,
+        tags=tags,
     )
 
 
-def field_rules(told: HeadersSettings) -> FieldRules:
-    """What is done to the fields of every answer of a site."""
+def field_rules(told: HeadersSettings, hidden: tuple[bytes, ...] = ()) -> FieldRules:
+    """What is done to the fields of every answer of a site, which has more fields to hide."""
     put = tuple((n.lower().encode("ascii"), v.encode("ascii")) for n, v in told.set.items())
     removed = (HIDDEN - set(told.keep)) | set(told.remove)
-    return FieldRules(frozenset(_bytes(tuple(removed))), put)
+    return FieldRules(frozenset((*_bytes(tuple(removed)), *hidden)), put)
 
 
 def origins(config: Config) -> dict[str, Origin]:

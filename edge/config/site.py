@@ -259,8 +259,6 @@ class SiteSettings:
     """`[[site]]`: some hosts, their origin, and their rules."""
 
     unbuilt: ClassVar[Mapping[str, str]] = {
-        "tags": f"purging: {NOT_HERE}",
-        "purge_from": f"purging: {NOT_HERE}",
         "compress": f"compression: {NOT_HERE}",
         "experiment": f"experiments: {NOT_HERE}",
     }
@@ -281,6 +279,28 @@ class SiteSettings:
     cache: CacheSettings = field(
         default_factory=CacheSettings,
         metadata=setting("Terms that differ from the node's.", inherits=True),
+    )
+    tags: tuple[str, ...] = field(
+        default=("surrogate-key", "cache-tag", "xkey"),
+        metadata=setting(
+            "Fields of answers whose words are tags to purge by, each with its own separators.",
+            n.FIELD_NAME,
+            most_members=16,
+        ),
+    )
+    strip_tags: bool = field(
+        default=False, metadata=setting("Take these fields out of what clients are sent.")
+    )
+    purge_from: tuple[str, ...] = field(
+        default=(),
+        metadata=setting(
+            "Who may send PURGE requests to the public port; to others it is no method.",
+            n.NETWORK,
+        ),
+    )
+    purge_reach: Literal["host", "node"] = field(
+        default="host",
+        metadata=setting("What a PURGE with tags covers: the host that it is sent to, or all."),
     )
     rules: tuple[RuleSettings, ...] = field(
         default=(), metadata=setting("Other terms for some requests.", key="rule")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 HOPS: Final = 32  # more than any real chain; what is further left is not looked at
 UNIX: Final = b"unix"
+FORWARDING_FIELDS: Final = (b"x-forwarded-for", b"forwarded")
 
 _Ip: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -103,6 +104,21 @@ def client_address(peer: bytes, chain: Sequence[bytes]) -> bytes:
     return chain[0] if chain else _plain(peer)
 
 
+def certain_client(peer: bytes, headers: Headers, trusted: Networks) -> bytes | None:
+    """The client's address where it is beyond doubt, for what only some may do; else None.
+
+    A trusted peer that passes on what cannot be believed speaks for a client that nobody knows:
+    its own address is not that client's.
+    """
+    chain = believed_chain(peer, headers, trusted)
+    client = client_address(peer, chain)
+    if not trusted.trusts(peer) or not trusted.trusts(client):
+        return client
+    told = [_told(headers, name) for name in FORWARDING_FIELDS if name in headers]
+    is_clear = all(None not in hops and len(hops) < HOPS for hops in told)
+    return client if is_clear and (chain or not told) else None
+
+
 @lru_cache(maxsize=1024)  # a client asks more than once, and reading an address takes 8 µs
 def _plain(peer: bytes) -> bytes:
     ip = parse_ip(peer.partition(b"%")[0])
@@ -113,11 +129,7 @@ def believed_chain(peer: bytes, headers: Headers, trusted: Networks) -> tuple[by
     """The addresses that a trusted peer vouches for, the client's first; else ()."""
     if not trusted.trusts(peer):
         return ()
-    told = [
-        _walk(_hops(headers.all(name), forwarded=name == b"forwarded"), trusted)
-        for name in (b"x-forwarded-for", b"forwarded")
-        if name in headers
-    ]
+    told = [_walk(_told(headers, name), trusted) for name in FORWARDING_FIELDS if name in headers]
     return told[0] if told and all(chain[:1] == told[0][:1] for chain in told) else ()
 
 
@@ -131,6 +143,10 @@ def _walk(hops: Sequence[_Ip | None], trusted: Networks) -> tuple[bytes, ...]:
         if hop not in trusted:
             break
     return tuple(reversed(believed))
+
+
+def _told(headers: Headers, name: bytes) -> list[_Ip | None]:
+    return _hops(headers.all(name), forwarded=name == b"forwarded")
 
 
 def _hops(lines: Sequence[bytes], *, forwarded: bool) -> list[_Ip | None]:

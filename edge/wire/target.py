@@ -88,8 +88,8 @@ def _canonical_authority(value: bytes, scheme: bytes) -> bytes:
 # --- request target (RFC 9112 §3.2) -------------------------------------------
 
 # TRACE would show a client what is added between here and the origin; CONNECT is for forward
-# proxies; PURGE empties caches, and neither this one nor one behind it is a stranger's to empty.
-REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE", b"PURGE"})
+# proxies.
+REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE"})
 
 _TARGET = re.compile(rb"[\x21\x22\x24-\x7e]++")  # visible ASCII but "#"
 _ABSOLUTE = re.compile(rb"(https?)://([^/?]*+)(/[^?]*+)?+(\?.*+)?+", re.IGNORECASE)

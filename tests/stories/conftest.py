@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,8 @@ def run_on_a_clock_that_jumps(story: Any, *, clock: MockClock | None, **rest: An
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.parent == Path(__file__).parent:
+        function = getattr(item, "function", None)
+        if item.path.parent == Path(__file__).parent and iscoroutinefunction(function):
             item.add_marker(pytest.mark.trio(run=run_on_a_clock_that_jumps))
 
 

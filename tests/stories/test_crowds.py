@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edge.cache.entry import Seq
 from tests.stories.wire import TruncatedError
 from tests.stories.world import told
 
@@ -179,8 +178,7 @@ async def test_a_purge_that_overtakes_a_fetch_is_not_undone_by_it(
 ) -> None:
     first = client.send("GET", "/a")
     early = await origin.next_request()
-    edge.purges.record(Seq(1), b"something")
-    edge.purges.record(Seq(2), b"everything")  # the table holds one: the floor rises to 1
+    await edge.purge(all=True)
     second = client.send("GET", "/a")  # must not wait for what was asked before the purge
     late = await origin.next_request()
     await early.reply(200, FRESH, b"old")
@@ -194,8 +192,7 @@ async def test_what_was_stored_before_a_purge_is_neither_served_nor_validated(
     edge: Edge, origin: ScriptedOrigin, client: Client
 ) -> None:
     await told(origin, client.send("GET", "/a"), 200, {**FRESH, "ETag": '"1"'}, b"old")
-    edge.purges.record(Seq(1), b"something")
-    edge.purges.record(Seq(2), b"everything")
+    await edge.purge(all=True)
     pending = client.send("GET", "/a")
     asked = await origin.next_request()
     assert "if-none-match" not in asked.headers
@@ -210,8 +207,7 @@ async def test_a_follower_goes_its_own_way_where_a_purge_came_before_the_head(
     asked = await origin.next_request()
     follower = client.send("GET", "/a")
     await edge.settle()
-    edge.purges.record(Seq(1), b"something")
-    edge.purges.record(Seq(2), b"everything")
+    await edge.purge(all=True)
     await asked.reply(200, FRESH, b"old")
     assert (await leader.response()).body == b"old"
     again = await origin.next_request()

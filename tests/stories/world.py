@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager, suppress
 from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -18,14 +21,17 @@ from trio.testing import wait_all_tasks_blocked
 from edge.answer import refusal
 from edge.cache.disk import Disk
 from edge.cache.flight import Flights
-from edge.cache.purge import Purges
-from edge.cache.store import Held, Store
+from edge.cache.held import Held
+from edge.cache.journal import Journal
+from edge.cache.store import Store
 from edge.cache.threads import Inline
 from edge.config import for_proxy, policies
 from edge.errand import Errands
 from edge.exchange import Exchange
 from edge.listen.connection import Connection
 from edge.listen.tcp import Connections
+from edge.orders import order_from_json
+from edge.purging import Purging
 from edge.upstream.fetch import Upstream
 from edge.visit import Parts, Tools
 from tests.stories.line import Line
@@ -33,8 +39,9 @@ from tests.stories.wire import Fields, Reply, TruncatedError, Wire, written
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
-    from pathlib import Path
 
+    from edge.cache.purge import Purge
+    from edge.cache.threads import MakeWorkers
     from edge.errors import ExchangeError
     from edge.observe import Record
     from edge.upstream.origin import Origin
@@ -46,8 +53,11 @@ MIDNIGHT = 1_800_000_000.0
 class Edge:
     """The node. `now` is its time of day."""
 
-    def __init__(self, sets: Sequence[str], disk: Disk | None, origin: ScriptedOrigin) -> None:
+    def __init__(
+        self, sets: Sequence[str], disk: Disk | None, journal: Journal, origin: ScriptedOrigin
+    ) -> None:
         self.now = MIDNIGHT
+        self.journal = journal
         self.records: list[Record] = []
         self.complaints: list[tuple[str, str]] = []
         self.config = for_proxy(
@@ -55,7 +65,10 @@ class Edge:
         )
         self.store = Store(self.config.store.memory, disk)
         self.flights = Flights[Held]()
-        self.purges = Purges(most_scopes=1)  # so that a second one raises the floor
+        self.purges = journal.follower()
+        self.purging = Purging(
+            journal, lambda: self.exchange.parts.sites, lambda: self.now, lambda _: None
+        )
         self.connections = Connections(self.config.limits.connections)
         self._policy = policies.connection_policy(self.config)
         self.upstream = Upstream(
@@ -74,11 +87,12 @@ class Edge:
 
     def open(self, background: trio.Nursery, clients: trio.Nursery) -> None:
         self._clients = clients
-        errands = Errands(self.store, self.flights, lambda: self.now, self._complain)
-        tools = Tools(
+        errands = Errands(self.store, self.flights, self.purges, lambda: self.now, self._complain)
+        self.tools = Tools(
             store=self.store,
             flights=self.flights,
             purges=self.purges,
+            purging=self.purging,
             errands=errands,
             background=background,
             now=lambda: self.now,
@@ -93,7 +107,12 @@ class Edge:
             trusted=policies.trusted(self.config),
             salt=b"salt",
         )
-        self.exchange = Exchange(tools, parts)
+        self.exchange = Exchange(self.tools, parts)
+
+    async def purge(self, **order: object) -> Purge:
+        """Purge as the admin socket does: `purge(tag=["a"], soft=True)`."""
+        made = order_from_json(msgspec.json.encode(order), self.exchange.parts.sites)
+        return await self.purging.carry_out(made, "the story")
 
     def accept(self, line: Line) -> None:
         """Serve a connection."""
@@ -308,26 +327,41 @@ async def _a_nursery(task_status: trio.TaskStatus[trio.Nursery]) -> None:
 
 @asynccontextmanager
 async def a_world(
-    sets: Sequence[str] = (), directory: Path | None = None
+    sets: Sequence[str] = (), directory: Path | None = None, *, io: MakeWorkers = Inline
 ) -> AsyncIterator[tuple[Edge, ScriptedOrigin, Client]]:
     """A node with its origin and its clients; with `directory`, it has a disk tier there."""
     origin = ScriptedOrigin()
-    disk: Disk | None = None
-    if directory is not None:
-        disk = Disk(
-            directory, quota_bytes=64 << 20, free_floor_bytes=0, io=Inline, log=lambda _: None
-        )
-        await disk.open()
-    edge = Edge(sets, disk, origin)
-    async with trio.open_nursery() as nursery:
-        origin.nursery = nursery
-        nursery.start_soon(edge.upstream.run)
-        edge.open(nursery, await nursery.start(_a_nursery))
-        yield edge, origin, Client(edge, nursery)
-        nursery.cancel_scope.cancel()
-    if disk is not None:
-        await disk.close()
+    with TemporaryDirectory() as home:
+        disk = await _opened_disk(directory, io) if directory is not None else None
+        journal = Journal(directory or Path(home), log=lambda _: None, io=io)
+        await _open_journal(journal, disk)
+        edge = Edge(sets, disk, journal, origin)
+        async with trio.open_nursery() as nursery:
+            origin.nursery = nursery
+            nursery.start_soon(edge.upstream.run)
+            edge.open(nursery, await nursery.start(_a_nursery))
+            yield edge, origin, Client(edge, nursery)
+            nursery.cancel_scope.cancel()
+        if disk is not None:
+            await disk.close()
+        await journal.close()
     statistics = edge.upstream.statistics()
     assert (statistics.open, statistics.waiting, len(edge.flights)) == (0, 0, 0)
     assert edge.store.statistics().filling == 0
     assert edge.store.statistics().fill_memory_bytes == 0
+
+
+async def _opened_disk(directory: Path, io: MakeWorkers) -> Disk:
+    disk = Disk(directory, quota_bytes=64 << 20, free_floor_bytes=0, io=io, log=lambda _: None)
+    await disk.open()
+    return disk
+
+
+async def _open_journal(journal: Journal, disk: Disk | None) -> None:
+    """As the node does at its start."""
+    birth = disk.birth if disk is not None else "0" * 32
+    if not await journal.open(birth):
+        if disk is not None:
+            await disk.empty()
+            birth = disk.birth
+        await journal.begin(birth)

@@ -11,7 +11,6 @@ import trio
 from edge.answer import TO_THE_END, Answer, FieldRules
 from edge.cache.body import MemoryBody
 from edge.cache.flight import Failed, Flight
-from edge.cache.purge import Purges
 from edge.cache.ranges import Span
 from edge.cache.reasons import Reason
 from edge.delivery import (
@@ -27,6 +26,7 @@ from edge.delivery import (
 from edge.errors import ExchangeError, Failure
 from edge.visit import Parts, Tools, Visit
 from edge.wire.message import Chunk, End, Headers, RequestHead, ResponseHead
+from tests.unit.unpurged import nothing_purged
 
 if TYPE_CHECKING:
     from edge.wire.message import Message
@@ -97,7 +97,7 @@ class Slow(MemoryBody):
 def a_visit(stream: Stream, method: bytes = b"GET", version: bytes = b"1.1") -> Visit:
     told: list[tuple[str, str, str | None]] = []
     tools = SimpleNamespace(
-        purges=Purges(),
+        purges=nothing_purged(),
         now=lambda: 1000.0,
         new_id=lambda: "id-1",
         log=told.append,
@@ -221,7 +221,7 @@ async def test_interim_responses_pass_without_what_belongs_to_one_hop(
     version: bytes, told: int
 ) -> None:
     stream = Stream()
-    flight = Flight[Any]((b"k", ()), Purges().latest)
+    flight = Flight[Any]((b"k", ()), nothing_purged().current().latest)
     flight.tell(ResponseHead(103, Headers([(b"link", b"<a>"), (b"keep-alive", b"x")])))
     flight.land(Failed(ExchangeError(Failure.CLOSED_EARLY)))
     await follow_interims(a_visit(stream, version=version), flight)

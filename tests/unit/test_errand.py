@@ -11,12 +11,15 @@ import trio
 
 from edge.cache.entry import Key, Seq
 from edge.cache.flight import Failed, Flights, Outcome, Private, Stored
+from edge.cache.held import Held
 from edge.cache.ruling import CachePolicy
-from edge.cache.store import Held, Store
-from edge.errand import REST_BYTES, Errands, Switch, Trip, announced_length, with_date
+from edge.cache.store import Store
+from edge.errand import REST_BYTES, Errands, Switch, announced_length, with_date
 from edge.errors import ExchangeError, Failure
+from edge.trip import Trip
 from edge.wire.hop import Forwarding
 from edge.wire.message import Chunk, End, Headers, RequestHead, ResponseHead, Times
+from tests.unit.unpurged import nothing_purged
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -81,7 +84,11 @@ class Desk:
         self.flights = Flights[Held]()
         self.complaints: list[str] = []
         self.errands = Errands(
-            self.store, self.flights, lambda: NOW, lambda *words: self.complaints.append(words[1])
+            self.store,
+            self.flights,
+            nothing_purged(),
+            lambda: NOW,
+            lambda *words: self.complaints.append(words[1]),
         )
 
     def trip(self, origin: Origin, *, in_background: bool = False, **changes: Any) -> Trip:

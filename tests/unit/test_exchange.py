@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from edge.cache.purge import Purges
+from edge.admission import admit
 from edge.config import for_proxy, policies
 from edge.errors import ExchangeError, Failure
 from edge.exchange import Exchange
 from edge.visit import Parts, Tools, Visit
 from edge.wire.message import Chunk, Headers, Message, RequestHead, ResponseHead
+from tests.unit.unpurged import nothing_purged
 
 if TYPE_CHECKING:
     from edge.listen.connection import ClientStream
@@ -34,7 +35,7 @@ class Desk:
         self.records: list[Record] = []
         self.complaints: list[str] = []
         tools = SimpleNamespace(
-            purges=Purges(),
+            purges=nothing_purged(),
             now=lambda: 1000.0,
             new_id=lambda: "id-1",
             log=self.records.append,
@@ -46,7 +47,7 @@ class Desk:
     def admitted(self, peer: bytes = b"198.51.100.1", **head: Any) -> Visit:
         stream: Any = SimpleNamespace(peer=peer, sent_bytes=0)
         visit = Visit(self.tools, self.parts, stream, asking(**head))
-        self.exchange.admit(visit)
+        visit.admit(admit(self.parts, visit.head, peer))
         return visit
 
 

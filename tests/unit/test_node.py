@@ -46,8 +46,10 @@ async def told(port: int, said: bytes) -> bytes:
 GET = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
 
-async def test_a_node_serves_until_it_is_told_to_stop(capfd: pytest.CaptureFixture[str]) -> None:
-    node = Node(config(), config, "the test")
+async def test_a_node_serves_until_it_is_told_to_stop(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    node = Node(config(f"store.dir={tmp_path}/store"), config, "the test")
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(node.run)
@@ -71,7 +73,7 @@ async def test_settings_are_read_again_whole_or_not_at_all(
         raise SettingsError([Fault(None, "cache.ttl", None, "is not a duration")])
 
     log = tmp_path / "error.log"
-    first = config(f"node.error_log={log}")
+    first = config(f"node.error_log={log}", f"store.dir={tmp_path}/store")
     origin = replace(first.origins["default"], servers=("http://127.0.0.1:2",))
     unusable = replace(
         first,
@@ -106,9 +108,17 @@ def test_an_address_that_cannot_be_had_ends_the_start_with_a_sentence(
 ) -> None:
     node = config().node
     elsewhere = Address("192.0.2.1", 1)  # not an address of any machine's (RFC 5737)
-    there = replace(config(), node=replace(node, listen=(*node.listen, elsewhere)))
+    here = config("store.dir=/nowhere")
+    there = replace(here, node=replace(node, listen=(*node.listen, elsewhere)))
     assert serve(there, source=None, reload=config) == 1
-    assert capfd.readouterr().err.startswith("edge: ")
+    assert capfd.readouterr().err.startswith("edge: cannot listen")
+
+
+def test_a_node_without_a_directory_for_its_store_does_not_start(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert serve(config(), source=None, reload=config) == 1
+    assert "store.dir" in capfd.readouterr().err
 
 
 def test_a_ca_that_cannot_be_used_ends_the_start_with_a_sentence(

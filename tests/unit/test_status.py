@@ -1,12 +1,20 @@
 from __future__ import annotations
 
-import pytest
+from typing import TYPE_CHECKING, Any
 
-from edge.status import as_text, ask
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge.status import as_text, ask, clean, size, told
+from tests.unit.standin import replying, standing_in
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_a_status_is_told_in_words_and_units() -> None:
-    told = as_text(
+    text = as_text(
         {
             "version": "0.1.0",
             "uptime_s": 12.0,
@@ -16,7 +24,7 @@ def test_a_status_is_told_in_words_and_units() -> None:
             "listen": ["[::]:80", "0.0.0.0:80"],
         }
     )
-    assert told.splitlines() == [
+    assert text.splitlines() == [
         "version    0.1.0",
         "uptime     12 s",
         "hit ratio  75.6%",
@@ -24,7 +32,7 @@ def test_a_status_is_told_in_words_and_units() -> None:
         "  memory   1.5 KiB",
         "  disk     3.0 TiB",
         "  objects  4",
-        "  on       True",
+        "  on       yes",
         "origins",
         "  e?u",
         "    open        1",
@@ -33,8 +41,63 @@ def test_a_status_is_told_in_words_and_units() -> None:
     ]
 
 
-def test_a_socket_without_a_node_is_an_error(tmp_path: object) -> None:
-    from pathlib import Path
+def test_sentences_and_tables_in_a_list_have_lines_of_their_own() -> None:
+    text = as_text(
+        {
+            "age": ["12 s since it was made", "+ 3 s on the way"],
+            "rules": [{"path": "/a", "then": {"ttl_s": 5}}, {}, {"path": "/b"}],
+            "none": [],
+        }
+    )
+    assert text.splitlines() == [
+        "age",
+        "  12 s since it was made",
+        "  + 3 s on the way",
+        "rules",
+        "  - path  /a",
+        "    then",
+        "      ttl  5 s",
+        "  - ",
+        "  - path  /b",
+        "none  ",
+    ]
 
-    with pytest.raises(OSError):
-        ask(Path(str(tmp_path)) / "none.sock")
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (2**30, "1.0 GiB"), (2**50, "1024.0 TiB")],
+)
+def test_a_size_is_told_in_the_unit_that_suits_it(count: int, text: str) -> None:
+    assert size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(False, "no"), (7, "7"), (0.5, "0.5"), (None, "-"), ("a\x9bb", "a?b")]
+)
+def test_a_value_without_a_unit_is_told_as_it_is(value: object, text: str) -> None:
+    assert told("value", value) == text
+
+
+json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=150)
+@given(st.dictionaries(st.text(), json, max_size=4))
+def test_whatever_a_node_says_has_a_text_that_is_safe_to_print(document: dict[str, Any]) -> None:
+    assert all(line == clean(line) for line in as_text(document).split("\n"))
+
+
+def test_tables_in_tables_without_end_are_told_on_one_line() -> None:
+    document: dict[str, Any] = {}
+    for _ in range(500):
+        document = {"a": document}
+    assert len(as_text(document).splitlines()) == 17
+
+
+def test_the_status_is_asked_of_a_node(tmp_path: Path) -> None:
+    with standing_in(tmp_path / "a.sock", {"GET /v1/status": replying({"version": "1"})}):
+        assert ask(tmp_path / "a.sock") == {"version": "1"}

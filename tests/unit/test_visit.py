@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 import trio
 
-from edge.cache.purge import Purges
 from edge.cache.reasons import Reason
 from edge.errors import ExchangeError, Failure
 from edge.observe import Outcome, Record
 from edge.visit import Visit
 from edge.wire.message import RequestHead
+from tests.unit.unpurged import nothing_purged
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -26,7 +26,7 @@ class Desk:
         self.records: list[Record] = []
         self.complaints: list[tuple[str, str, str | None]] = []
         tools: Any = SimpleNamespace(
-            purges=Purges(),
+            purges=nothing_purged(),
             now=lambda: 1000.0,
             new_id=lambda: "id-1",
             log=self.records.append,

@@ -30,7 +30,9 @@ from edge.cache.decision import (
     ServeStale,
 )
 from edge.cache.entry import Entry, Key, Seq, Source, Times
-from edge.cache.freshness import FreshnessPolicy
+from edge.cache.freshness import FreshnessPolicy, softened
+from edge.cache.scope import group_name, names_of, packed, tag_name
+from edge.cache.tags import MOST_TAGS
 from edge.errors import ExchangeError, Failure
 from edge.wire.fields import format_date
 from edge.wire.message import Headers, RequestHead, ResponseHead
@@ -121,12 +123,13 @@ def ruling(case: dict[str, Any]) -> Ruling:
     request = request_of(case.get("request", {}))
     entries = stored(case.get("stored"), policy)
     selected = vary.choose(entries, request)
+    soft = "softened" in case
+    if soft and selected is not None:
+        selected = softened(selected, T + case["softened"])
     now = T + case.get("after", 0)
     match case.get("ask", "response"):
         case "request":
-            return decision.on_request(
-                request, selected, now, policy, variants=entries, soft=case.get("soft", False)
-            )
+            return decision.on_request(request, selected, now, policy, variants=entries, soft=soft)
         case "failure":
             return decision.on_failure(selected, failure_of(case["each"]), now, policy)
         case "response":
@@ -374,14 +377,23 @@ def test_what_was_kept_can_be_used(
 def test_kept_entries_carry_all_that_a_lookup_needs() -> None:
     request = request_of({"headers": ["foo: 1"]})
     response = response_of(
-        {"headers": ["cache-control: max-age=60", "date: {-5}", "age: 7", "vary: foo"]}
+        {
+            "headers": [
+                "cache-control: max-age=60",
+                "date: {-5}",
+                "age: 7",
+                "vary: foo",
+                "xkey: front",
+            ]
+        }
     )
     times = Times(T - 2, T)
     kept = decision.on_response(request, response, times, CachePolicy())
     assert isinstance(kept, Keep)
-    entry = kept.entry(KEY, 200, times, Seq(4), length=9, scopes=(b"all",))
+    entry = kept.entry(KEY, 200, times, Seq(4), length=9)
     assert (entry.date, entry.age_field, entry.variant) == (T - 5, 7, ((b"foo", b"1"),))
-    assert (entry.fetched_at, entry.length, entry.scopes) == (4, 9, (b"all",))
+    assert (entry.fetched_at, entry.length) == (4, 9)
+    assert entry.scopes == packed(names_of(KEY.url, (b"front",), ()))
     assert entry.keep_until == T + 51 + 3600
     assert entry.terms.source is Source.MAX_AGE
 
@@ -448,6 +460,75 @@ def test_a_304_drops_what_it_names_as_private_from_the_stored_copy() -> None:
 def test_a_304_that_says_vary_any_ends_what_is_stored() -> None:
     old = kept_entry(["cache-control: max-age=60", 'etag: "1"'])
     assert freshen((old,), ['etag: "1"', "vary: *"]) == Refetch(Reason.VARY_ANY, drop=old)
+
+
+def tagged_304(stored: list[str], *lines: str) -> Any:
+    old = kept_entry(["cache-control: max-age=60", 'etag: "1"', *stored])
+    return freshen((old,), ['etag: "1"', *lines])
+
+
+def has(entry: Entry, name: bytes) -> bool:
+    return packed([name]) in [entry.scopes[at : at + 8] for at in range(0, len(entry.scopes), 8)]
+
+
+def test_a_304_brings_new_tags_and_groups() -> None:
+    found = tagged_304(
+        ["cache-tag: a", "xkey: x", 'cache-groups: "g"'], "cache-tag: b", 'cache-groups: "h"'
+    )
+    assert found.entry.scopes == packed(names_of(KEY.url, (b"b", b"x"), (b"h",)))
+
+
+def test_a_304_that_says_nothing_of_tags_leaves_them() -> None:
+    found = tagged_304(["cache-tag: a, b", 'cache-groups: "g"'])
+    assert found.entry.scopes == packed(names_of(KEY.url, (b"a", b"b"), (b"g",)))
+
+
+def test_tags_from_a_field_that_is_withheld_outlive_a_304_without_it() -> None:
+    old = ['cache-control: max-age=60, no-cache="cache-tag, cache-groups"']
+    first = tagged_304([*old, "cache-tag: a", "xkey: x", 'cache-groups: "g"'], "xkey: y").entry
+    assert b"cache-tag" not in first.headers
+    second = freshen((first,), ['etag: "1"', "cache-control: max-age=60", "xkey: z"]).entry
+    for name in (tag_name(b"a"), group_name(b"http", b"example.com", b"g"), tag_name(b"z")):
+        assert has(second, name)
+    assert has(first, tag_name(b"y"))
+    assert not has(second, tag_name(b"x"))
+    assert not has(second, tag_name(b"y"))
+
+
+def test_a_304_with_more_tags_than_are_remembered_ends_what_is_stored() -> None:
+    many = " ".join(map(str, range(MOST_TAGS + 1)))
+    found = tagged_304([], f"xkey: {many}")
+    assert isinstance(found, Refetch)
+    assert found.because is Reason.TOO_MANY_TAGS
+    assert found.drop is not None
+
+
+def test_tags_that_are_withheld_do_not_pile_up_without_end() -> None:
+    hides = 'cache-control: max-age=60, no-cache="xkey"'
+    entry = kept_entry([hides, 'etag: "1"'])
+    rounds = 0
+    while True:
+        words = " ".join(f"{rounds}-{each}" for each in range(MOST_TAGS))
+        found = freshen((entry,), ['etag: "1"', hides, f"xkey: {words}"])
+        if isinstance(found, Refetch):
+            break
+        entry, rounds = found.entry, rounds + 1
+    assert (found.because, rounds) == (Reason.TOO_MANY_TAGS, 1)
+
+
+@given(requests(), responses(), POLICIES, st.integers(0, 900), st.integers(-900, 900))
+def test_what_was_soft_purged_is_never_a_hit_whatever_the_clock_says(
+    request: RequestHead, response: ResponseHead, policy: CachePolicy, since: int, after: int
+) -> None:
+    kept = decision.on_response(request_of({}), response, NOW, policy)
+    if not isinstance(kept, Keep):
+        return
+    entry = softened(kept.entry(KEY, response.status, NOW, Seq(0)), T + since)
+    now = T + since + after
+    found = decision.on_request(request, entry, now, policy, variants=(entry,), soft=True)
+    assert found.because is not Reason.HIT
+    if after >= 0:
+        assert not decision.is_plainly_fresh(entry, request_of({}), now)
 
 
 def test_an_entry_that_varies_on_everything_is_a_miss() -> None:

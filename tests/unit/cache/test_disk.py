@@ -14,10 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge.cache.body import SpoolFull
-from edge.cache.disk import Disk, NotAStore, StoreBusy
+from edge.cache.disk import Disk
 from edge.cache.diskbody import BodyLost
+from edge.cache.home import NotAStore, StoreBusy
 from edge.cache.integrity import BLOCK_BYTES, checks_of
-from edge.cache.rows import row_key
+from edge.cache.packing import row_key
 from edge.cache.threads import Inline, Threads
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from edge.cache.body import Body
     from edge.cache.entry import Entry
-    from edge.cache.rows import StoredRow
+    from edge.cache.packing import StoredRow
     from edge.cache.threads import MakeWorkers
     from tests.unit.cache.conftest import Clock, MakeEntry, OpenDisk
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from edge.cache.bytesdisk import new_filename
 from edge.cache.diskbody import (
     POOL_BLOCKS,
     Blocks,
@@ -18,7 +19,7 @@ from edge.cache.diskbody import (
     open_verified,
 )
 from edge.cache.integrity import BLOCK_BYTES, blocks_in, checks_of
-from edge.cache.rows import StoredRow, new_filename, row_key
+from edge.cache.packing import StoredRow, row_key
 from edge.cache.threads import Inline
 from edge.errors import ExchangeError, Failure
 

@@ -44,4 +44,4 @@ def test_terms_grant_nothing_stale_unless_told() -> None:
 
 def test_an_entry_is_selected_by_anyone_and_in_no_scope_unless_told() -> None:
     assert not entry().vary_any
-    assert entry().scopes == ()
+    assert entry().scopes == b""

@@ -175,6 +175,47 @@ def test_without_its_rule_a_policy_grants_nothing_of_its_own() -> None:
     assert rule.without_rule() == FreshnessPolicy(max_stale_s=7)
 
 
+@given(entries(), MOMENTS, SECONDS)
+def test_a_softened_entry_is_never_fresh_again(entry: Entry, since: float, later: float) -> None:
+    soft = freshness.softened(entry, since)
+    assert freshness.state(soft, NOTHING, since + later) is not Freshness.FRESH
+    assert freshness.time_to_live(soft, since + later) <= 0
+
+
+@given(entries(), MOMENTS, SECONDS)
+def test_a_softened_entry_is_stale_since_the_purge_unless_it_was_before(
+    entry: Entry, since: float, later: float
+) -> None:
+    soft, now = freshness.softened(entry, since), since + later
+    staleness = -freshness.time_to_live(soft, now)
+    if freshness.time_to_live(entry, since) <= 0:
+        assert soft == entry
+    else:
+        asked_of_us = now - max(since, min(entry.times.response_time, now))
+        assert staleness == pytest.approx(asked_of_us, abs=1e-3)
+
+
+@given(entries(), MOMENTS, MOMENTS)
+def test_softening_changes_nothing_but_the_lifetime_and_is_done_once(
+    entry: Entry, since: float, later: float
+) -> None:
+    soft = freshness.softened(entry, since)
+    lifetime_s = soft.terms.lifetime_s
+    assert 0 <= lifetime_s <= entry.terms.lifetime_s
+    assert soft == replace(entry, terms=replace(entry.terms, lifetime_s=lifetime_s))
+    assert freshness.softened(soft, since) == soft
+    again = freshness.softened(soft, max(since, later))
+    assert again == soft
+
+
+def test_an_entry_that_came_after_the_purge_it_was_too_late_for_is_stale_from_its_arrival() -> (
+    None
+):
+    soft = freshness.softened(aged(5, "max-age=60, stale-while-revalidate=10"), T - 3)
+    assert freshness.state(soft, NOTHING, T) is Freshness.STALE_WHILE_REVALIDATE
+    assert freshness.state(soft, NOTHING, T + 10) is Freshness.STALE_IF_ERROR
+
+
 def test_time_to_live_falls_below_zero() -> None:
     entry = aged(0, "max-age=60")
     assert freshness.time_to_live(entry, T + 59) == 1

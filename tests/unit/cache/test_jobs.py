@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from edge.cache.entry import Seq
 from edge.cache.integrity import checks_of
 from edge.cache.jobs import Job, Rehead, Remove, RemoveRefused, Save
-from edge.cache.rows import Packed, Rows, pack, row_key
+from edge.cache.packing import Packed, pack, row_key
+from edge.cache.rows import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,6 +74,15 @@ def test_a_removal_may_spare_what_is_newer(rows: Rows, make_entry: MakeEntry) ->
     assert heads(rows, new) == [new]
     do(rows, Remove(row_key(old), new))
     assert heads(rows, new) == []
+
+
+def test_a_removal_spares_what_was_asked_for_after_a_later_purge(
+    rows: Rows, make_entry: MakeEntry
+) -> None:
+    old = make_entry(at=2000.0)
+    new = replace(make_entry(at=1000.0), fetched_at=Seq(1))  # the clock was set back
+    do(rows, save_of(new), Remove(row_key(old), old))
+    assert heads(rows, new) == [new]
 
 
 def test_a_row_that_reads_well_again_is_not_removed_as_refused(

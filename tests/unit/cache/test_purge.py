@@ -2,91 +2,350 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.cache.entry import Seq
-from edge.cache.purge import Purges, Verdict
+from edge.cache.purge import Cover, Manner, Purge, Purges, Verdict
+from edge.cache.scope import GROUPED, digest, packed
 
-SCOPES = (b"all", b"host", b"host/a/", b"tag")
-PURGES = st.lists(st.tuples(st.sampled_from(SCOPES), st.booleans()), max_size=12)
+GROUPS = (b"ghttp://host\0cart", b"ghttp://host\0stock")
+NAMES = (b"uhost/a", b"hhost", b"phost/a/", b"tfront", *GROUPS)
 WORSE = [Verdict.LIVE, Verdict.STALE, Verdict.DEAD]
 
+names = st.lists(st.sampled_from(NAMES), max_size=3)
+groups = st.lists(st.sampled_from(GROUPS), max_size=3)
+scopes = st.sets(st.sampled_from(NAMES)).map(
+    lambda found: (*found, GROUPED) if found.intersection(GROUPS) else tuple(found)
+)
+manners = st.sampled_from(Manner)
+clocks = st.integers(0, 99).map(float)
 
-def recorded(purges: list[tuple[bytes, bool]], most_scopes: int = 100) -> Purges:
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Purge]:
+    """Purges as they may follow each other, with gaps in the numbers and a clock that jumps."""
+    found: list[Purge] = []
+    for _ in range(draw(st.integers(0, 12))):
+        number = (found[-1].number if found else 0) + draw(st.integers(1, 2))
+        manner = draw(manners)
+        everything = manner is not Manner.GROUPS and draw(st.integers(0, 5)) == 0
+        covered = [] if everything else draw(groups if manner is Manner.GROUPS else names)
+        found.append(purge_of(number, *covered, manner=manner, when=draw(clocks), all=everything))
+    return found
+
+
+def purge_of(
+    number: int,
+    *covered: bytes,
+    manner: Manner = Manner.HARD,
+    when: float = 0.0,
+    all: bool = False,  # noqa: A002 - as the command says it
+) -> Purge:
+    return Purge(Seq(number), when, "me", manner, all, packed(covered), len(covered), ())
+
+
+def recorded(history: list[Purge], most_scopes: int = 100) -> Purges:
     known = Purges(most_scopes)
-    for number, (scope, soft) in enumerate(purges, 1):
-        known.record(Seq(number), scope, soft=soft)
+    for purge in history:
+        known.record(purge)
     return known
 
 
-def modelled(
-    purges: list[tuple[bytes, bool]], fetched_at: int, scopes: tuple[bytes, ...]
-) -> Verdict:
-    later = [soft for scope, soft in purges[fetched_at:] if scope in scopes]
+def covers(purge: Purge, covered: tuple[bytes, ...]) -> bool:
+    pieces = {purge.digests[at : at + 8] for at in range(0, len(purge.digests), 8)}
+    return purge.everything or not pieces.isdisjoint(map(digest, covered))
+
+
+def overtaking(history: list[Purge], fetched_at: int, covered: tuple[bytes, ...]) -> list[Purge]:
+    return [each for each in history if each.number > fetched_at and covers(each, covered)]
+
+
+def modelled(history: list[Purge], fetched_at: int, covered: tuple[bytes, ...]) -> Verdict:
+    later = overtaking(history, fetched_at, covered)
     if not later:
         return Verdict.LIVE
-    return Verdict.STALE if all(later) else Verdict.DEAD
+    soft = all(each.manner is Manner.SOFT for each in later)
+    return Verdict.STALE if soft else Verdict.DEAD
 
 
-@given(PURGES, st.integers(0, 12), st.sets(st.sampled_from(SCOPES)))
+numbers = st.integers(0, 24).map(Seq)
+
+
+@given(histories(), numbers, scopes)
 def test_a_purge_covers_what_was_looked_up_before_it(
-    purges: list[tuple[bytes, bool]], fetched_at: int, scopes: set[bytes]
+    history: list[Purge], fetched_at: Seq, covered: tuple[bytes, ...]
 ) -> None:
-    covered = tuple(scopes)
-    found = recorded(purges).verdict(Seq(fetched_at), covered)
-    assert found is modelled(purges, fetched_at, covered)
+    found = recorded(history).verdict(fetched_at, packed(covered))
+    assert found is modelled(history, fetched_at, covered)
 
 
-@given(PURGES, st.integers(0, 12), st.sets(st.sampled_from(SCOPES)), st.integers(1, 3))
+@given(histories(), numbers, scopes, st.integers(1, 3))
 def test_a_bounded_table_may_purge_too_much_and_never_too_little(
-    purges: list[tuple[bytes, bool]], fetched_at: int, scopes: set[bytes], most: int
+    history: list[Purge], fetched_at: Seq, covered: tuple[bytes, ...], most: int
 ) -> None:
-    covered = tuple(scopes)
-    found = recorded(purges, most).verdict(Seq(fetched_at), covered)
-    expected = modelled(purges, fetched_at, covered)
-    assert WORSE.index(found) >= WORSE.index(expected)
+    known = recorded(history, most)
+    found = known.verdict(fetched_at, packed(covered))
+    assert WORSE.index(found) >= WORSE.index(modelled(history, fetched_at, covered))
+    assert len(known) <= 3 * most
 
 
-@given(PURGES, st.integers(0, 12), st.sets(st.sampled_from(SCOPES)), st.integers(1, 3))
+@given(histories(), numbers, scopes, st.integers(1, 3))
 def test_verdicts_only_worsen_as_purges_come_and_improve_with_later_lookups(
-    purges: list[tuple[bytes, bool]], fetched_at: int, scopes: set[bytes], most: int
+    history: list[Purge], fetched_at: Seq, covered: tuple[bytes, ...], most: int
 ) -> None:
-    covered = tuple(scopes)
+    held = packed(covered)
     verdicts = [
-        WORSE.index(recorded(purges[:count], most).verdict(Seq(fetched_at), covered))
-        for count in range(len(purges) + 1)
+        WORSE.index(recorded(history[:count], most).verdict(fetched_at, held))
+        for count in range(len(history) + 1)
     ]
     assert verdicts == sorted(verdicts)
-    known = recorded(purges, most)
-    now, later = (known.verdict(Seq(fetched_at + n), covered) for n in (0, 1))
+    known = recorded(history, most)
+    now, later = (known.verdict(Seq(fetched_at + n), held) for n in (0, 1))
     assert WORSE.index(later) <= WORSE.index(now)
 
 
-@pytest.mark.parametrize(
-    ("scope", "fetched_at", "verdict"),
-    [
-        (b"tag", 1, Verdict.DEAD),
-        (b"tag", 2, Verdict.LIVE),
-        (b"host", 2, Verdict.STALE),
-        (b"all", 2, Verdict.LIVE),
-        (b"all", 0, Verdict.DEAD),  # below the floor: its purge was forgotten
-    ],
-)
-def test_a_purge_kills_or_softens_what_is_older_and_the_floor_kills_the_rest(
-    scope: bytes, fetched_at: int, verdict: Verdict
+@given(histories(), scopes, st.integers(1, 3))
+def test_what_was_looked_up_after_the_latest_purge_is_live(
+    history: list[Purge], covered: tuple[bytes, ...], most: int
 ) -> None:
-    known = recorded([(b"host/a/", False), (b"tag", False), (b"host", True)], most_scopes=1)
+    known = recorded(history, most)
+    assert known.verdict(known.latest, packed(covered)) is Verdict.LIVE
+
+
+@given(histories(), numbers, scopes, st.integers(1, 100))
+def test_an_answer_is_stale_no_later_than_its_first_soft_purge_made_it(
+    history: list[Purge], fetched_at: Seq, covered: tuple[bytes, ...], most: int
+) -> None:
+    known = recorded(history, most)
+    later = overtaking(history, fetched_at, covered)
+    if known.verdict(fetched_at, packed(covered)) is Verdict.STALE:
+        first = min((each.when for each in later if each.manner is Manner.SOFT), default=inf)
+        assert known.stale_since(fetched_at, packed(covered)) <= first
+
+
+@given(histories(), numbers, scopes)
+def test_the_time_of_a_single_soft_purge_is_exact(
+    history: list[Purge], fetched_at: Seq, covered: tuple[bytes, ...]
+) -> None:
+    history = [
+        Purge(one.number, float(one.number), "", one.manner, one.everything, one.digests, 0, ())
+        for one in history
+    ]
+    later = overtaking(history, fetched_at, covered)
+    if len(later) == 1 and later[0].manner is Manner.SOFT:
+        found = recorded(history).stale_since(fetched_at, packed(covered))
+        assert found == later[0].when
+
+
+def test_of_two_soft_purges_of_one_scope_the_first_counts() -> None:
+    known = recorded(
+        [
+            purge_of(1, b"tother", manner=Manner.SOFT, when=5.0),
+            purge_of(2, b"tfront", manner=Manner.SOFT, when=10.0),
+            purge_of(3, b"tfront", manner=Manner.SOFT, when=20.0),
+        ]
+    )
+    assert known.stale_since(Seq(1), packed([b"tfront"])) == 10.0
+    assert known.stale_since(Seq(2), packed([b"tfront"])) == 20.0
+    assert known.stale_since(Seq(0), packed([b"tfront"])) == 5.0  # too early, and never too late
+    assert known.stale_since(Seq(3), packed([b"tfront"])) == inf
+
+
+def test_a_soft_purge_whose_time_is_forgotten_was_long_ago() -> None:
+    front, other = b"tfront", b"tother"
+    often = [purge_of(2 + n, other, manner=Manner.SOFT, when=9.0) for n in range(5)]
+    known = recorded([purge_of(1, front, manner=Manner.SOFT, when=8.0), *often], most_scopes=4)
+    assert known.verdict(Seq(0), packed([front])) is Verdict.STALE
+    assert known.stale_since(Seq(0), packed([front])) == 0.0
+
+
+def test_a_clock_set_back_leaves_no_purge_in_the_future() -> None:
+    whens = (30.0, 40.0, 20.0)
+    history = [
+        purge_of(n, b"t%d" % n, manner=Manner.SOFT, when=when) for n, when in enumerate(whens, 1)
+    ]
+    known = recorded(history)
+    assert known.stale_since(Seq(0), packed([b"t1"])) == 20.0
+
+
+@pytest.mark.parametrize("manner", Manner)
+@pytest.mark.parametrize("later", Manner)
+def test_a_scope_purged_in_two_manners_has_the_harder_one_of_those_that_came_later(
+    manner: Manner, later: Manner
+) -> None:
+    history = [purge_of(1, b"tfront", manner=manner), purge_of(2, b"tfront", manner=later)]
+    for fetched_at in (0, 1, 2):
+        found = recorded(history).verdict(Seq(fetched_at), packed([b"tfront"]))
+        assert found is modelled(history, fetched_at, (b"tfront",))
+
+
+def test_a_full_table_of_hard_purges_kills_what_is_older_than_what_it_forgot() -> None:
+    known = recorded([purge_of(1, b"ta"), purge_of(2, b"tb")], most_scopes=1)
     assert known.floor == 1
-    assert known.verdict(Seq(fetched_at), (scope,)) is verdict
+    assert known.verdict(Seq(0), b"") is Verdict.DEAD
+    assert known.verdict(Seq(1), b"") is Verdict.LIVE
 
 
-def test_nothing_purged_is_one_comparison() -> None:
-    assert Purges().verdict(Seq(0), (b"all",)) is Verdict.LIVE
+def test_a_full_table_of_soft_purges_kills_nothing() -> None:
+    history = [purge_of(n, b"t%d" % n, manner=Manner.SOFT, when=7.0) for n in (1, 2)]
+    known = recorded(history, most_scopes=1)
+    assert known.floor == 0
+    assert known.verdict(Seq(0), b"") is Verdict.STALE
+    assert known.stale_since(Seq(0), b"") == 0.0  # the time went with it
+    assert known.verdict(Seq(1), b"") is Verdict.LIVE
+
+
+def test_a_full_table_of_groups_kills_only_what_is_in_a_group() -> None:
+    history = [purge_of(n, group, manner=Manner.GROUPS) for n, group in enumerate(GROUPS, 1)]
+    known = recorded(history, most_scopes=1)
+    assert known.verdict(Seq(0), packed([b"tfront", b"hhost"])) is Verdict.LIVE
+    assert known.verdict(Seq(0), packed([b"tfront", b"gother", GROUPED])) is Verdict.DEAD
+    assert known.verdict(Seq(1), packed([b"gother", GROUPED])) is Verdict.LIVE
+
+
+def test_a_scope_purged_again_is_the_last_to_be_forgotten() -> None:
+    again = [purge_of(1, b"ta"), purge_of(2, b"tb"), purge_of(3, b"ta"), purge_of(4, b"tc")]
+    known = recorded(again, most_scopes=2)
+    assert known.floor == 2
+
+
+def test_a_full_table_forgets_a_little_more_than_it_must() -> None:
+    known = recorded([purge_of(n, b"t%d" % n) for n in range(1, 66)], most_scopes=64)
+    assert (known.floor, len(known)) == (3, 62)
+
+
+def test_a_transaction_larger_than_the_table_covers_all_it_names() -> None:
+    covered = [b"t%d" % n for n in range(100_000)]
+    known = recorded([purge_of(1, *covered), purge_of(2, *covered)], most_scopes=1000)
+    assert all(known.verdict(Seq(1), digest(name)) is Verdict.DEAD for name in covered)
+    assert known.verdict(Seq(2), digest(covered[0])) is Verdict.LIVE
+
+
+def test_everything_purged_leaves_nothing_to_remember() -> None:
+    known = recorded([purge_of(1, b"ta"), purge_of(2, b"tb", manner=Manner.SOFT)])
+    known.record(purge_of(3, all=True))
+    assert len(known) == 0
+    assert known.verdict(Seq(2), b"") is Verdict.DEAD
+
+
+def test_everything_soft_is_stale_and_not_dead() -> None:
+    history = [purge_of(1, all=True, manner=Manner.SOFT, when=4.0)]
+    known = recorded(history)
+    assert known.verdict(Seq(0), b"") is Verdict.STALE
+    assert known.stale_since(Seq(0), b"") == 4.0
+
+
+def test_a_raised_floor_kills_what_is_older_and_counts_as_known() -> None:
+    known = recorded([purge_of(1, b"ta"), purge_of(5, b"tb")])
+    known.raise_floor(Seq(3))
+    assert (known.floor, known.latest, len(known)) == (3, 5, 2)
+    known.raise_floor(Seq(9))
+    assert (known.floor, known.latest, len(known)) == (9, 9, 0)
+    with pytest.raises(ValueError, match="purge 9 after purge 9"):
+        known.record(purge_of(9))
 
 
 def test_numbers_must_rise() -> None:
-    known = recorded([(b"all", False)])
+    known = recorded([purge_of(1, b"ta")])
     with pytest.raises(ValueError, match="purge 1 after purge 1"):
-        known.record(Seq(1), b"tag")
+        known.record(purge_of(1, b"tb"))
+
+
+def test_half_a_digest_and_groups_of_everything_are_no_purges() -> None:
+    with pytest.raises(ValueError, match="7 bytes are no whole number of digests"):
+        Purge(Seq(1), 0.0, "", Manner.HARD, False, b"1234567", 1, ())
+    with pytest.raises(ValueError, match="never everything"):
+        purge_of(1, manner=Manner.GROUPS, all=True)
+
+
+@given(histories(), numbers, scopes, st.integers(1, 4))
+def test_what_covers_an_entry_is_told_exactly_when_it_is_not_live(
+    history: list[Purge], fetched_at: Seq, covered: tuple[bytes, ...], most: int
+) -> None:
+    known = recorded(history, most)
+    found = known.covering(fetched_at, covered)
+    verdict = known.verdict(fetched_at, packed(covered))
+    hard = any(cover.manner is not Manner.SOFT for cover in found)
+    assert verdict is (Verdict.DEAD if hard else Verdict.STALE if found else Verdict.LIVE)
+    assert [cover.number for cover in found] == sorted(cover.number for cover in found)
+
+
+def test_covers_are_told_with_their_names_oldest_first() -> None:
+    group = b"ghttp://host\0cart"
+    history = [
+        purge_of(1, b"tfront"),
+        purge_of(2, all=True),
+        purge_of(3, b"tfront", manner=Manner.SOFT),
+        purge_of(4, group, manner=Manner.GROUPS),
+        purge_of(5, b"tother"),
+    ]
+    assert recorded(history).covering(Seq(0), [b"tfront", group, GROUPED]) == [
+        Cover(Seq(2), Manner.HARD, None),
+        Cover(Seq(3), Manner.SOFT, b"tfront"),
+        Cover(Seq(4), Manner.GROUPS, group),
+    ]
+
+
+@settings(max_examples=200)
+@given(histories(), st.integers(0, 12), numbers, scopes, st.integers(1, 4))
+def test_tables_adopted_halfway_judge_like_those_that_saw_it_all(
+    history: list[Purge], cut: int, fetched_at: Seq, covered: tuple[bytes, ...], most: int
+) -> None:
+    through, late = recorded(history, most), Purges(most)
+    late.adopt(recorded(history[:cut], most).snapshot())
+    for purge in history[cut:]:
+        late.record(purge)
+    assert late.snapshot() == through.snapshot()
+    held = packed(covered)
+    assert late.verdict(fetched_at, held) is through.verdict(fetched_at, held)
+
+
+@given(histories(), st.integers(0, 12), numbers, scopes, st.integers(1, 4), st.integers(1, 4))
+def test_adopting_makes_no_verdict_better(
+    history: list[Purge],
+    cut: int,
+    fetched_at: Seq,
+    covered: tuple[bytes, ...],
+    most: int,
+    other: int,
+) -> None:
+    known = recorded(history[:cut], most)
+    known.raise_floor(Seq(known.latest // 2))
+    before = known.verdict(fetched_at, packed(covered))
+    known.adopt(recorded(history, other).snapshot())
+    after = known.verdict(fetched_at, packed(covered))
+    assert WORSE.index(after) >= WORSE.index(before)
+    assert WORSE.index(after) >= WORSE.index(modelled(history, fetched_at, covered))
+
+
+@pytest.mark.parametrize(
+    ("manner", "verdict"), [(Manner.SOFT, Verdict.STALE), (Manner.GROUPS, Verdict.DEAD)]
+)
+def test_adopting_keeps_what_an_overflow_has_covered(manner: Manner, verdict: Verdict) -> None:
+    history = [purge_of(n, b"g%d" % n, manner=manner) for n in (1, 2)]
+    known = recorded(history, most_scopes=1)
+    known.adopt(recorded(history).snapshot())
+    assert known.verdict(Seq(0), packed([b"gother", GROUPED])) is verdict
+
+
+def test_what_is_remembered_of_soft_purges_is_bounded() -> None:
+    known = Purges(8)
+    for number in range(1, 400):
+        known.record(purge_of(number, b"t%d" % (number // 2), manner=Manner.SOFT))
+    tables = known.snapshot()
+    assert all(len(keys) <= 8 * 8 for keys, _ in (tables.soft, tables.soft_before))
+    assert len(tables.soft_times[0]) <= 8 * 8
+
+
+@given(histories(), numbers, scopes)
+def test_adopting_tables_that_know_less_is_made_up_for_by_the_floor(
+    history: list[Purge], fetched_at: Seq, covered: tuple[bytes, ...]
+) -> None:
+    known = recorded(history)
+    known.adopt(Purges().snapshot())
+    found = known.verdict(fetched_at, packed(covered))
+    assert WORSE.index(found) >= WORSE.index(modelled(history, fetched_at, covered))

@@ -88,6 +88,7 @@ class RamModel(RuleBasedStateMachine):
     @invariant()
     def it_holds_what_the_model_holds(self) -> None:
         assert dict(self.store.items()) == {key: held[0] for key, held in self.model.items()}
+        assert sorted(self.store.keys()) == sorted(self.model)
         assert len(self.store) == len(self.model)
         for key, held in self.model.items():
             assert key in self.store

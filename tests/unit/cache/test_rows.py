@@ -5,26 +5,19 @@ from __future__ import annotations
 import os
 import pickle
 import sqlite3
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
+from edge.cache.bytesdisk import new_filename
 from edge.cache.integrity import checks_of
-from edge.cache.rows import (
-    Foreign,
+from edge.cache.packing import (
     Packed,
-    RowRefused,
-    Rows,
-    file_charge,
-    key_of_filename,
-    new_filename,
     pack,
-    row_charge,
     row_key,
-    unpack,
 )
+from edge.cache.rows import Foreign, Rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,14 +83,6 @@ def test_all_variants_of_a_resource_are_found_and_no_others(
         put(rows, entry)
     found, _ = rows.find(plain.key.digest)
     assert {row.entry.variant for row in found} == {(), FRUIT}
-
-
-def test_variant_values_are_not_joined_by_a_separator(make_entry: MakeEntry) -> None:
-    one = make_entry(variant=((b"a", b"b1:c"), (b"d", b"")))
-    two = make_entry(variant=((b"a", b"b"), (b"1:c", b"d")))
-    absent = make_entry(variant=((b"a", None),))
-    empty = make_entry(variant=((b"a", b""),))
-    assert len({row_key(entry) for entry in (one, two, absent, empty)}) == 4
 
 
 def test_a_large_body_is_renamed_into_place(
@@ -183,42 +168,6 @@ def test_a_charge_covers_what_the_database_really_takes(
     rows.checkpoint()
     real = (directory / "cache.db").stat().st_size
     assert real * 0.9 <= rows.totals()[1] <= real * 1.5
-
-
-@given(st.integers(0, 1 << 40))
-def test_charges_are_never_below_what_is_stored(size: int) -> None:
-    assert row_charge(size) >= size
-    assert file_charge(size) >= size
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(body=st.binary(max_size=200), data=st.data())
-def test_any_changed_byte_of_a_blob_is_refused(
-    make_entry: MakeEntry, body: bytes, data: st.DataObject
-) -> None:
-    entry = make_entry(length=len(body))
-    blob = bytearray(pack(entry, checks_of(body), body))
-    at = data.draw(st.integers(0, len(blob) - 1))
-    blob[at] ^= data.draw(st.integers(1, 255))
-    with pytest.raises(RowRefused):
-        unpack(row_key(entry), bytes(blob), None)
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(body=st.binary(max_size=200), data=st.data())
-def test_any_cut_of_a_blob_is_refused(
-    make_entry: MakeEntry, body: bytes, data: st.DataObject
-) -> None:
-    entry = make_entry(length=len(body))
-    blob = pack(entry, checks_of(body), body)
-    cut = data.draw(st.integers(0, len(blob) - 1))
-    with pytest.raises(RowRefused):
-        unpack(row_key(entry), blob[:cut], None)
-
-
-@given(st.binary(min_size=32, max_size=32))
-def test_a_filename_holds_its_key(key: bytes) -> None:
-    assert key_of_filename(new_filename(key)) == key
 
 
 @pytest.mark.parametrize(
@@ -317,15 +266,6 @@ def test_a_directory_that_would_be_expanded_is_refused(tmp_path: Path) -> None:
         Rows(tmp_path / "$HOME", 256 * KIB)
 
 
-def test_only_packed_rows_under_bytes_can_be_stored(rows: Rows) -> None:
-    with pytest.raises(RowRefused):
-        rows.set("key", Packed(b""))
-    with pytest.raises(RowRefused):
-        rows.set(bytes(32), {"a": 1})
-    with pytest.raises(RowRefused):
-        rows.set(bytes(32), Packed(b""), read=True)
-
-
 def test_strings_in_the_schema_stand_in_single_quotes(rows: Rows, directory: Path) -> None:
     connection = sqlite3.connect(directory / "cache.db")
     statements = connection.execute("SELECT sql FROM sqlite_master").fetchall()
@@ -348,3 +288,83 @@ def test_variants_of_one_resource_are_bounded_the_first_stored_goes(
     assert {row.entry.variant for row in found} == {entry.variant for entry in one[2:]}
     assert rows.totals()[0] == 4
     rows.close()
+
+
+def scanned(rows: Rows, step: int = 2) -> tuple[list[Entry], int]:
+    """What a scan in small steps sees, and how many were refused."""
+    seen, refused, behind = [], 0, 0
+    while (glance := rows.scan(behind, rows.last_rowid(), step)) is not None:
+        assert len(glance.rows) + len(glance.refused) <= step
+        seen += [row.entry for row in glance.rows]
+        refused += len(glance.refused)
+        behind = glance.behind
+    return seen, refused
+
+
+def test_a_scan_sees_every_head_once_in_the_order_of_storing(
+    rows: Rows, directory: Path, make_entry: MakeEntry
+) -> None:
+    small = [make_entry(b"%d" % number) for number in range(5)]
+    for entry in small:
+        put(rows, entry)
+    large = make_entry(b"large", 3)
+    put(rows, large, b"abc", directory)
+    assert scanned(rows) == ([*small, large], 0)
+
+
+def test_a_scan_of_nothing_is_at_its_end(rows: Rows) -> None:
+    assert rows.last_rowid() == 0
+    assert rows.scan(0, 0, 10) is None
+
+
+def test_a_scan_reads_long_heads_and_long_checks(rows: Rows, make_entry: MakeEntry) -> None:
+    entry = replace(make_entry(), scopes=bytes(8 * 4000))
+    put(rows, entry)
+    assert scanned(rows) == ([entry], 0)
+
+
+def test_a_scan_charges_what_eviction_would_free(
+    rows: Rows, directory: Path, make_entry: MakeEntry
+) -> None:
+    put(rows, make_entry(b"a"))
+    put(rows, make_entry(b"b", 5000), bytes(5000), directory)
+    glance = rows.scan(0, 10, 10)
+    assert glance is not None
+    assert [row.charge for row in glance.rows] == [row.charge for row in rows.victims(0, 10)]
+
+
+def test_a_scan_tells_rotten_rows_apart(
+    rows: Rows, directory: Path, make_entry: MakeEntry
+) -> None:
+    entries = [make_entry(b"%d" % number) for number in range(6)]
+    for entry in entries:
+        put(rows, entry)
+    tamper(directory, "UPDATE Cache SET value = 'text' WHERE rowid = 2")
+    tamper(directory, "UPDATE Cache SET value = zeroblob(500) WHERE rowid = 3")
+    tamper(directory, "UPDATE Cache SET raw = 0, key = x'00' WHERE rowid = 4")
+    tamper(directory, "UPDATE Cache SET value = substr(value, 1, 9) WHERE rowid = 5")
+    glance = rows.scan(0, 10, 10)
+    assert glance is not None
+    assert [row.entry for row in glance.rows] == [entries[0], entries[5]]
+    keys = {2: row_key(entries[1]), 3: row_key(entries[2]), 4: None, 5: row_key(entries[4])}
+    assert dict(glance.refused) == keys
+
+
+def test_what_a_scan_saw_is_removed_unless_something_else_is_there(
+    rows: Rows, directory: Path, make_entry: MakeEntry
+) -> None:
+    old, new = make_entry(length=3), make_entry(length=3, etag=b'"2"')
+    filename = put(rows, old, b"abc", directory)
+    glance = rows.scan(0, 10, 10)
+    assert glance is not None
+    (row,) = glance.rows
+    put(rows, new, b"abc")  # takes the old one's row id
+    with rows.batch():
+        assert not rows.remove_scanned(row)
+    put(rows, old, b"abc", directory)
+    with rows.batch():
+        assert rows.remove_scanned(row)
+        assert not rows.remove_scanned(row)
+    assert filename is not None
+    assert rows.totals()[0] == 0
+    assert [path for path in (directory / "bodies").rglob("*") if path.is_file()] == []

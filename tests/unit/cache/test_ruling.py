@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from edge.cache.ruling import CachePolicy
+from edge.cache.entry import Key, Seq, Source, Terms, Times
+from edge.cache.ruling import CachePolicy, Keep
+from edge.cache.scope import group_name, names_of, packed, tag_name, url_name
+from edge.wire.message import Headers
 
 
 def test_the_defaults_are_those_of_the_documents() -> None:
@@ -11,3 +14,20 @@ def test_the_defaults_are_those_of_the_documents() -> None:
     assert policy.set_cookie == "safe"
     assert not policy.honour_request_directives
     assert not policy.must_revalidate_allows_authorization
+    assert policy.tags == (b"surrogate-key", b"cache-tag", b"xkey")
+
+
+def test_an_entry_has_the_scopes_of_its_key_its_tags_and_its_groups() -> None:
+    key = Key(b"k" * 16, b"http://example.com/a?b")
+    terms = Terms(60.0, Source.MAX_AGE)
+    keep = Keep(terms, Headers(), 100.0, 1.0, 0, (), tags=(b"front",), groups=(b"news",))
+    entry = keep.entry(key, 200, Times(1.0, 1.0), Seq(4), length=9)
+    assert (entry.fetched_at, entry.length) == (4, 9)
+    assert entry.scopes == keep.scopes(key)
+    assert entry.scopes == packed(names_of(key.url, (b"front",), (b"news",)))
+    for name in (
+        url_name(b"example.com", b"/a?b"),
+        tag_name(b"front"),
+        group_name(b"http", b"example.com", b"news"),
+    ):
+        assert packed([name]) in entry.scopes

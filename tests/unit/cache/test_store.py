@@ -11,7 +11,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from edge.cache.store import PROMOTE_WITHIN_S, STREAM_SPOOL_BYTES, VARIANTS, Held, Store
+from edge.cache.held import Held
+from edge.cache.store import PROMOTE_WITHIN_S, STREAM_SPOOL_BYTES, VARIANTS, Store
 from edge.cache.threads import Inline, Threads
 from edge.errors import ExchangeError, Failure
 

@@ -10,6 +10,7 @@ from edge.cache.entry import Source, Times
 from edge.cache.freshness import FreshnessPolicy
 from edge.cache.reasons import Reason
 from edge.cache.ruling import CachePolicy, Forward, Keep
+from edge.cache.tags import MOST_GROUPS, MOST_TAGS, TAG_BYTES
 from edge.wire.fields import format_date
 from edge.wire.message import Headers, Pair, RequestHead, ResponseHead
 
@@ -30,6 +31,55 @@ def test_a_prohibition_comes_before_any_lifetime() -> None:
 def test_withheld_fields_are_those_of_both_directives() -> None:
     named = Directives(no_cache_fields=frozenset((b"a",)), private_fields=frozenset((b"b",)))
     assert storing.withheld(named) == {b"a", b"b"}
+
+
+def tagged(*pairs: Pair) -> ResponseHead:
+    return ResponseHead(200, Headers(((b"cache-control", b"max-age=60"), *pairs)))
+
+
+def kept(response: ResponseHead, policy: CachePolicy | None = None) -> Keep:
+    found = storing.judged(get(), response, Times(T, T), policy or CachePolicy())
+    assert isinstance(found, Keep)
+    return found
+
+
+def test_tags_come_from_the_fields_that_the_site_names() -> None:
+    response = tagged((b"cache-tag", b"a, b"), (b"xkey", b"c"), (b"x-tags", b"d"))
+    assert kept(response).tags == (b"a", b"b", b"c")
+    assert kept(response, CachePolicy(tags=(b"x-tags",))).tags == (b"d",)
+    assert kept(response, CachePolicy(tags=())).tags == ()
+
+
+def test_groups_come_from_cache_groups_whatever_the_site_names() -> None:
+    response = tagged((b"cache-groups", b'"a", "b"'))
+    assert kept(response, CachePolicy(tags=())).groups == (b"a", b"b")
+
+
+def test_a_field_that_is_withheld_from_the_stored_copy_tags_it_all_the_same() -> None:
+    control = (b"cache-control", b'max-age=60, no-cache="cache-tag", private="cache-groups"')
+    found = kept(
+        ResponseHead(200, Headers((control, (b"cache-tag", b"a"), (b"cache-groups", b'"g"'))))
+    )
+    assert b"cache-tag" not in found.headers_to_store
+    assert (found.tags, found.groups) == ((b"a",), (b"g",))
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        (b"xkey", b" ".join(b"%d" % each for each in range(MOST_TAGS + 1))),
+        (b"cache-tag", b"a" * (TAG_BYTES + 1)),
+        (b"cache-groups", b", ".join(b'"%d"' % each for each in range(MOST_GROUPS + 1))),
+    ],
+)
+def test_an_answer_whose_tags_would_have_to_be_forgotten_is_not_stored(pair: Pair) -> None:
+    found = storing.judged(get(), tagged(pair), Times(T, T), CachePolicy(freshness=RULE))
+    assert found == Forward(Reason.TOO_MANY_TAGS)
+
+
+def test_a_field_that_the_site_does_not_name_may_be_as_long_as_it_likes() -> None:
+    response = tagged((b"cache-tag", b"a" * (TAG_BYTES + 1)))
+    assert kept(response, CachePolicy(tags=(b"xkey",))).tags == ()
 
 
 @pytest.mark.parametrize(

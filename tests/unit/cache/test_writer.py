@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edge.cache import writer as writer_module
-from edge.cache.writer import RETRY_S, USED_KEYS
+from edge.cache.writer import RETRY_S
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,15 +91,6 @@ async def test_a_database_that_cannot_be_opened_is_tried_again(
         clock.now += RETRY_S
         await disk.load(entry.key.digest)  # has it opened
         assert len(await disk.load(entry.key.digest)) == 1
-
-
-async def test_the_memory_for_what_was_used_is_bounded(
-    open_disk: OpenDisk, make_entry: MakeEntry
-) -> None:
-    async with open_disk() as disk:
-        for number in range(USED_KEYS * 2):
-            disk._writer.note_use(number.to_bytes(32, "big"))
-        assert len(disk._writer._used) + len(disk._writer._used_before) <= USED_KEYS + 1
 
 
 async def test_the_database_gives_space_back_after_much_was_removed(

@@ -46,6 +46,47 @@ def test_a_site_has_its_key_its_rules_and_its_fields() -> None:
     assert styles.terms.freshness.ttl_s == 86_400.0
 
 
+def test_a_site_and_its_rules_take_tags_from_the_fields_that_the_site_names() -> None:
+    site = policies.sites(
+        config('site.tags=["X-Cache-Tags", "xkey"]', 'site.rule=[{match={path="/x"}}]')
+    ).find(b"any.example")
+    assert site is not None
+    assert site.cache.tags == site.rules[0].terms.tags == (b"x-cache-tags", b"xkey")
+    assert site.fields.remove == {b"server", b"x-powered-by"}
+
+
+def test_a_site_without_a_word_takes_the_usual_tags_and_lets_nobody_purge() -> None:
+    site = policies.sites(config()).find(b"any.example")
+    assert site is not None
+    assert site.cache.tags == (b"surrogate-key", b"cache-tag", b"xkey")
+    assert not site.purge_from
+    assert site.purge_reach == "host"
+
+
+def test_a_site_may_take_no_tags_at_all() -> None:
+    site = policies.sites(config("site.tags=[]")).find(b"any.example")
+    assert site is not None
+    assert site.cache.tags == ()
+
+
+def test_tags_are_stripped_by_name_along_with_what_else_is_removed() -> None:
+    site = policies.sites(
+        config('site.tags=["Cache-Tag"]', "site.strip_tags=true", 'site.headers={remove=["x-b"]}')
+    ).find(b"any.example")
+    assert site is not None
+    assert site.fields.remove == {b"server", b"x-powered-by", b"x-b", b"cache-tag"}
+
+
+def test_who_may_purge_is_a_set_of_networks() -> None:
+    site = policies.sites(
+        config('site.purge_from=["10.0.0.0/8", "unix"]', "site.purge_reach=node")
+    ).find(b"any.example")
+    assert site is not None
+    assert parse_ip(b"10.1.1.1") in site.purge_from
+    assert site.purge_from.trusts(b"unix")
+    assert site.purge_reach == "node"
+
+
 def test_the_first_rule_that_takes_a_request_has_the_say_else_the_site() -> None:
     site = policies.sites(
         config(

@@ -29,6 +29,10 @@ route = { first = ["eu"] }
 query = { drop = ["utm_*", "gclid"] }
 headers = { set = { "Strict-Transport-Security" = "max-age=1" }, remove = ["X-A"] }
 cache = { ttl = "10m" }
+tags = ["Surrogate-Key", "Cache-Tag", "xkey"]
+strip_tags = true
+purge_from = ["10.0.0.0/8"]
+purge_reach = "node"
 [[site.rule]]
 match = { path = "/static/*" }
 cache = { ttl = "1d", stale_while_revalidate = "1m" }
@@ -60,6 +64,8 @@ def test_a_good_file_gives_every_value_in_its_unit() -> None:
     assert config.store.disk == 200 * 2**30
     assert config.origins["eu"].timeouts.connect == 0.25
     assert config.sites[0].query.drop == ("utm_*", "gclid")
+    assert config.sites[0].tags == ("surrogate-key", "cache-tag", "xkey")
+    assert config.sites[0].purge_from == ("10.0.0.0/8",)
 
 
 def test_a_rule_inherits_from_its_site_and_the_site_from_the_node() -> None:
@@ -98,8 +104,8 @@ def test_every_fault_is_told_at_once_each_with_its_line() -> None:
     told = [(fault.line, fault.path) for fault in caught.value.faults]
     assert told == [
         (10, "cache.max_stale"),
-        (23, "sites[0].rules[1].match"),
-        (27, "sites[1].hosts[0]"),
+        (27, "sites[0].rules[1].match"),
+        (31, "sites[1].hosts[0]"),
     ]
     assert caught.value.faults[0].at("edge.toml") == (
         'edge.toml:10: cache.max_stale: "2 hours" is not a duration; try "2h"'

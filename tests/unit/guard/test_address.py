@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.guard.address import Networks, believed_chain, client_address, parse_ip
+from edge.guard.address import (
+    HOPS,
+    Networks,
+    believed_chain,
+    certain_client,
+    client_address,
+    parse_ip,
+)
 from edge.wire.message import Headers
 
 TRUSTED = Networks.parse(["10.0.0.0/8", "fd00::/8"])
@@ -122,3 +129,26 @@ def test_any_bytes_give_an_address_that_was_told_or_the_peer(
     for who in (b"10.0.0.1", peer):
         given_address = client(who, (XFF, xff), (b"forwarded", forwarded))
         assert parse_ip(given_address) is not None or given_address in (who, b"unix")
+
+
+@pytest.mark.parametrize(
+    ("peer", "lines", "certain"),
+    [
+        (b"192.0.2.1", [], b"192.0.2.1"),
+        (b"192.0.2.1", [(XFF, b"junk")], b"192.0.2.1"),  # a stranger's words count for nothing
+        (b"10.0.0.1", [], b"10.0.0.1"),  # it speaks for itself
+        (b"10.0.0.1", [(XFF, b"198.51.100.7")], b"198.51.100.7"),
+        (b"10.0.0.1", [(XFF, b"junk, 198.51.100.7")], b"198.51.100.7"),
+        (b"10.0.0.1", [(XFF, b"10.0.0.9")], b"10.0.0.9"),
+        (b"10.0.0.1", [(XFF, b"junk")], None),
+        (b"10.0.0.1", [(XFF, b"")], None),
+        (b"10.0.0.1", [(XFF, b"unknown, 10.0.0.2")], None),
+        (b"10.0.0.1", [(XFF, b", ".join([b"10.0.0.2"] * HOPS))], None),
+        (b"10.0.0.1", [(XFF, b"198.51.100.7"), (b"forwarded", b"for=10.0.0.9")], None),
+        (b"10.0.0.1", [(XFF, b"10.0.0.9"), (b"forwarded", b"for=10.0.0.9;by=_x")], b"10.0.0.9"),
+    ],
+)
+def test_whom_a_trusted_proxy_speaks_for_is_not_taken_for_the_proxy(
+    peer: bytes, lines: list[tuple[bytes, bytes]], certain: bytes | None
+) -> None:
+    assert certain_client(peer, Headers(lines), TRUSTED) == certain

@@ -1,0 +1,85 @@
+"""What the store holds of one resource: its variants, each a head and where its body is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from edge.cache.entry import Entry
+    from edge.cache.fill import Fill
+    from edge.cache.packing import StoredRow
+
+ENTRY_BYTES: Final = 1600  # measured: the objects of a head, without its fields
+FIELD_BYTES: Final = 170  # measured: the objects of one field, without its bytes
+
+
+class Held:
+    """One stored variant: its head, and where its body is.
+
+    The body is in `body` (memory), in `row` (disk), in both, or still in `fill`. No purge up to
+    the number `passed` covers it, as far as those who judge it have noted. `hits` counts the
+    answers that were made of it since it came to memory.
+    """
+
+    __slots__ = (
+        "body", "dropped", "entry", "fill", "heir", "hits", "opened_at", "passed", "row", "used",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        entry: Entry,
+        *,
+        body: bytes | None = None,
+        row: StoredRow | None = None,
+        fill: Fill | None = None,
+    ) -> None:
+        self.entry = entry
+        self.body = body
+        self.row = row
+        self.fill = fill
+        self.heir: Held | None = None  # the same body under a newer head
+        self.opened_at = float("-inf")
+        self.used = 0
+        self.hits = 0
+        self.dropped = False  # while it was being filled
+        self.passed = entry.fetched_at
+
+    @property
+    def newest(self) -> Held:
+        """Who has the body now: a 304 may have come in between."""
+        held = self
+        while held.heir is not None:
+            held = held.heir
+        return held
+
+    @property
+    def cost(self) -> int:
+        """About the bytes of memory that this takes."""
+        entry = self.entry
+        size = ENTRY_BYTES + len(entry.key.url) + len(entry.scopes)
+        for name, value in entry.headers:
+            size += FIELD_BYTES + len(name) + len(value)
+        if self.row is not None:
+            size += len(self.row.checks)
+        return size + (len(self.body) if self.body is not None else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """What is stored under one key; `variants` is empty where there is nothing."""
+
+    variants: tuple[Held, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.variants)
+
+
+NOTHING: Final = Resource()
+
+
+def kept(resource: Resource, now: float) -> Resource:
+    """`resource` less what is of no more use at `now`; all of it where `now` is 0."""
+    if not now or all(held.entry.keep_until > now for held in resource.variants):
+        return resource
+    return Resource(tuple(held for held in resource.variants if held.entry.keep_until > now))

@@ -1,0 +1,82 @@
+"""What a client's request clears from the store: a write that went through, and PURGE.
+
+A write makes its target unusable, and what its answer points at (RFC 9111 §4.4), and the groups
+that the answer names (RFC 9875 §3), before its client hears of it: whoever reads after that must
+not be given what was before.
+
+PURGE is for the networks that the site names. To everyone else it is a method that this server
+does not have.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from edge.answer import Answer
+from edge.cache.invalidation import invalidates, is_write
+from edge.cache.journal import JournalError
+from edge.cache.key import forwarded_target, key_of
+from edge.cache.reasons import Reason
+from edge.cache.tags import groups_of
+from edge.delivery import deliver
+from edge.orders import OrderRefused, order_from_purge
+from edge.wire.fields import format_date
+from edge.wire.message import Headers, ResponseHead
+
+if TYPE_CHECKING:
+    from edge.cache.entry import Key
+    from edge.visit import Visit
+
+
+async def purge(visit: Visit) -> None:
+    """Carry out a PURGE and say that it is done, or why not."""
+    tools = visit.tools
+    try:
+        order = order_from_purge(visit.request, visit.site)
+        done = await tools.purging.carry_out(order, visit.record.client)
+    except OrderRefused as error:
+        await _tell(visit, 400, {"status": "refused", "detail": str(error)})
+    except JournalError as error:
+        tools.complain("purge", str(error), visit.id)
+        await _tell(visit, 503, {"status": "failed", "detail": "the purge could not be recorded"})
+    else:
+        await _tell(visit, 200, {"status": "ok", "id": str(done.number), "soft": order.soft})
+
+
+async def _tell(visit: Visit, status: int, document: dict[str, str | bool]) -> None:
+    body = msgspec.json.encode(document) + b"\n"
+    headers = Headers(
+        [
+            (b"date", format_date(visit.tools.now())),
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"cache-control", b"no-store"),
+        ]
+    )
+    await deliver(visit, Answer(ResponseHead(status, headers), (body,)), None, Reason.PURGE)
+
+
+async def invalidate(visit: Visit, fetched: ResponseHead, spared: Key | None) -> None:
+    """Make unusable what the visit's request has changed, all but `spared`."""
+    request, site, tools = visit.request, visit.site, visit.tools
+    for target in invalidates(request, fetched):
+        forwarded = forwarded_target(target, site.key)
+        key = key_of(request.scheme, request.authority, forwarded, request, site.key)
+        tools.flights.overtake(key.digest)
+        if key != spared:
+            tools.store.invalidate(key)
+    if is_write(request, fetched):
+        await _invalidate_groups(visit, fetched)
+
+
+async def _invalidate_groups(visit: Visit, fetched: ResponseHead) -> None:
+    groups = groups_of(fetched.headers, b"cache-group-invalidation")
+    if not groups:
+        return
+    request, who = visit.request, f"the origin, to {visit.record.client}"
+    try:
+        await visit.tools.purging.invalidate_groups(request.scheme, request.authority, groups, who)
+    except JournalError as error:
+        visit.tools.complain("purge", f"groups not invalidated: {error}", visit.id)

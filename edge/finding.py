@@ -1,0 +1,188 @@
+"""What the store has for a request, less what has been purged, and what the law says to that.
+
+Shared by the exchange, which acts on it, and by `edge explain`, which only tells; so the two
+cannot disagree. Whoever answers takes the purge number first and reads the store then (see
+`cache.purge`): a purge that comes in between must win.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from edge.cache import decision, vary
+from edge.cache.freshness import softened
+from edge.cache.purge import Verdict
+from edge.cache.ranges import Span
+from edge.cache.ruling import Fetch, Revalidate, ServeStale
+from edge.cache.scope import names_of, packed
+from edge.cache.validation import CONDITIONALS
+from edge.errors import ExchangeError, Failure
+from edge.trip import crowd_of, flight_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edge.answer import Answer
+    from edge.cache.entry import Entry, Key
+    from edge.cache.flight import Flight, FlightKey, Flights
+    from edge.cache.held import Held, Resource
+    from edge.cache.purge import Purges
+    from edge.cache.ruling import CachePolicy, OnRequest
+    from edge.trip import Asking
+    from edge.wire.message import RequestHead
+
+FAR_BYTES: Final = 8 << 20  # a range that begins so far ahead of a fill is fetched by itself
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the store has for a request.
+
+    `held` is the variant that it selects, and `entry` that one's head as the law is to see it: one
+    that was soft-purged has its lifetime behind it (`soft`). `variants` are all that may be
+    validated; `dead` is what a purge covers, to be dropped.
+    """
+
+    held: Held | None = None
+    entry: Entry | None = None
+    variants: tuple[Held, ...] = ()
+    soft: bool = False
+    dead: tuple[Held, ...] = ()
+
+
+NOTHING = Found()
+
+
+def judge(held: Held, purges: Purges) -> Verdict:
+    """What the purges make of a stored variant; what it has passed once it need not pass again."""
+    if held.passed >= purges.latest:
+        return Verdict.LIVE
+    verdict = look_at(held, purges)
+    if verdict is Verdict.LIVE:
+        held.passed = purges.latest
+    return verdict
+
+
+def look_at(held: Held, purges: Purges) -> Verdict:
+    """What the purges make of a stored variant, without taking note of it."""
+    return purges.verdict(held.passed, held.entry.scopes)
+
+
+def select(
+    resource: Resource,
+    request: RequestHead,
+    policy: CachePolicy,
+    purges: Purges,
+    judge: Callable[[Held, Purges], Verdict] = judge,
+) -> Found:
+    """Which of the stored variants `request` selects, as of the purges known now."""
+    judged = [(held, judge(held, purges)) for held in resource.variants]
+    dead = tuple(held for held, verdict in judged if verdict is Verdict.DEAD)
+    living = {id(held.entry): held for held, verdict in judged if verdict is not Verdict.DEAD}
+    variants = tuple(living.values())
+    chosen = vary.choose([held.entry for held in variants], request, policy.vary)
+    if chosen is None:
+        return Found(variants=variants, dead=dead)
+    held = living[id(chosen)]
+    if judge(held, purges) is not Verdict.STALE:
+        return Found(held, chosen, variants, dead=dead)
+    since = purges.stale_since(held.passed, chosen.scopes)
+    return Found(held, softened(chosen, since), variants, soft=True, dead=dead)
+
+
+def rule(
+    request: RequestHead,
+    found: Found,
+    digest: bytes,
+    flights: Flights[Held],
+    policy: CachePolicy,
+    now: float,
+) -> OnRequest | ServeStale:
+    """What is to be done with `request`, whose key has the digest `digest`.
+
+    As the law says; but where the client would wait for an origin that hung a moment ago, and
+    something stale may stand in, that is served at once.
+    """
+    ruling = decision.on_request(
+        request,
+        found.entry,
+        now,
+        policy,
+        variants=[held.entry for held in found.variants],
+        soft=found.soft,
+    )
+    if not isinstance(ruling, Revalidate | Fetch) or _is_for_one(ruling):
+        return ruling
+    if found.entry is None or not flights.is_troubled(digest):
+        return ruling
+    instead = decision.on_failure(
+        found.entry, ExchangeError(Failure.FIRST_BYTE_TIMEOUT), now, policy
+    )
+    return instead if isinstance(instead, ServeStale) else ruling
+
+
+def _is_for_one(ruling: Revalidate | Fetch) -> bool:
+    """Whether nobody waits for the origin, or the answer is to be the client's alone."""
+    if isinstance(ruling, Revalidate):
+        return ruling.background
+    return ruling.because is decision.Reason.REQUEST
+
+
+# --- how a request goes forward, where nothing stored answers it
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """As it is, for an answer that is one client's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Joins:
+    """With those who wait for the same."""
+
+    flight: Flight[Held]
+
+
+@dataclass(frozen=True, slots=True)
+class Leads:
+    """As a flight of its own, which others may join unless the key is `lonely`."""
+
+    key: FlightKey
+    lonely: bool
+
+
+Way: TypeAlias = Alone | Joins | Leads
+
+
+def way(asking: Asking, found: Found, flights: Flights[Held], purges: Purges) -> Way:
+    """How a request goes to the origin that is to be validated or fetched."""
+    request, digest = asking.request, asking.key.digest
+    if request.method == b"HEAD":
+        return Alone()
+    lonely = flights.is_lonely(digest, crowd_of(request))
+    if lonely and not CONDITIONALS.isdisjoint(name for name, _ in request.headers):
+        # The last answer was for one client only, so this one's own conditions may go with it.
+        return Alone()
+    key = flight_key(asking, found)
+    flight = None if lonely else flights.find(key)
+    if flight is None or is_overtaken(flight, asking.key, purges):
+        return Leads(key, lonely)
+    return Joins(flight)
+
+
+def is_overtaken(flight: Flight[Held], key: Key, purges: Purges) -> bool:
+    """Whether a purge came since a flight began, as far as that is known before its head."""
+    if flight.as_of >= purges.latest:
+        return False
+    scopes = packed(names_of(key.url, (), ()))
+    return purges.verdict(flight.as_of, scopes) is not Verdict.LIVE
+
+
+def is_far_ahead(composed: Answer, held: Held) -> bool:
+    """Whether a range begins so far ahead of what has come that asking for it is quicker."""
+    fill = held.fill
+    if fill is None or fill.finished or len(composed.pieces) != 1:
+        return False
+    piece = composed.pieces[0]
+    return isinstance(piece, Span) and piece.start > fill.size + FAR_BYTES

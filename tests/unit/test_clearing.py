@@ -1,0 +1,118 @@
+"""What a request clears: told by stories of a whole node, and here where the disk fails."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import trio
+
+from edge import clearing
+from edge.answer import FieldRules
+from edge.cache.flight import Flights
+from edge.cache.journal import JournalError
+from edge.cache.key import KeyPolicy
+from edge.cache.ruling import CachePolicy
+from edge.visit import Visit
+from edge.wire.message import Chunk, Headers, Message, RequestHead, ResponseHead
+from tests.unit.unpurged import nothing_purged
+
+FULL = "purges: No space left on device; free some"
+
+
+class Purging:
+    """Cannot write anything down."""
+
+    async def carry_out(self, order: object, who: str) -> None:
+        await trio.lowlevel.checkpoint()
+        raise JournalError(FULL)
+
+    async def invalidate_groups(self, *told: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raise JournalError(FULL)
+
+
+class Stream:
+    """A client who reads all it is sent."""
+
+    peer = b"198.51.100.1"
+    head_sent = False
+    sent_bytes = 0
+
+    def __init__(self) -> None:
+        self.sent: list[Message] = []
+
+    async def send(self, message: Message, *, more: bool = False) -> None:
+        await trio.lowlevel.checkpoint()
+        self.sent.append(message)
+
+
+class Desk:
+    """One visit to a node whose journal is on a full disk."""
+
+    def __init__(self, method: bytes, *pairs: tuple[bytes, bytes]) -> None:
+        self.complaints: list[str] = []
+        self.stream = Stream()
+        tools: Any = SimpleNamespace(
+            purges=nothing_purged(),
+            purging=Purging(),
+            flights=Flights[Any](),
+            store=SimpleNamespace(invalidate=lambda key: None),
+            now=lambda: 1_800_000_000.0,
+            new_id=lambda: "id-1",
+            log=lambda record: None,
+            complain=lambda *words: self.complaints.append(words[1]),
+        )
+        head = RequestHead(method, b"http", b"site.example", b"/a", Headers(pairs))
+        parts: Any = SimpleNamespace(name=b"edge1")
+        self.visit = Visit(tools, parts, cast("Any", self.stream), head)
+        self.visit.request = head
+        self.visit.site = cast(
+            "Any",
+            SimpleNamespace(
+                key=KeyPolicy(), cache=CachePolicy(), fields=FieldRules(), purge_reach="host"
+            ),
+        )
+
+    def answer(self) -> tuple[int, dict[str, object]]:
+        head, body = self.stream.sent[:2]
+        assert isinstance(head, ResponseHead)
+        assert isinstance(body, Chunk)
+        return head.status, json.loads(bytes(body.data))
+
+
+async def test_a_purge_that_cannot_be_recorded_is_a_503_that_tells_nothing_of_ours() -> None:
+    desk = Desk(b"PURGE")
+    await clearing.purge(desk.visit)
+    status, document = desk.answer()
+    assert (status, document["status"]) == (503, "failed")
+    assert "space" not in str(document)
+    assert desk.complaints == [FULL]
+
+
+async def test_a_purge_that_cannot_be_read_says_what_to_send_instead() -> None:
+    desk = Desk(b"PURGE", (b"x-magento-tags-pattern", b".*"))
+    await clearing.purge(desk.visit)
+    status, document = desk.answer()
+    assert (status, document["status"]) == (400, "refused")
+    assert document["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "told"), [(b"POST", [f"groups not invalidated: {FULL}"]), (b"GET", [])]
+)
+async def test_groups_that_cannot_be_recorded_cost_no_one_the_answer(
+    method: bytes, told: list[str]
+) -> None:
+    desk = Desk(method)
+    named = Headers([(b"cache-group-invalidation", b'"a"')])
+    await clearing.invalidate(desk.visit, ResponseHead(200, named), None)
+    assert desk.complaints == told
+
+
+async def test_a_write_without_groups_invalidates_its_own_target() -> None:
+    desk = Desk(b"POST")
+    await clearing.invalidate(desk.visit, ResponseHead(204), None)
+    assert desk.complaints == []

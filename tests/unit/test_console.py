@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from edge.asking import NodeRefused, Unreachable
+from edge.console import answering, json_option, print_result, socket_option
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def ending(error: Exception | None, *, printing: str = "done") -> Result:
+    @click.command()
+    def command() -> None:
+        with answering(["names.txt:3"]):
+            print_result(printing)
+            if error is not None:
+                raise error
+
+    return CliRunner().invoke(command, [])
+
+
+def test_the_exit_code_tells_how_it_went() -> None:
+    assert (ending(None).exit_code, ending(None).stdout) == (0, "done\n")
+    assert ending(NodeRefused(422, {})).exit_code == 1
+    assert ending(Unreachable("a.sock: none")).exit_code == 3
+    assert ending(OSError(28, "No space left on device")).exit_code == 1
+
+
+def test_what_went_wrong_is_told_in_words_that_are_safe_to_print() -> None:
+    assert ending(Unreachable("\x1b: none")).stderr == "edge: ?: none\n"
+    assert "standard output: No space left" in ending(OSError(28, "No space left")).stderr
+    fault = {"path": "tag[0]", "value": "a\nb", "message": "is bad"}
+    refused = ending(NodeRefused(422, {"detail": "1 bad tag", "faults": [fault]}))
+    assert refused.stderr == 'edge: 1 bad tag\n  names.txt:3: "a?b" is bad\n'
+    assert ending(NodeRefused(503, {})).stderr == "edge: the node answered 503\n"
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8"])
+def test_a_name_that_a_terminal_cannot_show_is_no_fault(encoding: str) -> None:
+    code = "import edge.console as c\nwith c.answering(): c.print_result('a\\u20acb')"
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        env={"PYTHONIOENCODING": encoding},
+        check=True,
+    )
+    assert told.stdout == "a€b\n".encode(encoding, "replace")
+
+
+def test_a_reader_that_closes_the_pipe_has_had_what_it_wanted() -> None:
+    code = (
+        "import edge.console as c\nwith c.answering(): print('x' * 9_000_000)\nprint('not here')"
+    )
+    script = '{ "$0" -c "$1"; echo $? >&2; } | head -c 1'
+    told = subprocess.run(["/bin/sh", "-c", script, sys.executable, code], capture_output=True)
+    assert (told.stdout, told.stderr) == (b"x", b"0\n")
+
+
+def test_a_standard_output_that_was_closed_is_no_fault() -> None:
+    code = "import edge.console as c\nwith c.answering(): c.print_result('done')"
+    told = subprocess.run(
+        ["/bin/sh", "-c", '"$0" -c "$1" >&-', sys.executable, code], capture_output=True
+    )
+    assert (told.returncode, told.stderr) == (0, b"")
+
+
+def test_the_socket_is_told_by_option_then_environment_then_default(tmp_path: Path) -> None:
+    @click.command()
+    @json_option
+    @socket_option
+    def command(path: Path, *, as_json: bool) -> None:
+        click.echo(f"{path} {as_json}")
+
+    told = CliRunner().invoke(command, [], env={"EDGE_SOCKET": None})
+    assert told.output == "/run/edge/admin.sock False\n"
+    environment = {"EDGE_SOCKET": "/from/environment"}
+    assert CliRunner().invoke(command, ["--json"], env=environment).output == (
+        "/from/environment True\n"
+    )
+    told = CliRunner().invoke(command, ["--socket", "/given"], env=environment)
+    assert told.output == "/given False\n"
