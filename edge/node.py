@@ -45,7 +45,9 @@ from edge.listen.connection import Connection
 from edge.listen.tcp import Connections, accept, address_of, bind
 from edge.observe import Measurements, Outcome, Record, text
 from edge.purging import Purging
+from edge.scrape import Scrapes, publishing
 from edge.settings import Fault, SettingsError
+from edge.tally import Tallies
 from edge.upstream.fetch import Upstream
 from edge.visit import Parts, Tools
 
@@ -92,10 +94,11 @@ class Node:
 
     def __init__(self, config: Config, reload: Callable[[], Config], source: str) -> None:
         self.config = config
-        self.measurements = Measurements()
         self._reload = reload
         self._source = source
         self._clock = Clock()
+        self._tallies = Tallies(config.node.workers)
+        self.measurements = Measurements(self._tallies, 0, now=self._clock.now())
         self._stopping = trio.Event()
         self._error_log = ErrorLog(config.node.error_log)
         self._access_log = AccessLog(
@@ -116,7 +119,13 @@ class Node:
         self._routes: dict[bytes, dict[bytes, Handler]] = {}  # filled when there is what to ask
         self._admin: AdminSocket | None = None
         self._listeners = _bound(config)
+        self._scrapes = self._made_scrapes()
         self._now = trio.CancelScope()  # cancelled when there is no patience left for draining
+
+    def _made_scrapes(self) -> Scrapes | None:
+        address = self.config.node.metrics
+        tell = partial(self._error_log.tell, "metrics")
+        return Scrapes(address, self._tallies, tell) if address is not None else None
 
     def _made_disk(self, directory: Path) -> Disk:
         told = self.config.store
@@ -140,6 +149,8 @@ class Node:
             self._close_listeners()
             if self._admin is not None:
                 self._admin.close()
+            if self._scrapes is not None:
+                self._scrapes.close()
             with trio.move_on_after(CLEANUP_S, shield=True):
                 await self._disk.close()
                 await self._journal.close()
@@ -157,6 +168,9 @@ class Node:
             async with trio.open_nursery() as background:  # fetches outlive clients
                 self._build(plumbing, background)
                 plumbing.start_soon(self._reaper.run)
+                plumbing.start_soon(publishing, lambda: self.measurements.publish(self._state()))
+                if self._scrapes is not None:
+                    plumbing.start_soon(self._scrapes.run)
                 if self._admin is not None:
                     plumbing.start_soon(self._admin.run)
                 await plumbing.start(self._heed_signals)  # before anyone is told that we are ready
@@ -359,6 +373,12 @@ class Node:
             "name": self.config.node.name,
             "uptime_s": round(self._clock.now() - self._started, 3),
             **self.measurements.snapshot(),
+            **self._state(),
+        }
+
+    def _state(self) -> dict[str, Any]:
+        """What this worker holds and does, and what it did beside answering."""
+        return {
             "connections": asdict(self._connections.statistics()),
             "store": asdict(self._store.statistics()),
             "purges": self._purge_status(),
@@ -412,7 +432,7 @@ def _only_for_new_processes(old: Config, new: Config) -> list[str]:
     """The settings that differ and that a running process cannot take up."""
     names = [
         f"node.{field}"
-        for field in ("listen", "workers", "admin", "access_log", "error_log", "name")
+        for field in ("listen", "workers", "admin", "metrics", "access_log", "error_log", "name")
         if getattr(old.node, field) != getattr(new.node, field)
     ]
     return names + (["store"] if old.store != new.store else [])

@@ -1,23 +1,29 @@
-"""What a node tells of its work: counters, histograms and the log record, each declared once.
-
-A measure is declared here with its kind, its labels and a sentence; counting anything else does
-not type-check. `Measurements` holds the numbers of one worker, and only it may change them. How
-many label values a measure keeps apart is bounded, since some come from outside (an origin's
-name, a status): past the bound they are counted together as `other`.
+"""What a node tells of its work: the log record, and how one is counted.
 
 A `Record` is one line of the access log. It is filled in while the exchange goes on, counted once
-when it ends, and not touched again.
+when it ends, and not touched again. `Measurements` counts the records of one worker, in its slot
+of the tallies that all workers share, and tells what all of them have counted.
+
+An answer is a hit, to the histograms, if its client waited for no origin: one that was found in
+the store after waiting for somebody else's fetch was as slow as a miss.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-LABEL_SETS: Final = 256
-OTHER: Final = "other"
+from edge.errors import Failure, Side
+from edge.metrics import OTHER
+from edge.tally import Tallies
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edge.reading import Histogram, Reading
+
+MOST_KINDS: Final = 1_024
 
 
 class Outcome(Enum):
@@ -31,9 +37,13 @@ class Outcome(Enum):
     REFUSED = "refused"  # answered here: a bad request, no such site, only-if-cached
     FAILED = "failed"  # answered here: the origin's failure, or ours
 
+    __hash__ = object.__hash__  # Enum's own is Python code, and every request is counted by it
+
 
 FROM_STORE: Final = (Outcome.HIT, Outcome.STALE, Outcome.REVALIDATED)
 LOOKED_UP: Final = (*FROM_STORE, Outcome.MISS)
+
+_ORIGIN_FAULTS: Final = frozenset(f.slug for f in Failure if f.side is Side.UPSTREAM)
 
 
 @dataclass(slots=True)
@@ -68,144 +78,85 @@ def text(value: bytes) -> str:
     return value.decode("utf-8", "backslashreplace")
 
 
-# Measures are told apart as objects: to hash one by its words costs more than to count.
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Counter:
-    """A number that only grows."""
-
-    name: str
-    says: str
-    labels: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Histogram:
-    """How often values fell up to each bound; `unit` is that of bounds and sum."""
-
-    name: str
-    says: str
-    unit: str
-    bounds: tuple[float, ...]
-
-
-_TIMES_S: Final = (
-    0.0005,
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1,
-    2.5,
-    5,
-    10,
-    60,
-)
-
-REQUESTS = Counter(
-    "requests", "Requests answered, by what the cache had to do with it.", ("cache",)
-)
-REASONS = Counter("reasons", "Requests answered, by reason.", ("reason",))
-STATUSES = Counter("statuses", "Requests answered, by status.", ("status",))
-ERRORS = Counter("errors", "Exchanges that failed, by how.", ("error",))
-SENT_BYTES = Counter("sent_bytes", "Bytes of bodies sent to clients.")
-FETCHES = Counter("fetches", "Requests answered by an origin, by its name.", ("upstream",))
-DURATION = Histogram(
-    "duration_s", "Time from a request's head to its answer's end.", "s", _TIMES_S
-)
-FIRST_BYTE = Histogram(
-    "first_byte_s", "Time from a request's head to its answer's first byte.", "s", _TIMES_S
-)
-UPSTREAM = Histogram("upstream_s", "Time that a fetch took to its response head.", "s", _TIMES_S)
-
-COUNTERS: Final = (REQUESTS, REASONS, STATUSES, ERRORS, SENT_BYTES, FETCHES)
-HISTOGRAMS: Final = (DURATION, FIRST_BYTE, UPSTREAM)
-
-
 class Measurements:
-    """The numbers of one worker."""
+    """Counts what one worker did, and tells what all of them did.
 
-    __slots__ = ("_buckets", "_counts", "_sums")
+    `now` is Unix seconds, when the worker begins.
+    """
 
-    def __init__(self) -> None:
-        self._counts: dict[Counter, dict[tuple[str, ...], int]] = {c: {} for c in COUNTERS}
-        self._buckets = {h: [0] * (len(h.bounds) + 1) for h in HISTOGRAMS}
-        self._sums = dict.fromkeys(HISTOGRAMS, 0.0)
+    __slots__ = ("_kinds", "_tallies", "tally")
 
-    def count(self, counter: Counter, *labels: str, by: int = 1) -> None:
-        """Add to a counter, under one value for each of its labels."""
-        cells = self._counts[counter]
-        if labels not in cells and len(cells) >= LABEL_SETS:
-            labels = (OTHER,) * len(counter.labels)
-        cells[labels] = cells.get(labels, 0) + by
-
-    def observe(self, histogram: Histogram, value: float) -> None:
-        """Add one value to a histogram."""
-        self._buckets[histogram][bisect_left(histogram.bounds, value)] += 1
-        self._sums[histogram] += value
+    def __init__(
+        self, tallies: Tallies | None = None, worker: int = 0, *, now: float = 0.0
+    ) -> None:
+        self._tallies = tallies or Tallies(1)
+        self.tally = self._tallies.take(worker, now)
+        self._kinds: dict[tuple[Outcome, str, int, str | None], tuple[int, bool]] = {}
 
     def record(self, record: Record) -> None:
         """Count one finished exchange."""
-        self.count(REQUESTS, record.cache.value)
-        self.count(REASONS, record.reason)
-        self.count(STATUSES, str(record.status))
-        self.count(SENT_BYTES, by=record.bytes)
-        self.observe(DURATION, record.total_s)
-        if record.first_byte_s is not None:
-            self.observe(FIRST_BYTE, record.first_byte_s)
-        if record.error is not None:
-            self.count(ERRORS, record.error)
+        try:
+            row, from_store = self._kinds[record.cache, record.reason, record.status, record.error]
+        except KeyError:
+            row, from_store = self._kind(record)
+        hit = from_store and record.upstream is None
+        self.tally.add(row, record.bytes, record.total_s, record.first_byte_s, hit=hit)
         if record.upstream_s is not None:
-            self.count(FETCHES, record.upstream or OTHER)
-            self.observe(UPSTREAM, record.upstream_s)
+            self.tally.waited(record.upstream or OTHER, record.upstream_s)
+        if record.error is not None and record.error in _ORIGIN_FAULTS:
+            self.tally.failed(record.upstream or OTHER)
 
-    def total(self, counter: Counter, *labels: str) -> int:
-        """A counter's number under these labels, or under all where none are given."""
-        cells = self._counts[counter]
-        return cells.get(labels, 0) if labels else sum(cells.values())
+    def row(self, cache: Outcome, reason: str, status: int, error: str | None = None) -> int:
+        """Where `tally` counts requests of this kind; the same for as long as the worker lives."""
+        return self.tally.row(cache.value, reason, status, error)
+
+    def publish(self, document: Mapping[str, Any]) -> None:
+        """Let all know what this worker's part of the status document says at the moment."""
+        self.tally.publish(document)
 
     def hit_ratio(self) -> float | None:
         """The share answered from the store of what was looked up there; None before the first."""
-        looked_up = sum(self.total(REQUESTS, outcome.value) for outcome in LOOKED_UP)
-        hits = sum(self.total(REQUESTS, outcome.value) for outcome in FROM_STORE)
-        return hits / looked_up if looked_up else None
+        return _hit_ratio(self._tallies.reading())
 
     def snapshot(self) -> dict[str, Any]:
-        """Everything as JSON-ready values: counters by their label, histograms by bound."""
-        told: dict[str, Any] = {c.name: self._told(c) for c in COUNTERS}
-        told |= {h.name: self._distribution(h) for h in HISTOGRAMS}
-        return {**told, "hit_ratio": self.hit_ratio()}
-
-    def _told(self, counter: Counter) -> int | dict[str, int]:
-        cells = self._counts[counter]
-        if not counter.labels:
-            return cells.get((), 0)
-        return {" ".join(labels): count for labels, count in sorted(cells.items())}
-
-    def _distribution(self, histogram: Histogram) -> dict[str, Any]:
-        buckets = self._buckets[histogram]
+        """What all workers counted as JSON-ready values: counters by their label, histograms by
+        bound."""
+        reading = self._tallies.reading()
+        origins = sorted(reading.origins.items())
+        wait = reading.wait
         return {
-            "count": sum(buckets),
-            "sum": round(self._sums[histogram], 6),
-            "p50": self.quantile(histogram, 0.5),
-            "p99": self.quantile(histogram, 0.99),
+            "requests": reading.by(lambda words: words[0]),
+            "reasons": reading.by(lambda words: words[1]),
+            "statuses": reading.by(lambda words: words[2]),
+            "errors": reading.by(lambda words: words[3] or None),
+            "sent_bytes": reading.served.sent_bytes,
+            "fetches": {name: told.wait.count for name, told in origins if told.wait.count},
+            "duration_s": _distribution(reading.served.duration),
+            "first_byte_s": _distribution(reading.served.first_byte),
+            "upstream_s": _distribution(wait),
+            "hit_ratio": _hit_ratio(reading),
         }
 
-    def quantile(self, histogram: Histogram, share: float) -> float | None:
-        """The bound that this share of the values does not pass; None where it is above the last
-        bound, or nothing was observed."""
-        buckets = self._buckets[histogram]
-        rest = share * sum(buckets)
-        if not rest:
-            return None
-        for bound, count in zip(histogram.bounds, buckets, strict=False):
-            rest -= count
-            if rest <= 0:
-                return bound
-        return None
+    def _kind(self, record: Record) -> tuple[int, bool]:
+        """Where a record is counted, and whether it can be a hit; asked once for each kind."""
+        if len(self._kinds) >= MOST_KINDS:  # an origin that answers all statuses there are
+            self._kinds.clear()
+        kind = record.cache, record.reason, record.status, record.error
+        self._kinds[kind] = self.row(*kind), record.cache in FROM_STORE
+        return self._kinds[kind]
+
+
+def _hit_ratio(reading: Reading) -> float | None:
+    requests = reading.by(lambda words: words[0])
+    looked_up = sum(requests.get(outcome.value, 0) for outcome in LOOKED_UP)
+    hits = sum(requests.get(outcome.value, 0) for outcome in FROM_STORE)
+    return hits / looked_up if looked_up else None
+
+
+def _distribution(histogram: Histogram) -> dict[str, Any]:
+    return {
+        "count": histogram.count,
+        "sum": round(histogram.sum_us / 1e6, 6),
+        "p50": histogram.quantile(0.5),
+        "p99": histogram.quantile(0.99),
+    }

@@ -40,6 +40,13 @@ class NodeSettings:
         default=None,
         metadata=setting("UNIX socket that answers `edge status`; its mode is 0660.", n.SOCKET),
     )
+    metrics: Address | None = field(
+        default=None,
+        metadata=setting(
+            "Where Prometheus may ask for /metrics, without a password; never a public address.",
+            n.ADDRESS,
+        ),
+    )
     trusted_proxies: tuple[str, ...] = field(
         default=(),
         metadata=setting("Whose X-Forwarded-For and Forwarded are believed.", n.NETWORK),
@@ -58,10 +65,14 @@ class NodeSettings:
     )
 
     def check(self) -> Iterator[Complaint]:
-        """Addresses listened on twice."""
+        """Addresses listened on twice, and numbers told where clients connect."""
         for index, address in enumerate(self.listen):
             if address is not None and address.port and address in self.listen[:index]:
                 yield Complaint(("listen", index), str(address), "stands here twice; take one out")
+        told = self.metrics
+        if told is not None and told.port and told in self.listen:
+            message = "is where clients connect (node.listen); give it a port of its own"
+            yield Complaint(("metrics",), str(told), message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

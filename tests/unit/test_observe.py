@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import json
+from collections import Counter
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge import observe
-from edge.observe import Measurements, Outcome, Record, text
+from edge.cache.reasons import Reason
+from edge.errors import Failure, Side
+from edge.exposition import exposition
+from edge.metrics import status_class
+from edge.observe import FROM_STORE, Measurements, Outcome, Record, text
+from edge.tally import Tallies
+from tests.unit.scraped import scraped
 
 RECORD = Record(time=0.0, id="a", client="::1", status=200, bytes=10, reason="hit", total_s=0.002)
 
@@ -45,37 +53,114 @@ def test_the_hit_ratio_is_of_what_was_looked_up() -> None:
     assert measured(Outcome.REFUSED).hit_ratio() is None
 
 
+def test_a_snapshot_is_of_all_workers() -> None:
+    tallies = Tallies(2)
+    one, two = Measurements(tallies, 0), Measurements(tallies, 1)
+    one.record(RECORD)
+    two.record(RECORD)
+    assert one.snapshot() == two.snapshot()
+    assert one.snapshot()["statuses"] == {"200": 2}
+
+
+def test_a_hit_that_had_to_wait_for_an_origin_is_not_as_fast_as_one() -> None:
+    tallies = Tallies(1)
+    measurements = Measurements(tallies)
+    for outcome in FROM_STORE:
+        measurements.record(replace(RECORD, cache=outcome))
+        measurements.record(replace(RECORD, cache=outcome, upstream="eu"))
+    reading = tallies.reading()
+    assert (reading.hits.duration.count, reading.rest.duration.count) == (3, 3)
+
+
+def test_an_origins_failure_is_counted_against_it_also_behind_a_stale_answer() -> None:
+    tallies = Tallies(1)
+    measurements = Measurements(tallies)
+    stale = replace(RECORD, cache=Outcome.STALE, reason="stale-if-error", upstream="eu")
+    measurements.record(replace(stale, error="connect-refused"))
+    measurements.record(replace(stale, error="client-left"))
+    measurements.record(replace(RECORD, error="bad-response"))
+    origins = tallies.reading().origins
+    assert {name: told.errors for name, told in origins.items()} == {"eu": 1, "other": 1}
+
+
+def test_what_is_of_the_moment_is_published() -> None:
+    tallies = Tallies(1)
+    Measurements(tallies).publish({"flights": 4})
+    text = exposition({None: tallies.reading()}, version="1")
+    assert scraped(text).one("edge_flights") == 4
+
+
 def test_labels_without_end_are_counted_together() -> None:
     measurements = Measurements()
-    for number in range(1_000):
-        measurements.count(observe.REASONS, str(number))
-    assert len(measurements.snapshot()["reasons"]) == observe.LABEL_SETS + 1
-    assert measurements.total(observe.REASONS) == 1_000
-    assert measurements.total(observe.REASONS, observe.OTHER) == 1_000 - observe.LABEL_SETS
+    for number in range(3_000):
+        measurements.record(replace(RECORD, reason=str(number)))
+    told = measurements.snapshot()
+    assert sum(told["reasons"].values()) == told["statuses"]["200"] + told["statuses"]["2xx"]
+    assert sum(told["reasons"].values()) == 3_000
+    assert len(told["reasons"]) < 1_000
+    assert len(measurements._kinds) <= observe.MOST_KINDS
 
 
-@given(st.lists(st.floats(0, 100), min_size=1, max_size=50), st.floats(0.01, 1))
-def test_a_quantile_is_a_bound_that_enough_values_stay_under(
-    values: list[float], share: float
+def test_a_row_asked_for_ahead_is_the_one_of_its_record() -> None:
+    tallies = Tallies(1)
+    measurements = Measurements(tallies)
+    measurements.record(replace(RECORD, cache=Outcome.HIT, first_byte_s=RECORD.total_s))
+    row = measurements.row(Outcome.HIT, "hit", 200)
+    measurements.tally.add_hit(row, RECORD.bytes, RECORD.total_s)
+    assert tallies.reading().requests == {("hit", "hit", "200", ""): 2}
+    assert tallies.reading().hits.first_byte.counts[2] == 2
+
+
+slugs = st.sampled_from([each.slug for each in Reason])
+reasons = st.builds("/".join, st.lists(slugs, min_size=0, max_size=2))
+seconds = st.floats(0, 100).map(lambda value: round(value, 6))
+records = st.builds(
+    Record,
+    time=st.just(0.0),
+    id=st.just("a"),
+    client=st.just("::1"),
+    status=st.integers(100, 599),
+    bytes=st.integers(0, 2**50),
+    cache=st.sampled_from(Outcome),
+    reason=reasons,
+    upstream=st.sampled_from([None, "eu", 'u"s\\\n']),
+    total_s=seconds,
+    first_byte_s=st.none() | seconds,
+    upstream_s=st.none() | seconds,
+    error=st.none() | st.sampled_from([each.slug for each in Failure]),
+)
+
+
+@settings(max_examples=100)
+@given(st.lists(st.tuples(st.integers(0, 2), records), max_size=40))
+def test_the_text_says_of_records_what_they_say_together(
+    done: list[tuple[int, Record]],
 ) -> None:
-    measurements = Measurements()
-    for value in values:
-        measurements.observe(observe.DURATION, value)
-    bound = measurements.quantile(observe.DURATION, share)
-    if bound is not None:
-        assert sum(value <= bound for value in values) >= share * len(values) - 1e-6
-
-
-def test_a_quantile_is_the_lowest_such_bound() -> None:
-    measurements = Measurements()
-    for value in (0.001, 0.1):
-        measurements.observe(observe.DURATION, value)
-    median, most = (measurements.quantile(observe.DURATION, share) for share in (0.5, 1))
-    assert (median, most) == (0.001, 0.1)
-
-
-def test_nothing_observed_has_no_quantile() -> None:
-    assert Measurements().quantile(observe.DURATION, 0.5) is None
+    tallies = Tallies(3)
+    workers = [Measurements(tallies, number) for number in range(3)]
+    for number, record in done:
+        workers[number].record(record)
+    read = scraped(exposition({None: tallies.reading()}, version="1"))
+    rows = [record for _, record in done]
+    kinds = Counter((r.cache.value, r.reason, status_class(str(r.status))) for r in rows)
+    for (cache, reason, status), count in kinds.items():
+        labels = {"cache": cache, "reason": reason, "status": status}
+        assert read.one("edge_requests_total", **labels) == count
+    assert read.all("edge_requests_total") == len(rows)
+    for error, count in Counter(r.error for r in rows if r.error).items():
+        assert read.one("edge_request_errors_total", error=error) == count
+    assert read.all("edge_sent_bytes_total") == sum(r.bytes for r in rows)
+    assert read.all("edge_request_duration_seconds_count") == len(rows)
+    firsts = [r.first_byte_s for r in rows if r.first_byte_s is not None]
+    assert read.all("edge_request_first_byte_seconds_count") == len(firsts)
+    assert abs(read.all("edge_request_first_byte_seconds_sum") - sum(firsts)) < 1e-3
+    waits = Counter(r.upstream or "other" for r in rows if r.upstream_s is not None)
+    for name, count in waits.items():
+        assert read.one("edge_origin_wait_seconds_count", origin=name) == count
+    blamed = {f.slug for f in Failure if f.side is Side.UPSTREAM}
+    failed = sum(r.error in blamed for r in rows)
+    assert read.all("edge_origin_errors_total") == failed
+    assert json.dumps(workers[0].snapshot())
 
 
 def test_bytes_that_are_not_utf_8_are_told_by_their_numbers() -> None:
