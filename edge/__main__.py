@@ -2,7 +2,8 @@
 
 What a command needs is imported when it runs, so that `edge --help` and `edge check` do not wait
 for a whole node. Exit codes: 0 done; 1 it could not be done, and standard error says why; 2 it was
-asked for wrongly; 3 no running node answered (`commands`).
+asked for wrongly; 3 no running node answered; 4 it was done, and standard output did not take the
+answer (`console`).
 """
 
 from __future__ import annotations
@@ -71,7 +72,9 @@ def check(file: Path) -> None:
 @click.option("--store", metavar="DIR", help="Where answers are kept; else a directory for this run.")  # fmt: skip # noqa: E501
 @click.option("--memory", metavar="SIZE", help='Memory for answers, "256MiB" if not given.')
 @click.option("--disk", metavar="SIZE", help='Disk for answers, "10GiB" if not given.')
-@click.option("--admin", metavar="SOCKET", help="UNIX socket that `edge status` asks.")
+@click.option(
+    "--admin", metavar="SOCKET", help="UNIX socket for `edge purge`, `edge explain` and the like."
+)
 @click.option("--workers", metavar="N", help="Worker processes; this version runs 1.")
 @click.option("--access-log", metavar="PATH|-|off", help="JSON lines, one a request; off if not given.")  # fmt: skip # noqa: E501
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Any other setting of `edge settings`; may be given again.")  # fmt: skip # noqa: E501

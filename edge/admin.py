@@ -138,8 +138,8 @@ class _Desk:
             raise Refused(404, "", f"nothing is here; there is {known}")
         handler = methods.get(b"GET" if method == b"HEAD" else method)
         if handler is None:
-            allow = _allow(methods)
-            raise Refused(405, "", f"use {allow.decode('ascii')} here", allow=allow)
+            use = " or ".join(method.decode("ascii") for method in methods)
+            raise Refused(405, "", f"use {use} here", allow=_allow(methods))
         return handler
 
     async def _options(self, call: Call) -> Reply:
@@ -180,7 +180,7 @@ class _Conversation:
         except trio.BrokenResourceError:
             return  # the caller left
         except Exception as error:  # around a connection: the node lives on
-            self._desk.told(self._caller, f"connection given up: {_fault(error)}")
+            self._desk.told(self._caller, f"connection given up: {_fault(error)}", False)
 
     async def turn_away(self) -> None:
         """Say that there is no place, to whoever may be listening."""
@@ -283,12 +283,13 @@ class _Conversation:
         changes = request.method not in _SAFE and written.words is not None
         if changes or written.status >= 500:
             about = f": {written.words}" if written.words else ""
-            self._tell(request, f"{written.status}{about}")
+            self._tell(request, f"{written.status}{about}", done=written.status < 400)
         await self._reply(written, whole=request.method != b"HEAD")
 
-    def _tell(self, request: h11.Request, outcome: str) -> None:
+    def _tell(self, request: h11.Request, outcome: str, *, done: bool) -> None:
         path = request.target.partition(b"?")[0][:200].decode("ascii")
-        self._desk.told(self._caller, f"{request.method.decode('ascii')} {path} {outcome}")
+        line = f"{request.method.decode('ascii')} {path} {outcome}"
+        self._desk.told(self._caller, line, done)
 
     async def _reply(self, written: _Written, *, whole: bool = True) -> None:
         kind = _JSON if written.status < 400 else _PROBLEM
@@ -353,12 +354,12 @@ class _Conversation:
         if failed is None:
             end = self._stream_head(streamed) + (self._wire.send(h11.EndOfMessage()) or b"")
             if request.method not in _SAFE:
-                self._tell(request, "200")
+                self._tell(request, "200", done=True)
             await self._send(end)
         elif self._wire.our_state is h11.SEND_RESPONSE:
             await self._conclude(request, _written(failed.reply()))
         else:
-            self._tell(request, f"broken off: {failed.words}")
+            self._tell(request, f"broken off: {failed.words}", done=False)
             raise trio.BrokenResourceError("a stream was broken off")
 
     def _stream_head(self, streamed: Streamed) -> bytes:

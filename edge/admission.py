@@ -25,14 +25,15 @@ if TYPE_CHECKING:
 
 ASKS_FOR_KEY: Final = b"cache-status-key"  # RFC 9211 §2.7: keys are for debugging, not for all
 PURGE: Final = b"PURGE"
+PURGES: Final = frozenset((PURGE, b"PURGEKEYS", b"BAN"))  # what plugins send; see `orders`
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
     """A request that may be answered: `request` is in the form that is judged and forwarded.
 
-    `client` is the client's address; `tells_key` that a trusted client asks for the key in
-    Cache-Status.
+    `client` is the client's address; `purges` says that it purges, as it may; `tells_key` that a
+    trusted client asks for the key in Cache-Status.
     """
 
     site: Site
@@ -41,14 +42,16 @@ class Admitted:
     key: Key
     forwarding: Forwarding
     client: bytes
+    purges: bool
     tells_key: bool
 
 
 def admit(parts: Parts, head: RequestHead, peer: bytes) -> Admitted:
     """What `head`, which came from `peer`, amounts to; raises `ExchangeError` to refuse it."""
     site = parts.sites.find(head.authority)
-    if head.method == PURGE:
-        _check_purge(head, site, peer, parts.trusted)
+    purges = head.method in PURGES and _may_purge(head, site, peer, parts.trusted)
+    if head.method == PURGE and not purges:  # to everyone else there is no such method
+        raise ExchangeError(Failure.METHOD_REFUSED)
     if site is None:
         raise ExchangeError(Failure.MISDIRECTED, head.authority.decode("latin-1"))
     if loops(head.headers, parts.name):
@@ -68,6 +71,7 @@ def admit(parts: Parts, head: RequestHead, peer: bytes) -> Admitted:
         key=key_of(scheme, authority, target, request, site.key),
         forwarding=Forwarding(parts.name, peer, scheme, authority, chain),
         client=client_address(peer, chain),
+        purges=purges,
         tells_key=trusted and ASKS_FOR_KEY in head.headers,
     )
 
@@ -79,8 +83,7 @@ def _authority(head: RequestHead, scheme: bytes) -> bytes:
     return parse_authority(head.authority).canonical(scheme)
 
 
-def _check_purge(head: RequestHead, site: Site | None, peer: bytes, trusted: Networks) -> None:
-    """Let PURGE be known only where the site lets it: to everyone else there is no such method."""
+def _may_purge(head: RequestHead, site: Site | None, peer: bytes, trusted: Networks) -> bool:
+    """Whether a request comes from where its site lets it purge."""
     client = certain_client(peer, head.headers, trusted)
-    if site is None or client is None or not site.purge_from.trusts(client):
-        raise ExchangeError(Failure.METHOD_REFUSED)
+    return site is not None and client is not None and site.purge_from.trusts(client)

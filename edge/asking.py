@@ -13,8 +13,11 @@ import json
 import socket
 import stat
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import quote, urlencode
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 ASK_S: Final = 30.0  # to be told something
 CHANGE_S: Final = 300.0  # to have something done: a purge waits for a disk, however busy
 STREAM_S: Final = 300.0  # between two pieces: a search may find nothing for long
+QUIET_S: Final = 3.0  # of silence, before a person begins to wonder
 REPLY_BYTES: Final = 64 * 1024 * 1024
 LINE_BYTES: Final = 1024 * 1024
 PIECE_BYTES: Final = 65_536
@@ -47,11 +51,21 @@ class NodeRefused(Exception):  # noqa: N818 - what it is
 
 
 class Node:
-    """The node behind the admin socket `path`. Each call is a connection of its own."""
+    """The node behind the admin socket `path`. Each call is a connection of its own.
 
-    def __init__(self, path: Path, patience_s: float | None = None) -> None:
+    `on_silence` is called, in a thread of its own and once for each call, where the node has been
+    silent for `QUIET_S`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        patience_s: float | None = None,
+        on_silence: Callable[[], None] | None = None,
+    ) -> None:
         self._path = path
         self._patience_s = patience_s
+        self._on_silence = on_silence
 
     def get(self, path: str, query: Query = ()) -> dict[str, Any]:
         """The document at `path`. Raises `Unreachable`, `NodeRefused`."""
@@ -100,17 +114,20 @@ class Node:
         document: Mapping[str, Any] | None,
         patience_s: float,
         unsure: str = "",
-    ) -> Iterator[http.client.HTTPResponse]:
+    ) -> Iterator[_Answer]:
         """A good answer's head has come. Raises `Unreachable`, `NodeRefused`."""
         connection = _Connection(self._path, self._patience_s or patience_s)
         try:
-            self._connect(connection)
-            with self._translated(unsure):
-                reply = _asked(connection, method, path + _as_text(query), document)
-            with closing(reply):  # it outlives its connection otherwise
-                if reply.status not in (200, 202):
-                    raise NodeRefused(reply.status, self._problem(reply))
-                yield reply
+            with _watching(self._on_silence) as watch:
+                with watch.waiting():
+                    self._connect(connection)
+                    with self._translated(unsure):
+                        reply = _asked(connection, method, path + _as_text(query), document)
+                with closing(reply):  # it outlives its connection otherwise
+                    answer = _Answer(reply, watch)
+                    if reply.status not in (200, 202):
+                        raise NodeRefused(reply.status, self._problem(answer))
+                    yield answer
         finally:
             connection.close()
 
@@ -120,14 +137,14 @@ class Node:
         except OSError as error:
             raise Unreachable(f"{self._path}: {_way_out(self._path, error)}") from error
 
-    def _problem(self, reply: http.client.HTTPResponse) -> dict[str, Any]:
+    def _problem(self, reply: _Answer) -> dict[str, Any]:
         """What a refusal says; nothing, where it says it in no words of ours."""
         try:
             return self._document(reply)
         except Unreachable:
             return {}
 
-    def _document(self, reply: http.client.HTTPResponse, unsure: str = "") -> dict[str, Any]:
+    def _document(self, reply: _Answer, unsure: str = "") -> dict[str, Any]:
         data = bytearray()
         for piece in self._pieces(reply, unsure):
             data += piece
@@ -135,12 +152,10 @@ class Node:
                 raise self._strange(f"more than {REPLY_BYTES} bytes")
         return self._read(data)
 
-    def _pieces(self, reply: http.client.HTTPResponse, unsure: str = "") -> Iterator[bytes]:
+    def _pieces(self, reply: _Answer, unsure: str = "") -> Iterator[bytes]:
         while True:
             with self._translated(unsure):
-                piece = reply.read1(PIECE_BYTES)
-                if not piece and reply.length:
-                    raise http.client.IncompleteRead(b"", reply.length)
+                piece = reply.read()
             if not piece:
                 return
             yield piece
@@ -171,6 +186,61 @@ class Node:
             raise self._strange("not HTTP") from error
         except OSError as error:
             raise Unreachable(f"{self._path}: {error.strerror or error}{unsure}") from error
+
+
+class _Watch:
+    """Whether a node is being waited for, and since when (`clock`)."""
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """While the node is to say something; who reads on slowly makes no one wait."""
+        self.since = monotonic()
+        try:
+            yield
+        finally:
+            self.since = None
+
+    def run(self, say: Callable[[], None], over: threading.Event) -> None:
+        """Call `say` at the first long silence, and end; or end when it is `over`."""
+        while not over.wait(QUIET_S / 8):
+            since = self.since
+            if since is not None and monotonic() - since >= QUIET_S:
+                say()
+                return
+
+
+@contextmanager
+def _watching(say: Callable[[], None] | None) -> Iterator[_Watch]:
+    watch, over = _Watch(), threading.Event()
+    if say is None:
+        yield watch
+        return
+    thread = threading.Thread(target=watch.run, args=(say, over), daemon=True)
+    thread.start()
+    try:
+        yield watch
+    finally:
+        over.set()
+        thread.join()
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """An answer whose head has come."""
+
+    reply: http.client.HTTPResponse
+    watch: _Watch
+
+    def read(self) -> bytes:
+        """Some more of its body; b"" at the end. Raises what the HTTP client raises."""
+        with self.watch.waiting():
+            piece = self.reply.read1(PIECE_BYTES)
+        if not piece and self.reply.length:
+            raise http.client.IncompleteRead(b"", self.reply.length)
+        return piece
 
 
 class _Connection(http.client.HTTPConnection):

@@ -62,7 +62,8 @@ class Streamed:
 
 Handler: TypeAlias = Callable[[Call], Awaitable[Reply | Streamed]]
 Routes: TypeAlias = Mapping[bytes, Mapping[bytes, Handler]]
-Told: TypeAlias = Callable[[Caller, str], None]
+Told: TypeAlias = Callable[[Caller, str, bool], None]
+"""(who, a line on the call, whether it was done)"""
 
 
 class Refused(Exception):  # noqa: N818 - a word of the caller's, not a fault of ours

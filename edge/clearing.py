@@ -5,7 +5,7 @@ that the answer names (RFC 9875 §3), before its client hears of it: whoever rea
 not be given what was before.
 
 PURGE is for the networks that the site names. To everyone else it is a method that this server
-does not have.
+does not have. It is confined to the host that it is sent to, unless the site's reach is the node.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from edge.cache.reasons import Reason
 from edge.cache.tags import groups_of
 from edge.delivery import deliver
 from edge.orders import OrderRefused, order_from_purge
+from edge.routing.site import host_of
 from edge.wire.fields import format_date
 from edge.wire.message import Headers, ResponseHead
 
@@ -35,7 +36,8 @@ async def purge(visit: Visit) -> None:
     tools = visit.tools
     try:
         order = order_from_purge(visit.request, visit.site)
-        done = await tools.purging.carry_out(order, visit.record.client)
+        host = host_of(visit.request.authority) if visit.site.purge_reach == "host" else None
+        done = await tools.purging.carry_out(order, visit.record.client, host=host)
     except OrderRefused as error:
         await _tell(visit, 400, {"status": "refused", "detail": str(error)})
     except JournalError as error:

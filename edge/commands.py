@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from edge.console import answering, json_option, print_result, socket_option
+from edge.console import answering, json_option, node_at, print_result, socket_option
 from edge.purgecommand import purge
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HEAD_BYTES: Final = 1024 * 1024  # of a stored response; more is something else
+
+MOST_LISTED: Final = 999_999_999
 
 
 def _fields(function: Callable[..., None]) -> Callable[..., None]:
@@ -29,6 +31,21 @@ def _checked_fields(
         if not colon or not name.strip():
             raise click.BadParameter(f"\"{each}\" is not 'NAME: VALUE'")
     return fields
+
+
+def _query(
+    url: str, fields: tuple[str, ...], address: str | None = None, method: str | None = None
+) -> list[tuple[str, str]]:
+    """The question as a node is asked it; what it would refuse to be asked is a usage error."""
+    from edge.question import QuestionRefused, asked
+
+    query = [("url", url), *(("field", each) for each in fields)]
+    query += [(name, each) for name, each in (("from", address), ("method", method)) if each]
+    try:
+        asked({name: [each for known, each in query if known == name] for name, _ in query})
+    except QuestionRefused as error:
+        raise click.UsageError(str(error)) from error
+    return query
 
 
 @click.command()
@@ -48,19 +65,17 @@ def explain(
         edge explain https://shop.example/a
         edge explain https://shop.example/a -H 'Accept-Encoding: gzip' --from 192.0.2.7
     """
-    from edge.asking import Node
     from edge.telling import explained
 
-    query = [("url", url), *(("field", each) for each in fields)]
-    query += [(name, value) for name, value in (("from", address), ("method", method)) if value]
-    with answering():
-        document = Node(path).get("/v1/explain", query)
+    query = _query(url, fields, address, method)
+    with answering(as_json=as_json):
+        document = node_at(path).get("/v1/explain", query)
         print_result(document if as_json else explained(document).rstrip("\n"))
 
 
 @click.command()
 @click.argument("prefix", required=False)
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many.")
+@click.option("--limit", type=click.IntRange(1, MOST_LISTED), metavar="N", help="At most so many.")
 @json_option
 @socket_option
 def ls(prefix: str | None, limit: int | None, path: Path, *, as_json: bool) -> None:
@@ -73,16 +88,20 @@ def ls(prefix: str | None, limit: int | None, path: Path, *, as_json: bool) -> N
     """
     from json import dumps
 
-    from edge.asking import Node
+    from edge.status import clean
     from edge.telling import STORED_HEAD, stored
 
     query = [("prefix", prefix)] if prefix is not None else []
     query += [("limit", str(limit))] if limit is not None else []
-    with answering():
+    with answering(as_json=as_json):
         if not as_json and sys.stdout.isatty():
             click.echo(STORED_HEAD)
-        for document in Node(path).lines("/v1/ls", query):
+        document = None
+        for document in node_at(path).lines("/v1/ls", query):
             sys.stdout.write(f"{dumps(document) if as_json else stored(document)}\n")
+        if document is None:
+            begins = f"nothing stored begins with {prefix}" if prefix else "nothing is stored"
+            click.echo(clean(begins), err=True)
 
 
 @click.command()
@@ -98,11 +117,9 @@ def get(url: str, fields: tuple[str, ...], path: Path, *, head_only: bool) -> No
         edge get https://shop.example/a --head
         edge get https://shop.example/a -H 'Accept-Encoding: gzip' > a.http
     """
-    from edge.asking import Node
-
-    query = [("url", url), *(("field", each) for each in fields)]
+    query = _query(url, fields)
     with answering():
-        pieces = Node(path).stream("/v1/get", query)
+        pieces = node_at(path).stream("/v1/get", query)
         write = _shown if sys.stdout.isatty() else sys.stdout.buffer.write
         for piece in _head_of(pieces) if head_only else pieces:
             write(piece)
@@ -136,12 +153,14 @@ def purges(path: Path, *, as_json: bool) -> None:
     Example:
         edge purges --json | jq .latest
     """
-    from edge.asking import Node
+    from shutil import get_terminal_size
+
     from edge.telling import purges as lines
 
-    with answering():
-        document = Node(path).get("/v1/purges")
-        print_result(document if as_json else "\n".join(lines(document)))
+    with answering(as_json=as_json):
+        document = node_at(path).get("/v1/purges")
+        width = get_terminal_size().columns if sys.stdout.isatty() else None
+        print_result(document if as_json else "\n".join(lines(document, width)))
 
 
 @click.command()
@@ -155,11 +174,10 @@ def status(path: Path, *, as_json: bool) -> None:
         edge status --socket /run/edge/admin.sock
         edge status --json | jq .requests
     """
-    from edge.asking import Node
     from edge.status import as_text
 
-    with answering():
-        document = Node(path).get("/v1/status")
+    with answering(as_json=as_json):
+        document = node_at(path).get("/v1/status")
         print_result(document if as_json else as_text(document).rstrip("\n"))
 
 
@@ -173,11 +191,11 @@ def reload_(path: Path, *, as_json: bool) -> None:
     Example:
         edge check /etc/edge/edge.toml && edge reload
     """
-    from edge.asking import Node
     from edge.status import clean
 
-    with answering():
-        document = Node(path).post("/v1/reload")
+    with answering(as_json=as_json) as deed:
+        document = node_at(path).post("/v1/reload")
+        deed.done = "the settings are taken"
         print_result(document if as_json else "settings taken")
         later = document.get("later")
         for name in later if isinstance(later, list) and not as_json else []:
@@ -194,10 +212,9 @@ def drain(path: Path, *, as_json: bool) -> None:
     Example:
         edge drain
     """
-    from edge.asking import Node
-
-    with answering():
-        document = Node(path).post("/v1/drain")
+    with answering(as_json=as_json) as deed:
+        document = node_at(path).post("/v1/drain")
+        deed.done = "the node is draining"
         print_result(document if as_json else "draining: the node ends when its requests have")
 
 

@@ -1,8 +1,9 @@
 """What the commands that ask a running node share: its socket, how they end, what they print.
 
 Exit codes: 0 done; 1 the node refused, or the user did; 2 asked for wrongly; 3 no node answered,
-or not to the end. Results go to standard output, and everything else to standard error. A reader
-who closes the pipe has had what it wanted: that is 0, and nothing is said.
+or not to the end; 4 standard output did not take the answer, and what was to be done is done.
+Results go to standard output, with --json a refusal too, and everything else to standard error. A
+reader who closes the pipe has had what it wanted: that is 0, and nothing is said.
 
 The socket may also be named in `EDGE_SOCKET`, as where a host runs several nodes; an option wins
 over it, and every failure names the socket that was asked.
@@ -13,7 +14,8 @@ from __future__ import annotations
 import io
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +23,8 @@ import click
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from edge.asking import Node
 
 ADMIN_SOCKET: Final = Path("/run/edge/admin.sock")
 SOCKET_VARIABLE: Final = "EDGE_SOCKET"
@@ -38,28 +42,65 @@ def json_option(function: Callable[..., None]) -> Callable[..., None]:
     return click.option("--json", "as_json", is_flag=True, help="The whole answer, for programs.")(function)  # fmt: skip # noqa: E501
 
 
+def node_at(path: Path) -> Node:
+    """The node to ask, with a word on standard error where it is silent for long."""
+    from edge.asking import Node
+    from edge.status import clean
+
+    def say() -> None:
+        click.echo(clean(f"edge: still waiting for the node at {path}"), err=True)
+
+    return Node(path, on_silence=say)
+
+
+@dataclass(slots=True)
+class Deed:
+    """What a command has brought about, in words, once it has."""
+
+    done: str = ""
+
+
 @contextmanager
-def answering(places: Sequence[str] = ()) -> Iterator[None]:
-    """Turn what may go wrong into words on standard error and an exit code."""
+def answering(places: Sequence[str] = (), *, as_json: bool = False) -> Iterator[Deed]:
+    """Turn what may go wrong into words on standard error and an exit code.
+
+    What was done is to be noted before it is printed: it is done even if no one can be told.
+    """
     from edge.asking import NodeRefused, Unreachable
     from edge.status import clean
     from edge.telling import faults
 
     _make_sure_of_output()
+    deed, code = Deed(), 4
     try:
-        yield
+        try:
+            yield deed
+        except NodeRefused as refused:
+            code = 1
+            problem = {"status": refused.status, "detail": str(refused), **refused.document}
+            _say(*faults(problem, places))
+            if as_json:
+                print_result(problem)
+            sys.stdout.flush()
+            sys.exit(code)
         sys.stdout.flush()
-    except NodeRefused as refused:
-        told: Mapping[str, Any] = {"detail": str(refused), **refused.document}
-        _end(1, *faults(told, places))
     except Unreachable as error:
-        _end(3, clean(str(error)))
+        _say(clean(str(error)))
+        sys.exit(3)
     except BrokenPipeError:
-        # What is still buffered has no reader; left there, it would fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()
         sys.exit(0)
     except OSError as error:
-        _end(1, f"standard output: {error.strerror or error}")
+        done = f"{deed.done}; " if deed.done else ""
+        _say(clean(f"{done}standard output: {error.strerror or error}"))
+        _give_up_output()
+        sys.exit(code)
+
+
+def _give_up_output() -> None:
+    """What is still buffered has no reader; left there, it would fail again at exit."""
+    with suppress(OSError, ValueError):  # it is none of the system's
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _make_sure_of_output() -> None:
@@ -70,12 +111,11 @@ def _make_sure_of_output() -> None:
         sys.stdout.reconfigure(errors="replace")
 
 
-def _end(code: int, *lines: str) -> None:
+def _say(*lines: str) -> None:
     first, *rest = lines
     click.echo(f"edge: {first}", err=True)
     for line in rest:
         click.echo(f"  {line}", err=True)
-    sys.exit(code)
 
 
 def print_result(result: Mapping[str, Any] | str) -> None:
@@ -83,3 +123,12 @@ def print_result(result: Mapping[str, Any] | str) -> None:
     from json import dumps
 
     click.echo(result if isinstance(result, str) else dumps(result, indent=2))
+
+
+def print_notes(document: Mapping[str, Any]) -> None:
+    """Tell on standard error what a node remarks beside its answer."""
+    from edge.status import clean
+
+    notes = document.get("notes")
+    for note in notes if isinstance(notes, list) else []:
+        click.echo(clean(f"note: {note}"), err=True)

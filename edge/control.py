@@ -41,8 +41,8 @@ MESSAGE: Final = b"application/http"  # RFC 9112 §10.2
 
 class Control:
     """The handlers of a node. `parts` and `policy` are those of the settings in force; `reload`
-    takes up new ones and names those that wait for a restart, or raises `SettingsError`; `drain`
-    begins the end."""
+    takes up new ones from `source` and names those that wait for a restart, or raises
+    `SettingsError`; `drain` begins the end."""
 
     def __init__(
         self,
@@ -53,6 +53,7 @@ class Control:
         status: Callable[[], Mapping[str, Any]],
         reload: Callable[[], list[str]],
         drain: Callable[[], None],
+        source: str = "",
     ) -> None:
         self._tools = tools
         self._parts = parts
@@ -61,6 +62,7 @@ class Control:
         self._status = status
         self._reload_settings = reload
         self._begin_draining = drain
+        self._source = source
 
     def routes(self) -> dict[bytes, dict[bytes, Handler]]:
         """The handlers by path and method."""
@@ -93,7 +95,8 @@ class Control:
 
     async def _try_out(self, order: Order, send: Send) -> None:
         async def emit(seen: Mapping[str, int | bool]) -> None:
-            await send(msgspec.json.encode(seen) + b"\n")
+            line = {**seen, "notes": order.notes} if seen.get("done") else seen
+            await send(msgspec.json.encode(line) + b"\n")
 
         store = self._tools.store
         held = store.statistics()
@@ -141,7 +144,7 @@ class Control:
         try:
             later = self._reload_settings()
         except SettingsError as error:
-            faults = [asdict(fault) for fault in error.faults]
+            faults = [{"file": self._source, **asdict(fault)} for fault in error.faults]
             raise Refused(422, "settings not taken", str(error), {"faults": faults}) from error
         return Reply(200, {"taken": True, "later": later})
 
@@ -189,6 +192,7 @@ def _told(purge: Purge) -> dict[str, Any]:
         "who": purge.who,
         "manner": purge.manner.value,
         "everything": purge.everything,
+        "confined": bool(purge.area),
         "scopes": purge.words,
         "count": purge.count,
     }

@@ -21,7 +21,7 @@ import trio
 from edge.cache import decision, vary
 from edge.cache.fill import MemoryBody
 from edge.cache.flight import Failed, Flight, Flights, Private, Spurned, Stored
-from edge.cache.held import Held
+from edge.cache.held import Held, asked_at
 from edge.cache.purge import Verdict
 from edge.cache.reasons import Reason
 from edge.cache.ruling import Forward, Freshen, Keep, Refetch, ServeStale
@@ -127,7 +127,7 @@ class Errands:
             match verdict:
                 case Keep() if self._is_overtaken(flight, trip, verdict):
                     await self._forward(flight, trip, Reason.OVERTAKEN, head, response)
-                case Keep() if self._may_be_covered_for(trip, entries, head):
+                case Keep() if variants and self._may_be_covered_for(trip, head):
                     await self._forward(flight, trip, Reason.STATUS, head, response)
                 case Keep():
                     await self._keep(flight, trip, verdict, head, response)
@@ -151,34 +151,31 @@ class Errands:
             return False
         return purges.verdict(trip.as_of, keep.scopes(trip.key)) is Verdict.DEAD
 
-    def _is_purged(self, trip: Trip, entry: Entry) -> bool:
-        """Whether an entry has been purged since the trip began."""
-        return self._purges.current().verdict(trip.as_of, entry.scopes) is Verdict.DEAD
+    def _is_purged(self, held: Held) -> bool:
+        """Whether what is held has been purged."""
+        return self._purges.current().verdict(held.passed, held.entry.scopes) is Verdict.DEAD
 
     def _renewed(self, trip: Trip, held: Held, new: Entry) -> Entry | None:
         """`new` as it may stand for what is held from now on; None if that is of no use any more.
 
         So it is where its body broke off, or a purge has covered it since it was asked about: the
         answer may bring other tags, and would escape the purge by them. What a soft purge has
-        covered since keeps its old scopes for that reason, until it is asked about again.
+        covered since keeps its old scopes for that reason, until it is asked about again. Where
+        someone asked later and has been answered, that answer stands.
         """
-        held, purges = held.newest, self._purges.current()
-        if held.fill is not None and held.fill.failed:
+        held = held.newest
+        if self._is_purged(held) or (held.fill is not None and held.fill.failed):
             return None
-        if purges.verdict(held.passed, held.entry.scopes) is Verdict.DEAD:
-            return None
-        vouched = max(trip.as_of, held.entry.fetched_at)
-        if purges.verdict(vouched, held.entry.scopes) is Verdict.LIVE:
+        if asked_at(new) < asked_at(held.entry):
+            return held.entry
+        if self._purges.current().verdict(trip.as_of, held.entry.scopes) is Verdict.LIVE:
             return new
         scopes = b"".join(sorted(digests(new.scopes) | digests(held.entry.scopes)))
         return replace(new, scopes=scopes) if len(scopes) <= MOST_BYTES else None
 
-    def _may_be_covered_for(
-        self, trip: Trip, entries: tuple[Entry, ...], head: ResponseHead
-    ) -> bool:
+    def _may_be_covered_for(self, trip: Trip, head: ResponseHead) -> bool:
         """Whether a stale answer may stand in for this one, storable as it is (RFC 5861 §4)."""
-        entry = vary.choose(entries, trip.request, trip.policy.vary)
-        ruling = decision.on_failure(entry, head, self._now(), trip.policy)
+        ruling = decision.on_failure(trip.selected, head, self._now(), trip.policy)
         return isinstance(ruling, ServeStale)
 
     def _drop(self, held: Held | None) -> None:
@@ -210,7 +207,7 @@ class Errands:
         if whole:
             await self._store.commit(held)
             self._drop_superseded(trip, held)
-            if self._is_purged(trip, held.entry):  # meanwhile: it would only take up room
+            if self._is_purged(held):  # meanwhile: it would only take up room
                 self._store.drop(held)
 
     def _drop_superseded(self, trip: Trip, newest: Held) -> None:

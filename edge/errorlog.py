@@ -2,9 +2,11 @@
 
 Every message has a kind, and each kind a budget that refills with time, so that one broken origin
 cannot fill a disk or hide another trouble behind itself. What a budget does not cover is counted,
-and the kind's next line says how many were suppressed. A line is cut to what a pipe takes whole,
-and is written only when the other side has room; what finds none is dropped and counted, since a
-terminal that was stopped with Ctrl-S must not stop the node.
+and the kind's next line says how many were suppressed. What an operator has done is noted without
+a budget: it is as rare as it takes to be done, and has to be there when someone asks who did it. A
+line is cut to what a pipe takes whole, and is written only when the other side has room; what
+finds none is dropped and counted, since a terminal that was stopped with Ctrl-S must not stop the
+node.
 """
 
 from __future__ import annotations
@@ -83,6 +85,10 @@ class ErrorLog:
         budget.suppressed = 0
         about = f" [{request_id}]" if request_id else ""
         self._write(f"{_stamp(self._now())} {kind}{about}: {message}", more)
+
+    def note(self, kind: str, message: str) -> None:
+        """Write one line about what an operator has done, or tried to do."""
+        self._write(f"{_stamp(self._now())} {kind}: {message}", "")
 
     def reopen(self) -> None:
         """Go on in a new file after the old one was renamed; keeps the old where it cannot."""

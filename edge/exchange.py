@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from edge import answer, clearing, finding
-from edge.admission import PURGE, admit
+from edge.admission import admit
 from edge.answer import Answer
 from edge.cache import decision, vary
 from edge.cache.flight import Failed, Flight, Private, Spurned, Stored
@@ -86,7 +86,7 @@ class Exchange:
             empty = ResponseHead(200, Headers([(b"content-length", b"0")]))
             await deliver(visit, Answer(empty), None, Reason.METHOD)
             return
-        if visit.head.method == PURGE:
+        if visit.purges:
             await clearing.purge(visit)
             return
         reason = decision.may_use_store(visit.head, visit.policy)
@@ -139,6 +139,7 @@ class Exchange:
         assert found.held is not None
         if finding.judge(found.held, self._purges) is Verdict.DEAD:
             return False
+        found.held.count_hit()
         return await self._serve_held(visit, found.held, because, as_ruled=found.entry)
 
     async def _serve_held(

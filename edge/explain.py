@@ -13,23 +13,27 @@ connection is made.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
 from edge import answer, finding, particulars
 from edge.admission import PURGE, Admitted, admit
 from edge.cache import decision
+from edge.cache.purge import Manner, Verdict
 from edge.cache.reasons import Reason
 from edge.cache.ruling import Fetch, Refuse, Revalidate, Serve, ServeStale
 from edge.cache.scope import told
 from edge.cache.validation import conditional
 from edge.errors import ExchangeError, Failure
 from edge.finding import Alone, Joins
+from edge.guard.address import certain_client
 from edge.listen.connection import ConnectionPolicy
 from edge.observe import Outcome
 from edge.orders import OrderRefused, order_from_purge
 from edge.particulars import Case
-from edge.question import Question, QuestionRefused, asked, plain
+from edge.question import Question, QuestionRefused, asked, plain, worded
 from edge.visit import OUTCOMES
 from edge.wire.hop import hops_left
 
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
     from edge.cache.held import Held
     from edge.cache.purge import Purge
     from edge.cache.ruling import OnRequest
+    from edge.guard.address import Networks
     from edge.visit import Parts, Tools
 
 __all__ = ["Outlook", "Question", "QuestionRefused", "asked", "explain"]
@@ -101,14 +106,14 @@ async def explain(
         head = question.head(policy.limits, parts.trusted)
         admitted = admit(parts, head, question.from_address)
     except ExchangeError as error:
-        return _without_case(question, parts, _refused(error))
+        return _without_case(question, parts, _turned_down(question, parts, error))
     resource = await tools.store.look(admitted.key, tools.now())
     purges = tools.purges.current()
     found = finding.select(
         resource, admitted.request, admitted.policy, purges, judge=finding.look_at
     )
     case = Case(question, head, admitted, parts, tools, resource, found, purges, tools.now())
-    outlook = _outlook(case, policy)
+    outlook = _with_purge(_outlook(case, policy), case, recall)
     return {
         "verdict": outlook.document(),
         **particulars.of(case, outlook.goes, outlook.reason, recall),
@@ -129,7 +134,7 @@ def _outlook(case: Case, policy: ConnectionPolicy) -> Outlook:
     if hops_left(case.head) == 0:
         says = "answered here, with nothing: Max-Forwards is 0, so the request ends at this node"
         return Outlook("bypass", Reason.METHOD.slug, says, 200)
-    if case.head.method == PURGE:
+    if case.admitted.purges:
         return _of_purge(case.admitted)
     reason = decision.may_use_store(case.head, case.admitted.policy)
     if reason is not None:
@@ -227,10 +232,58 @@ _HOW: Final = {
 # --- in words
 
 
+def _turned_down(question: Question, parts: Parts, error: ExchangeError) -> Outlook:
+    """A request that no one looks anything up for; who may not purge is told who may."""
+    outlook = _refused(error)
+    if question.method != PURGE or error.failure is not Failure.METHOD_REFUSED:
+        return outlook
+    head = question.head(_POLICY.limits, parts.trusted)
+    site = parts.sites.find(head.authority)
+    if site is None:
+        return replace(outlook, says="refused: no site has this host, and so none has PURGE")
+    client = certain_client(question.from_address, head.headers, parts.trusted)
+    who = "cannot be told for certain" if client is None else f"is {plain(client)}"
+    known = _networks(site.purge_from)
+    known = f"site.purge_from ({known})" if known else "site.purge_from, which is empty"
+    return replace(outlook, says=f"refused: PURGE is known only to {known}, and this client {who}")
+
+
+def _networks(networks: Networks) -> str:
+    """Networks as they are written in settings."""
+    words = ["unix"] if networks.unix else []
+    for version, shift, prefixes in networks.prefixes:
+        kind, bits = (IPv4Network, 32) if version == 4 else (IPv6Network, 128)
+        words += [str(kind((prefix << shift, bits - shift))) for prefix in sorted(prefixes)]
+    return ", ".join(words)
+
+
+def _with_purge(outlook: Outlook, case: Case, recall: Callable[[int], Purge | None]) -> Outlook:
+    """`outlook`; where it is owed to a purge of what is stored, with that purge."""
+    how, _, why = outlook.says.partition(": ")
+    held = case.held
+    verdict = Verdict.LIVE if held is None else finding.look_at(held, case.purges)
+    if held is None or verdict is Verdict.LIVE or why not in _OWED_TO_PURGES:
+        return outlook
+    is_soft = verdict is Verdict.STALE
+    covers = particulars.covers(case, held)
+    number = next((c.number for c in covers if (c.manner is Manner.SOFT) is is_soft), None)
+    words = f"{how}: what is stored was {'soft-' * is_soft}purged"
+    behind = "" if number is None else f" ({_purge_told(number, recall(number))})"
+    return replace(outlook, says=words + behind)
+
+
+def _purge_told(number: int, purge: Purge | None) -> str:
+    """`purge 16, 2026-11-21T07:59:01Z, uid 0, pid 7`."""
+    if purge is None:
+        return f"purge {number}"
+    when = datetime.fromtimestamp(purge.when, UTC).isoformat(timespec="seconds")
+    return f"purge {number}, {when.replace('+00:00', 'Z')}, {plain(purge.who.encode())}"
+
+
 def _refused(error: ExchangeError) -> Outlook:
     failure = error.failure
     why = _REFUSALS.get(failure, failure.slug)
-    detail = f" ({plain(error.detail.encode())})" if error.detail else ""
+    detail = f" ({worded(error.detail)})" if error.detail else ""
     return Outlook("refuse", failure.slug, f"refused: {why}{detail}", error.status)
 
 
@@ -273,4 +326,7 @@ _WHY: Final = {
     Reason.BODY: "it has a body, which is not in the key",
     Reason.UPGRADE: "it asks for another protocol",
     Reason.PARTIAL: "its range begins far ahead of what has come",
+}
+_OWED_TO_PURGES: Final = {
+    _WHY[reason] for reason in (Reason.URI_MISS, Reason.VARY_MISS, Reason.SOFT_PURGED)
 }

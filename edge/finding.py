@@ -56,7 +56,7 @@ NOTHING = Found()
 
 def judge(held: Held, purges: Purges) -> Verdict:
     """What the purges make of a stored variant; what it has passed once it need not pass again."""
-    if held.passed >= purges.latest:
+    if held.passed == purges.latest:
         return Verdict.LIVE
     verdict = look_at(held, purges)
     if verdict is Verdict.LIVE:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from http import HTTPStatus
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -27,7 +28,7 @@ from edge.cache.tags import all_tags
 from edge.call import Refused
 from edge.errors import ExchangeError
 from edge.listen.connection import ConnectionPolicy
-from edge.question import plain
+from edge.question import plain, worded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,10 +66,11 @@ async def list_stored(
 ) -> None:
     """Send a line of JSON for each stored response whose URL begins with `prefix`.
 
-    The prefix is compared as text, with the URL as it is keyed, or with what follows its scheme.
+    The prefix is compared as text, with the URL as it is keyed, or with what follows its scheme;
+    its host may be written in upper case.
     At most `limit` lines; None for all. Raises `scan.Unreadable`.
     """
-    wanted = prefix.encode("utf-8", "surrogateescape")
+    wanted = _wanted(prefix.encode("utf-8", "surrogateescape"))
     scan, left = store.scan(), math.inf if limit is None else limit
     while left > 0 and (batch := await scan.next()) is not None:
         lines = bytearray()
@@ -82,6 +84,15 @@ async def list_stored(
         if lines:
             await send(bytes(lines))
         await trio.lowlevel.checkpoint()  # a batch without a match is work, too
+
+
+def _wanted(prefix: bytes) -> bytes:
+    """A prefix as URLs are keyed: what stands before the path in lower case."""
+    scheme, mark, rest = prefix.partition(b"://")
+    if not mark:
+        scheme, rest = b"", prefix
+    host, slash, path = rest.partition(b"/")
+    return scheme.lower() + mark + host.lower() + slash + path
 
 
 def _begins_with(url: bytes, prefix: bytes) -> bool:
@@ -177,24 +188,28 @@ async def _selected(
     request, cache = admitted.request, admitted.policy
     found = finding.select(resource, request, cache, purges, judge=finding.look_at)
     if found.held is None:
-        raise Refused(404, "", _missing(plain(admitted.key.url), resource, found))
+        raise Refused(404, "", _missing(admitted.key.url, question.url, resource, found))
     return found.held
 
 
 def _told(error: ExchangeError) -> str:
-    detail = f", {plain(error.detail.encode())}" if error.detail else ""
+    detail = f", {worded(error.detail)}" if error.detail else ""
     return f"{error.status} {error.failure.slug}{detail}"
 
 
-def _missing(url: str, resource: Resource, found: Found) -> str:
+def _missing(key_url: bytes, asked_url: bytes, resource: Resource, found: Found) -> str:
+    """What to do next; the commands can be pasted into a shell, so their URLs are not cut."""
+    url, count = plain(key_url), len(resource.variants)
     if found.dead:
         return f"{url}: what is stored has been purged, and is not given out"
-    if resource.variants:
+    if count:
+        stored = "1 variant is" if count == 1 else f"{count} variants are"
         return (
-            f"{url}: {len(resource.variants)} variants are stored, and these fields select none; "
-            f"`edge ls {url}` tells what they vary on"
+            f"{url}: {stored} stored, and these fields select none; "
+            f"`edge ls {quote(plain(key_url, LONG))}` tells what they vary on"
         )
-    return f"{url}: nothing is stored; `edge explain {url}` tells what a request would do"
+    command = f"edge explain {quote(plain(asked_url, LONG))}"
+    return f"{url}: nothing is stored; `{command}` tells what a request would do"
 
 
 def _named(held: Held) -> str:

@@ -115,7 +115,7 @@ class Node:
         self._started = self._clock.now()
         directory, tell = _store_directory(config), self._error_log.tell
         self._disk = self._made_disk(directory)
-        self._journal = Journal(directory, log=partial(tell, "purge"))
+        self._journal = Journal(directory, log=partial(tell, "journal"))
         self._routes: dict[bytes, dict[bytes, Handler]] = {}  # filled when there is what to ask
         self._admin: AdminSocket | None = None
         self._listeners = _bound(config)
@@ -152,15 +152,22 @@ class Node:
             if self._scrapes is not None:
                 self._scrapes.close()
             with trio.move_on_after(CLEANUP_S, shield=True):
+                await self._journal.close()  # before the store's lock is another process's to take
                 await self._disk.close()
-                await self._journal.close()
             self._error_log.close()
 
     async def _open_journal(self) -> None:
         """Know what has been purged; what was stored without that being known is forgotten."""
-        if not await self._journal.open(self._disk.birth):
+        if await self._journal.open(self._disk.birth):
+            return
+        try:
             await self._disk.empty()
-            await self._journal.begin(self._disk.birth)
+        except OSError as error:
+            where = self.config.store.dir
+            message = f"{where}: what was purged from it is not known, and it cannot be emptied"
+            way_out = "make room on its disk, or remove the directory"
+            raise OSError(f"{message} ({error.strerror or error}); {way_out}") from error
+        await self._journal.begin(self._disk.birth)
 
     async def _run(self) -> None:
         async with trio.open_nursery() as plumbing:  # logs, pools, admin: the last to go
@@ -211,9 +218,10 @@ class Node:
             purges=purges,
             purging=Purging(
                 self._journal,
-                lambda: self._exchange.parts.sites,
+                self._store.settle,
                 now,
-                partial(self._error_log.tell, "purge"),
+                partial(self._error_log.note, "purge"),
+                partial(self._error_log.tell, "purge-request"),
             ),
             errands=Errands(self._store, self._flights, purges, now, self._complain),
             background=background,
@@ -231,6 +239,7 @@ class Node:
             status=self.status,
             reload=self._read_settings_again,
             drain=self._stopping.set,
+            source=self._source,
         )
         self._routes.update(control.routes())
 
@@ -238,8 +247,9 @@ class Node:
         path = self.config.node.admin
         return AdminSocket(path, self._routes, self._told) if path is not None else None
 
-    def _told(self, caller: Caller, words: str) -> None:
-        self._error_log.tell("admin", f"{words}; by {caller}")
+    def _told(self, caller: Caller, words: str, done: bool) -> None:
+        say = self._error_log.note if done else self._error_log.tell
+        say("admin", f"{words}; by {caller}")
 
     def _parts(self, config: Config) -> Parts:
         """All that follows from `config`; raises ValueError, and then nothing has changed."""
@@ -348,12 +358,12 @@ class Node:
             raise self._not_taken(error) from error
         later = _only_for_new_processes(self.config, config)
         for name in later:
-            self._error_log.tell("settings", f"{name} changed: it counts from the next start on")
+            self._error_log.note("settings", f"{name} changed: it counts from the next start on")
         self._policy = policies.connection_policy(config)
         self._connections.most = config.limits.connections
         self._drain_s = config.node.drain
         self._exchange.parts = parts
-        self._error_log.tell("settings", f"read again from {self._source}")
+        self._error_log.note("settings", f"read again from {self._source}")
         return later
 
     def _not_taken(self, error: SettingsError | ValueError) -> SettingsError:
@@ -361,7 +371,7 @@ class Node:
         if not isinstance(error, SettingsError):
             error = SettingsError([Fault(None, "", None, str(error))])
         for fault in error.faults:
-            self._error_log.tell("settings", f"not taken: {fault.at(self._source)}")
+            self._error_log.note("settings", f"not taken: {fault.at(self._source)}")
         return error
 
     # Telling.

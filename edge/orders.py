@@ -97,11 +97,8 @@ def _members(document: bytes, draft: Draft) -> dict[str, Any]:
     """The members of the document; one that is unknown, or there twice, is a fault."""
     try:
         pairs = _DECODER.decode(document)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        message = f"an order is a JSON object like {_EXAMPLE}: {error}"
-        raise OrderRefused([Fault("", shown(document), message)]) from error
-    except RecursionError as error:
-        message = f"an order is a JSON object like {_EXAMPLE}: too deep"
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        message = f"an order is a JSON object like {_EXAMPLE}; {_unread(document, error)}"
         raise OrderRefused([Fault("", shown(document), message)]) from error
     known = (*_READERS, *_FLAGS)
     members: dict[str, Any] = {}
@@ -114,6 +111,31 @@ def _members(document: bytes, draft: Draft) -> dict[str, Any]:
         else:
             members[name] = value
     return members
+
+
+def _unread(document: bytes, error: Exception) -> str:
+    """Why a document was not read, in plain words."""
+    begins = document.strip()[:1]
+    if not begins:
+        return "this body is empty"
+    if isinstance(error, UnicodeDecodeError):
+        return "this is not UTF-8"
+    if isinstance(error, RecursionError):
+        return "this is too deep"
+    if _LONE_SURROGATE.search(document):
+        return "this has half of a surrogate pair (\\ud800 to \\udfff), which is no character"
+    if isinstance(error, msgspec.ValidationError):
+        kind = _OTHER_KINDS.get(begins, "a number")
+        return "this has a number out of range" if begins == b"{" else f"this is {kind}"
+    if "truncated" in str(error):
+        return "this ends too early"
+    return f"this is none: {str(error).removeprefix('JSON is malformed: ')}"
+
+
+_OTHER_KINDS: Final = {b"[": "a list", b'"': "a string", b"n": "null", b"t": "true", b"f": "false"}
+_HIGH: Final = rb"\\u[dD][89abAB][0-9a-fA-F]{2}"
+_LOW: Final = rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_LONE_SURROGATE: Final = re.compile(b"%b(?!%b)|(?<!%b)%b" % (_HIGH, _LOW, _HIGH, _LOW))
 
 
 def _flag(name: str, members: dict[str, Any], draft: Draft) -> bool:
@@ -179,7 +201,9 @@ def _prefix(text: str, places: _Places, draft: Draft) -> None:
 
 
 def _host(text: str, places: _Places, draft: Draft) -> None:
-    octets = _ascii(text)
+    octets = _ascii(text, "has white space or a control character, which no host has")
+    if not octets:
+        raise Unfit(f"is empty; {_HOST_LIKE}")
     if b"*" in octets:
         raise Unfit(
             "a host is purged by its own name; name each, or purge a tag they share, or all"
@@ -188,7 +212,7 @@ def _host(text: str, places: _Places, draft: Draft) -> None:
         octets = b"[%b]" % octets
     if octets.translate(None, b"/?#@") != octets:
         raise Unfit("give the host alone, like shop.example; for a part of it, use a prefix")
-    authority = _authority(octets)
+    authority = _authority(octets, _HOST_LIKE)
     if authority.port in _WITHOUT_SAYING:
         raise Unfit("80 and 443 go without saying; give the host alone, for all its ports")
     places.key_of(authority.host)
@@ -217,6 +241,17 @@ class _Place:
     key: KeyPolicy
 
 
+def _spellings(authority: Authority) -> tuple[bytes, ...]:
+    """The authorities that requests for one may be keyed with.
+
+    Whether 80 or 443 goes without saying is judged by the scheme of a request's connection, and a
+    proxy in front may have told another. So where one of them is written out, there are both.
+    """
+    host, port = authority.host, authority.port
+    ports = (None, port) if port in _WITHOUT_SAYING else (port,)
+    return tuple(Authority(host, each).canonical(b"") for each in ports)
+
+
 class _Places:
     """The places of one order, each worked out once: an order has few hosts and many paths."""
 
@@ -226,18 +261,11 @@ class _Places:
         self._found: dict[bytes, _Place] = {}
 
     def find(self, octets: bytes) -> _Place:
-        """The place that an authority names; raises `Unfit`.
-
-        Whether 80 or 443 goes without saying is judged by the scheme of a request's connection,
-        and a proxy in front may have told another. So where one of them is written out, there are
-        both authorities, with it and without.
-        """
+        """The place that an authority names; raises `Unfit`."""
         place = self._found.get(octets)
         if place is None:
             found = _authority(octets)
-            ports = (None, found.port) if found.port in _WITHOUT_SAYING else (found.port,)
-            authorities = tuple(Authority(found.host, port).canonical(b"") for port in ports)
-            place = self._found[octets] = _Place(authorities, self.key_of(found.host))
+            place = self._found[octets] = _Place(_spellings(found), self.key_of(found.host))
         return place
 
     def key_of(self, host: bytes) -> KeyPolicy:
@@ -252,13 +280,14 @@ class _Places:
 _URL = re.compile(rb"https?://([^/?#]*+)([^?#]*+)(\?[^#]*+)?+(#.*)?+", re.IGNORECASE | re.DOTALL)
 _INVISIBLE = re.compile(rb"[^\x21-\x7e]")
 _WRITE_LIKE: Final = "write it like http://shop.example/page"
+_HOST_LIKE: Final = "write it like shop.example"
 
 
 def _located(text: str) -> tuple[bytes, bytes, bytes]:
     """`(authority, path, query)` of a URL, as written, the query with its `?`; raises `Unfit`."""
     match = _URL.fullmatch(_ascii(text))
     if match is None:
-        raise Unfit(_WRITE_LIKE)
+        raise Unfit(f"is no URL; {_WRITE_LIKE}")
     authority, path, query, fragment = match.groups(b"")
     if fragment:
         raise Unfit("a URL is purged without its #fragment; leave it out")
@@ -267,12 +296,12 @@ def _located(text: str) -> tuple[bytes, bytes, bytes]:
     return authority, path or b"/", query
 
 
-def _authority(octets: bytes) -> Authority:
+def _authority(octets: bytes, like: str = _WRITE_LIKE) -> Authority:
     """The host and port, without a final dot: with and without it is the same host here."""
     try:
         found = parse_authority(octets)
     except ProtocolError as error:
-        raise Unfit(f"no host is called {shown(octets) or 'nothing'}; {_WRITE_LIKE}") from error
+        raise Unfit(f"no host is called {shown(octets) or 'nothing'}; {like}") from error
     return Authority(found.host.removesuffix(b"."), found.port)
 
 
@@ -283,13 +312,16 @@ def _forwarded(target: bytes, key: KeyPolicy) -> bytes:
         raise Unfit(f"{error.detail}, so nothing is stored under it") from error
 
 
-def _ascii(text: str) -> bytes:
+_ESCAPED: Final = "has white space or a control character; escape it (a space is %20)"
+
+
+def _ascii(text: str, invisible: str = _ESCAPED) -> bytes:
     """The bytes of visible ASCII; raises `Unfit` with how to write what is not."""
     if not text.isascii():
         raise _NotAscii(text)
     octets = text.encode("ascii")
     if _INVISIBLE.search(octets):
-        raise Unfit("has white space or a control character; escape it (a space is %20)")
+        raise Unfit(invisible)
     return octets
 
 
@@ -354,6 +386,8 @@ def order_from_purge(request: RequestHead, site: Site) -> Order:
     fields = _tag_fields(headers, site)
     method = (headers.get(b"x-purge-method") or b"default").strip().lower()
     soft = (headers.get(b"fastly-soft-purge") or b"").strip() == b"1"
+    if not fields and request.method != b"PURGE":
+        draft.refuse("method", request.method, "only PURGE names a URL; or send tags, in xkey")
     draft.check()
     if fields:
         _read_tags(fields, _reached(request, site), draft)
@@ -402,11 +436,11 @@ def _read_target(request: RequestHead, site: Site, method: bytes, draft: Draft) 
             raise Unfit("X-Purge-Method is default, exact, or regex for a path that ends in /.*")
         if method == b"tags":
             raise Unfit(f"X-Purge-Method is tags, and there are none; {_TAGS_IN_XKEY}")
-        if method == b"regex":
-            name = prefix_name(request.authority, _folder(target))
-        else:
-            name = url_name(request.authority, _told_exactly(target, method))
-        draft.add(name)
+        for authority in _spellings(parse_authority(request.authority)):
+            if method == b"regex":
+                draft.add(prefix_name(authority, _folder(target)))
+            else:
+                draft.add(url_name(authority, _told_exactly(target, method)))
     except (Unfit, ScopeRefused) as error:
         draft.refuse("target", request.target, error)
 

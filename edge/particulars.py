@@ -28,7 +28,7 @@ from edge.wire.hop import upgrade_offered
 from edge.wire.target import split_target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from edge.admission import Admitted
     from edge.cache.entry import Entry
@@ -89,8 +89,12 @@ def of(
     held = case.held
     stored = held.entry if held is not None else None
     return {
-        "request": {**of_question(case.question, case.parts), **_request(case, sent)},
-        "site": _site(case.admitted),
+        "request": {
+            **of_question(case.question, case.parts),
+            **_request(case, sent),
+            "at": _seconds(case.now),
+        },
+        "site": _site(case),
         "key": _key(case.admitted),
         "variant": _variant(case),
         "stored": None if held is None else _stored(case, held),
@@ -153,8 +157,10 @@ def _sent(case: Case, goes: str, reason: str) -> RequestHead:
 # --- the site
 
 
-def _site(admitted: Admitted) -> dict[str, Any]:
+def _site(case: Case) -> dict[str, Any]:
+    admitted = case.admitted
     site, request = admitted.site, admitted.request
+    host = case.parts.sites.matched(request.authority)
     path = split_target(request.target).path
     rule = first_rule(site.rules, request.method, request.authority, path)
     matched = None
@@ -162,7 +168,9 @@ def _site(admitted: Admitted) -> dict[str, Any]:
         matched = {"index": site.rules.index(rule), "match": _words(rule.match)}
     return {
         "name": site.name,
+        "host": None if host is None else lines(host),
         "rule": matched,
+        "rules": len(site.rules),
         "cache": _differing(admitted.policy, CachePolicy()),
     }
 
@@ -175,7 +183,7 @@ def _words(match: Match) -> str:
     if match.methods:
         words.append(f"methods {', '.join(lines(name) for name in sorted(match.methods))}")
     if match.hosts is not None:
-        words.append("some hosts")
+        words.append(f"hosts {', '.join(lines(host) for host in match.hosts.patterns)}")
     return "; ".join(words) or "everything"
 
 
@@ -212,8 +220,25 @@ def _key(admitted: Admitted) -> dict[str, Any]:
     return {
         "url": lines(admitted.key.url),
         "digest": admitted.key.digest.hex(),
-        "parts": {name: lines(value) for name, value in parts},
+        "parts": {name: _part(name, value) for name, value in parts},
     }
+
+
+def _part(name: str, value: bytes) -> str | list[str] | None:
+    """A part of a key for people; one of the site's own is as many values as the request has."""
+    if " " not in name and name != "cookies":
+        return lines(value)
+    values = [lines(each) for each in _listed(value)]
+    return values if len(values) > 1 else values[0] if values else None
+
+
+def _listed(value: bytes) -> Iterator[bytes]:
+    """The values that a key holds one behind the other, each with its length: `3:abc0:`."""
+    at = 0
+    while at < len(value):
+        start = value.index(b":", at) + 1
+        at = start + int(value[at : start - 1])
+        yield value[start:at]
 
 
 def _variant(case: Case) -> dict[str, Any] | None:
@@ -227,7 +252,15 @@ def _variant(case: Case) -> dict[str, Any] | None:
         "fields": {lines(name): None if value is None else lines(value) for name, value in pairs},
         "stored": len(variants),
         "purged": len(case.found.dead),
+        "variants": [fields_of(held.entry) for held in variants],
     }
+
+
+def fields_of(entry: Entry) -> dict[str, str | None]:
+    """What a stored variant is for; `Vary: *` is for no one."""
+    if entry.vary_any:
+        return {"*": None}
+    return {lines(name): None if value is None else lines(value) for name, value in entry.variant}
 
 
 # --- what is stored
@@ -239,7 +272,7 @@ def _stored(case: Case, held: Held) -> dict[str, Any]:
         "state": _STATES[look_at(held, case.purges)],
         "status": entry.status,
         "bytes": entry.length,
-        "where": where(held),
+        "where": where(held, in_memory=case.tools.store.is_in_memory(held)),
         "etag": _field(entry, b"etag"),
         "last_modified": _field(entry, b"last-modified"),
         "asked_at": entry.times.request_time,
@@ -250,13 +283,16 @@ def _stored(case: Case, held: Held) -> dict[str, Any]:
     }
 
 
-def where(held: Held) -> str:
-    """Where the body is: memory, disk, both, or still on its way."""
+def where(held: Held, *, in_memory: bool) -> str:
+    """Where the body is: memory, disk, both, or still on its way.
+
+    A small one comes with its row, and is on disk alone unless the memory tier has it.
+    """
     if held.fill is not None and held.body is None:
         return "on its way"
     if held.row is None:
         return "memory"
-    return "both" if held.body is not None else "disk"
+    return "both" if in_memory and held.body is not None else "disk"
 
 
 def _field(entry: Entry, name: bytes) -> str | None:
@@ -309,25 +345,39 @@ def _purges(
         return {**document, "tags": [], "scopes": [], "unnamed": 0, "covering": []}
     entry, site_tags = held.entry, case.admitted.policy.tags
     names = names_known(entry, site_tags)
-    covers = case.purges.covering(held.passed, names)
     return {
         **document,
         "tags": [lines(tag) for tag in all_tags(entry.headers, site_tags)],
         "scopes": [_scope(name) for name in names if not name.startswith(b"T")],
         "unnamed": len(digests(entry.scopes)) - len({digest(name) for name in names}),
-        "covering": [_cover(cover, recall(cover.number)) for cover in covers],
+        "covering": [_cover(cover, recall(cover.number)) for cover in covers(case, held)],
     }
 
 
-def _scope(name: bytes | None) -> str:
-    return "everything, or too much to be remembered" if name is None else " ".join(told(name))
+def covers(case: Case, held: Held) -> list[Cover]:
+    """The purges that cover a stored variant, as far as its names are known, oldest first."""
+    names = names_known(held.entry, case.admitted.policy.tags)
+    return case.purges.covering(held.passed, names)
+
+
+def _scope(name: bytes) -> str:
+    return " ".join(told(name))
+
+
+def _covered(cover: Cover, purge: Purge | None) -> str:
+    """What a purge covers, in words; one that is no longer known may have been everything."""
+    if cover.name is not None:
+        return _scope(cover.name) + (", or too much on it to be remembered" * cover.is_floor)
+    if purge is None:
+        return "everything, or too much to be remembered"
+    return "everything" if purge.everything else "too much to be remembered"
 
 
 def _cover(cover: Cover, purge: Purge | None) -> dict[str, Any]:
     return {
         "number": cover.number,
         "manner": cover.manner.value,
-        "scope": _scope(cover.name),
+        "scope": _covered(cover, purge),
         "when": None if purge is None else _seconds(purge.when),
         "who": None if purge is None else lines(purge.who.encode()),
     }
@@ -347,7 +397,8 @@ def decision(case: Case, goes: str, reason: str) -> list[str]:
         chain.append(_choice(case))
     if case.ttl is not None:
         state = "fresh" if case.ttl > 0 else "stale"
-        chain.append(f"it is {state}: {abs(case.ttl):.0f} s")
+        more = " more" if case.ttl > 0 else ""
+        chain.append(f"it is {state} for {abs(case.ttl):.0f} s{more}")
     if case.found.soft:
         chain.append("a soft purge has ended its lifetime")
     chain.append(f"so: {reason}" + (f", {_GOES[goes]}" if goes else ""))

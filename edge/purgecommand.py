@@ -9,16 +9,27 @@ from __future__ import annotations
 
 import os
 import sys
+from codecs import BOM_UTF8
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from edge.console import ADMIN_SOCKET, PATH, SOCKET_VARIABLE, answering, print_result
+from edge.console import (
+    ADMIN_SOCKET,
+    PATH,
+    SOCKET_VARIABLE,
+    answering,
+    node_at,
+    print_notes,
+    print_result,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from edge.console import Deed
 
 NAMES_BYTES: Final = 16 * 1024 * 1024  # what a node takes in one call
 
@@ -33,9 +44,9 @@ class _Wish:
 
     def read(self, file: str) -> None:
         """Take a name from each line; raises a usage error at what is no list of names."""
-        data = _content(file)
+        data = _content(file).removeprefix(BOM_UTF8)
         try:
-            text = data.decode("utf-8-sig")
+            text = data.decode("utf-8")
         except UnicodeDecodeError as error:
             line = data.count(b"\n", 0, error.start) + 1
             raise _unusable(f"{file}:{line}: is not UTF-8 text") from error
@@ -91,8 +102,8 @@ def purge(context: click.Context, /, **options: Any) -> None:
 
     \b
     Examples:
-        edge purge url https://shop.example/a https://shop.example/b?page=2
-        edge purge prefix shop.example/blog
+        edge purge url https://shop.example/a 'https://shop.example/b?page=2'
+        edge purge prefix https://shop.example/blog
         edge purge tag front product-17 --soft
         edge purge tag --file changed.txt --dry-run
         edge purge all --yes
@@ -109,7 +120,7 @@ def purge_url(context: click.Context, /, names: tuple[str, ...], **options: Any)
 
     \b
     Examples:
-        edge purge url https://shop.example/a?b=1
+        edge purge url 'https://shop.example/a?b=1'
         generate-sitemap | edge purge url --file -
     """
     _purge_names("url", names, _merged(context, options))
@@ -212,40 +223,44 @@ def _purge_names(kind: str, names: tuple[str, ...], options: dict[str, Any]) -> 
 
 def _purge(wish: _Wish, options: dict[str, Any]) -> None:
     asked = wish.document(soft=options["soft"], dry_run=options["dry_run"])
-    with answering(wish.places):
+    as_json: bool = options["as_json"]
+    with answering(wish.places, as_json=as_json) as deed:
         if options["dry_run"]:
-            _count(options["path"], asked, as_json=options["as_json"])
+            _count(options["path"], asked, as_json=as_json)
         else:
-            _do(options["path"], asked, wish.kind, as_json=options["as_json"])
+            _do(options["path"], asked, wish.kind, deed, as_json=as_json)
 
 
-def _do(path: Path, asked: dict[str, Any], kind: str, *, as_json: bool) -> None:
+def _do(path: Path, asked: dict[str, Any], kind: str, deed: Deed, *, as_json: bool) -> None:
     from time import perf_counter
 
-    from edge.asking import Node
-    from edge.status import clean
+    from edge.asking import UNSURE, Unreachable
     from edge.telling import purged
 
     began = perf_counter()
-    document = Node(path).post("/v1/purge", asked)
+    document = node_at(path).post("/v1/purge", asked)
     ms = (perf_counter() - began) * 1e3
+    number = document.get("number")
+    if isinstance(number, bool) or not isinstance(number, int):
+        words = "the answer tells no purge, so this is hardly a node's admin socket"
+        raise Unreachable(f"{path}: {words}{UNSURE}")
+    deed.done = f"purge {number} is done"
+    print_notes(document)
     print_result(document if as_json else purged(document, kind, ms))
-    notes = document.get("notes")
-    for note in notes if isinstance(notes, list) else []:
-        click.echo(clean(f"note: {note}"), err=True)
 
 
 def _count(path: Path, asked: dict[str, Any], *, as_json: bool) -> None:
-    from edge.asking import Node, Unreachable
+    from edge.asking import Unreachable
     from edge.telling import looked, matched
 
     last: dict[str, Any] = {}
     terminal = sys.stderr.isatty()
-    for last in Node(path).lines("/v1/purge", document=asked):
+    for last in node_at(path).lines("/v1/purge", document=asked):
         if terminal:
             click.echo(f"\r{looked(last)}\x1b[K", err=True, nl=False)
     if terminal:
         click.echo("\r\x1b[K", err=True, nl=False)
     if last.get("done") is not True:
         raise Unreachable(f"{path}: the count did not come to its end")
+    print_notes(last)
     print_result(last if as_json else matched(last))

@@ -4,9 +4,10 @@ A purge is in force when `carry_out` returns, and not at all when it raises. Its
 depend on what is stored. A dry run's does: it looks at all that is stored, a batch at a time, and
 holds each entry against the order and against the purges that already were.
 
-Groups (RFC 9875) are invalidated by answers to clients' writes, so they have a table of their own
-that can overflow without touching what operators purge. More of them in one answer than are worth
-remembering one by one are the origin's whole host.
+What does not come from an operator is *confined* to the host that it is for: PURGE requests, but
+where the site lets them reach the whole node, and groups (RFC 9875), which answers to clients'
+writes invalidate. However much of it there is, it costs no other host anything (see
+`cache.areas`). More scopes at once than are worth remembering one by one are the whole host.
 """
 
 from __future__ import annotations
@@ -17,19 +18,22 @@ from typing import TYPE_CHECKING, Final, Protocol
 import trio
 
 from edge.cache.purge import Manner, Verdict
-from edge.cache.scope import group_name, host_name, packed, told
+from edge.cache.scope import digest, group_name, host_name, packed, told
+from edge.routing.site import host_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from edge.cache.entry import Entry
     from edge.cache.purge import Purge, Purges
-    from edge.config.policies import Site
     from edge.draft import Order
-    from edge.routing.site import HostTable
 
 WORDS: Final = 20
 MOST_GROUPS_AT_ONCE: Final = 128  # four times what RFC 9875 §2 asks of an implementation
+MOST_TAGS_AT_ONCE: Final = 128  # of a purge that is confined; plugins send a page's, some dozens
+# What only a head tells. Were the newest head lost with the process, an older one might come back
+# from disk that does not tell it, and would escape the purge.
+_FROM_HEADS: Final = (b"t", b"T", b"g")
 _AT_ONCE: Final = 1024  # names between two looks at other tasks: about a millisecond
 
 
@@ -46,31 +50,41 @@ class Recorder(Protocol):
         when: float,
         words: tuple[str, ...],
         count: int,
+        area: bytes,
     ) -> Purge:
         """The purge, once it is on disk and in force; raises `JournalError` where it is not."""
         ...
 
 
 class Purging:
-    """Gives the journal what is to be purged. `sites` are the hosts' current ones, `now` is in
-    Unix seconds, `log` takes a line."""
+    """Gives the journal what is to be purged. `now` is in Unix seconds; `settle` returns when all
+    that was stored before is on disk. `note` takes a line on what an operator purged, `tell` on
+    what someone purged who may purge one host only."""
 
     def __init__(
         self,
         journal: Recorder,
-        sites: Callable[[], HostTable[Site]],
+        settle: Callable[[], Awaitable[None]],
         now: Callable[[], float],
-        log: Callable[[str], None],
+        note: Callable[[str], None],
+        tell: Callable[[str], None],
     ) -> None:
-        self.sites = sites
         self._journal = journal
+        self._settle = settle
         self._now = now
-        self._log = log
+        self._note = note
+        self._tell = tell
 
-    async def carry_out(self, order: Order, who: str) -> Purge:
-        """The purge, now in force; raises `JournalError`, and then nothing has been purged."""
+    async def carry_out(self, order: Order, who: str, *, host: bytes | None = None) -> Purge:
+        """The purge, now in force; raises `JournalError`, and then nothing has been purged.
+
+        It is confined to `host`, if that is given: everything that the order names must belong to
+        that host, on whatever port. Then too many scopes stand for the host.
+        """
         manner = Manner.SOFT if order.soft else Manner.HARD
-        return await self._purge(order.names, manner, who, everything=order.everything)
+        if host is not None and len(order.names) > MOST_TAGS_AT_ONCE:
+            return await self._purge_host(host, manner, who, f"{len(order.names)} tags")
+        return await self._purge(order.names, manner, who, everything=order.everything, host=host)
 
     async def invalidate_groups(
         self, scheme: bytes, authority: bytes, groups: Sequence[bytes], who: str
@@ -80,25 +94,47 @@ class Purging:
         if not groups:
             return None
         if len(groups) > MOST_GROUPS_AT_ONCE:
-            return await self._purge((host_name(authority),), Manner.HARD, who)
+            return await self._purge_host(authority, Manner.HARD, who, f"{len(groups)} groups")
         names = tuple(group_name(scheme, authority, group) for group in groups)
-        return await self._purge(names, Manner.GROUPS, who)
+        return await self._purge(names, Manner.HARD, who, host=authority)
+
+    async def _purge_host(
+        self, authority: bytes, manner: Manner, who: str, instead_of: str
+    ) -> Purge:
+        """All of a host; in words, with what it is in place of."""
+        name = host_name(authority)
+        words = (f"{' '.join(told(name))} in place of {instead_of}",)
+        return await self._purge((name,), manner, who, words=words, host=authority)
 
     async def _purge(
-        self, names: Sequence[bytes], manner: Manner, who: str, *, everything: bool = False
+        self,
+        names: Sequence[bytes],
+        manner: Manner,
+        who: str,
+        *,
+        everything: bool = False,
+        words: tuple[str, ...] = (),
+        host: bytes | None = None,
     ) -> Purge:
-        words = tuple(" ".join(told(name)) for name in islice(names, WORDS))
         purge = await self._journal.purge(
             digests=await _digests(names),
             everything=everything,
             manner=manner,
             who=who,
             when=self._now(),
-            words=words,
+            words=words or tuple(" ".join(told(name)) for name in islice(names, WORDS)),
             count=len(names),
+            area=b"" if host is None else _area(host),
         )
-        self._log(_line(purge))
+        if any(name[:1] in _FROM_HEADS for name in names):
+            await self._settle()
+        (self._note if host is None else self._tell)(_line(purge))
         return purge
+
+
+def _area(authority: bytes) -> bytes:
+    """A digest that all of a host's entries have among their scopes, whatever their port."""
+    return digest(host_name(host_of(authority)))
 
 
 async def _digests(names: Sequence[bytes]) -> bytes:
@@ -115,8 +151,8 @@ def _pieces(names: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
 
 
 def _line(purge: Purge) -> str:
-    """A purge for the log: `purge 17 (soft): tag front, and 3 more; by uid 0`."""
-    what = "everything" if purge.everything else purge.words[0]
+    """A purge for the log: `purge 17 (soft): "tag front", and 3 more; by uid 0`."""
+    what = "everything" if purge.everything else f'"{purge.words[0].replace(chr(34), chr(39))}"'
     rest = f", and {purge.count - 1} more" if purge.count > 1 else ""
     return f"purge {purge.number} ({purge.manner.name.lower()}): {what}{rest}; by {purge.who}"
 

@@ -43,6 +43,8 @@ _VISIBLE: Final = re.compile(rb"[\x21-\x7e]++")
 _PORTS: Final = {b"http": b":80", b"https": b":443"}
 _PARAMETERS: Final = ("url", "method", "field", "from")
 _SHOWN: Final = 100
+_DETAIL: Final = 200
+_REPR: Final = re.compile(r"""\bb(['"])(.*?)\1""")  # of bytes, as the log has them
 _PROTO: Final = b"x-forwarded-proto"
 
 
@@ -190,6 +192,11 @@ def _address(text: bytes) -> bytes:
     if isinstance(ip, ipaddress.IPv6Address):
         ip = ip.ipv4_mapped or ip
     return str(ip).encode("ascii")
+
+
+def worded(detail: str) -> str:
+    """What is wrong with a message, for people: safe to print, and bytes in plain quotes."""
+    return plain(_REPR.sub(r'"\2"', detail).encode("utf-8", "surrogateescape"), _DETAIL)
 
 
 def plain(value: bytes, most: int = _SHOWN) -> str:

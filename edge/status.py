@@ -6,6 +6,7 @@ to a terminal but what can be printed.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DEEPEST: Final = 16  # tables in tables; further ones are told on one line
+_UNITS: Final = ("_bytes", "_s")
 
 
 def ask(path: Path) -> dict[str, Any]:
@@ -27,30 +29,49 @@ def as_text(document: Mapping[str, Any]) -> str:
     return "".join(f"{line}\n" for line in _lines(document, 0))
 
 
-def _lines(table: Mapping[str, Any], depth: int) -> Iterator[str]:
+def _lines(table: Mapping[str, Any], depth: int, unit: str = "") -> Iterator[str]:
+    """A table's lines; `unit` is what its numbers are in where their own names do not say."""
     indent = "  " * depth
+    names = _names(table)
     plain = {name for name, value in table.items() if not _is_block(value, depth)}
-    width = max((len(words(name)) for name in plain), default=0)
+    width = max((len(names[name]) for name in plain), default=0)
     for name, value in table.items():
         if name in plain:
-            yield f"{indent}{words(name):<{width}}  {told(name, value)}"
+            in_unit = name if name == "count" else f"{name}{unit}"
+            yield f"{indent}{names[name]:<{width}}  {told(in_unit, value)}"
         else:
-            yield f"{indent}{words(name)}"
-            yield from _block(value, depth + 1)
+            yield f"{indent}{names[name]}"
+            yield from _block(value, depth + 1, _unit_of(name))
+
+
+def _names(table: Mapping[str, Any]) -> dict[str, str]:
+    """Every name in words; those that differ in nothing but their unit are told apart."""
+    taken = Counter(map(words, table))
+    return {
+        name: words(name) if taken[words(name)] == 1 else f"{words(name)} {_KINDS[_unit_of(name)]}"
+        for name in table
+    }
+
+
+_KINDS: Final = {"_bytes": "size", "_s": "time", "": "rows"}
+
+
+def _unit_of(name: str) -> str:
+    return next((unit for unit in _UNITS if name.endswith(unit) and name != unit), "")
 
 
 def _is_block(value: object, depth: int) -> bool:
     """Whether a value has lines of its own: a table, a list of tables, or one of sentences."""
-    if depth >= DEEPEST:
+    if depth >= DEEPEST or not value:
         return False
     if isinstance(value, list):
         return any(isinstance(each, Mapping) or " " in str(each) for each in value)
     return isinstance(value, Mapping)
 
 
-def _block(value: Any, depth: int) -> Iterator[str]:
+def _block(value: Any, depth: int, unit: str) -> Iterator[str]:
     if isinstance(value, Mapping):
-        yield from _lines(value, depth)
+        yield from _lines(value, depth, unit)
         return
     indent = "  " * depth
     for each in value:
@@ -64,14 +85,12 @@ def _block(value: Any, depth: int) -> Iterator[str]:
 
 def words(name: str) -> str:
     """A name in words, without its unit, which its value has."""
-    for unit in ("_bytes", "_s"):
-        name = name.removesuffix(unit) if name.endswith(unit) and name != unit else name
-    return clean(name.replace("_", " "))
+    return clean(name.removesuffix(_unit_of(name)).replace("_", " "))
 
 
 def told(name: str, value: object) -> str:
-    """A value in the unit that its name ends in."""
-    if value is None:
+    """A value in the unit that its name ends in; `-` where there is none."""
+    if value is None or value in ("", [], {}, ()):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -86,8 +105,15 @@ def _number(name: str, value: float) -> str:
     if name.endswith("_ratio"):
         return f"{value:.1%}"
     if name.endswith("_s"):
-        return f"{value:.3f} s".replace(".000", "")
+        return seconds(value)
     return ""
+
+
+def seconds(value: float) -> str:
+    """A time in seconds, or in milliseconds where it is short."""
+    if 0 < abs(value) < 1:
+        return f"{value * 1e3:.3g} ms"
+    return f"{value:.3f} s".replace(".000", "")
 
 
 def size(count: float) -> str:

@@ -11,7 +11,7 @@ from edge.wire.hop import Forwarding, to_origin
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from edge.cache.entry import Key, Seq
+    from edge.cache.entry import Entry, Key, Seq
     from edge.cache.flight import FlightKey
     from edge.cache.held import Held
     from edge.cache.ruling import CachePolicy
@@ -54,6 +54,7 @@ class Trip:
     policy: CachePolicy
     authority: bytes | None = None  # the Host for the origin, where it is not the client's
     variants: tuple[Held, ...] = ()
+    selected: Entry | None = None  # of them, as the law sees it: soft-purged, it is stale
     in_background: bool = False  # no client waits for it
 
     def outgoing(self, request: RequestHead, upgrade: bytes | None = None) -> RequestHead:
@@ -82,6 +83,7 @@ def trip_of(asking: Asking, upstreams: Mapping[str, Upstream], as_of: Seq, found
         policy=asking.policy,
         authority=asking.site.host or own_host,
         variants=found.variants,
+        selected=found.entry,
     )
 
 

@@ -94,6 +94,7 @@ class Visit:
         self.head = head
         self.as_of: Seq = tools.purges.current().latest
         self.because: Reason | None = None  # why it went forward, where that failed
+        self.purges = False  # it is a purge, from where the site lets it come
         self.tells_key = False  # a trusted client has asked for the key in Cache-Status
         self._began = trio.current_time()
         self._forwarded: float | None = None
@@ -112,6 +113,7 @@ class Visit:
         self.site, self.request = admitted.site, admitted.request
         self.policy, self.key = admitted.policy, admitted.key
         self.forwarding = admitted.forwarding
+        self.purges = admitted.purges
         self.tells_key = admitted.tells_key
         self.record.client = text(admitted.client)
 

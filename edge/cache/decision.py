@@ -4,8 +4,8 @@ RFC 9111, with 5861, 8246 and 9213. Nothing else in this program decides these; 
 asks. The functions are pure: they are told the time and never look at a clock, and they return a
 value that says what to do and *why* (`reasons`). The order of the questions is the policy:
 
-- `may_use_store`: is the store to be asked at all? Not for other methods, a site's bypass, a body
-  on GET (its bytes are not in the key), an upgrade.
+- `may_use_store`: is the store to be asked at all? Not for other methods, a site's bypass, no host
+  at all, a body on GET (its bytes are not in the key), an upgrade.
 - `on_request`: what is found, and how old. Fresh: serve. Stale inside its window: serve, and fetch
   behind. Else validate. A client's wishes are ignored, but for `only-if-cached`, since a client
   that can say `no-cache` can empty the cache for the origin; sites for trusted networks may
@@ -106,7 +106,7 @@ def may_use_store(request: RequestHead, policy: CachePolicy) -> Reason | None:
     """Why the store must not be asked about `request`; None where it may."""
     if request.method not in _LOOKED_UP:
         return Reason.METHOD
-    if policy.bypass:
+    if policy.bypass or not request.authority:  # HTTP/1.0 named no host: nor could a purge
         return Reason.BYPASS
     if _BODY_OR_UPGRADE.isdisjoint([name for name, _ in request.headers.pairs]):
         return None

@@ -291,6 +291,11 @@ class Disk:
         """
         await self._workers.run(self._empty)
 
+    async def sync(self) -> None:
+        """Return when everything queued before has been done, and outlives a loss of power."""
+        if self._opened:
+            await self._workers.run(self._writer.sync)
+
     async def flush(self) -> None:
         """Return when everything queued before has been done."""
         await self._workers.run(lambda: self._writer.look(b"\0" * 16))

@@ -19,7 +19,7 @@ class Held:
 
     The body is in `body` (memory), in `row` (disk), in both, or still in `fill`. No purge up to
     the number `passed` covers it, as far as those who judge it have noted. `hits` counts the
-    answers that were made of it since it came to memory.
+    requests that it has answered since it came to memory.
     """
 
     __slots__ = (
@@ -53,6 +53,10 @@ class Held:
             held = held.heir
         return held
 
+    def count_hit(self) -> None:
+        """Note that a request was answered with this, and not for its fetch."""
+        self.newest.hits += 1
+
     @property
     def cost(self) -> int:
         """About the bytes of memory that this takes."""
@@ -76,6 +80,11 @@ class Resource:
 
 
 NOTHING: Final = Resource()
+
+
+def asked_at(entry: Entry) -> tuple[int, float]:
+    """When an entry was asked for, to be compared; purges tell it better than a clock."""
+    return entry.fetched_at, entry.times.request_time
 
 
 def kept(resource: Resource, now: float) -> Resource:

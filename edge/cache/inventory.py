@@ -33,7 +33,8 @@ BATCH_ITEMS: Final = 256
 class Item:
     """A stored variant. `bytes` is what it takes: of the disk if it is there, or of memory.
 
-    `hits` counts the answers made of it since it came to memory, None where it is not there.
+    `in_memory` and `on_disk` are where its body is; a large one's head may be in memory alone.
+    `hits` counts the requests it has answered since it came to memory; None where it is not there.
     No purge up to the number `passed` covers it for all that memory knows.
     """
 
@@ -77,7 +78,7 @@ class Inventory:
         held = self._held(digest, row.entry.variant)
         if held is None:
             return Item(row.entry, row.charge, False, True, None, row.entry.fetched_at)
-        return Item(held.entry, row.charge, True, True, held.hits, held.passed)
+        return Item(held.entry, row.charge, held.body is not None, True, held.hits, held.passed)
 
     def _held(self, digest: builtins.bytes, variant: Variant) -> Held | None:
         resource = self._ram.peek(digest)

@@ -141,13 +141,14 @@ class Journal:
         when: float,
         words: tuple[str, ...],
         count: int,
+        area: bytes = b"",
     ) -> Purge:
         """The purge, on disk and in force. Raises `JournalError`, and then it is not.
 
         Cancelled, it may be in force or not, and is never so in part.
         """
         shown = tuple(map(_plain, words[:WORDS]))
-        order = Order(digests, everything, manner, _plain(who), when, shown, count)
+        order = Order(digests, everything, manner, _plain(who), when, shown, count, area)
         order.numbered(0)
         workers = self._enqueue(order)
         try:

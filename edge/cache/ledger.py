@@ -21,7 +21,8 @@ import struct
 import sys
 import zlib
 from collections import deque
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -34,10 +35,10 @@ if TYPE_CHECKING:
 
     from edge.cache.purge import Purges
 
-MAGIC: Final = b"EDGEPURGES\x01" + sys.byteorder[:1].encode()
+MAGIC: Final = b"EDGEPURGES\x02" + sys.byteorder[:1].encode()
 END_BYTES: Final = 8
 RECENT: Final = 1000  # purges that people are told of
-LARGEST_BYTES: Final = 128 << 20  # a payload; full tables take 24 MiB, a transaction under 1
+LARGEST_BYTES: Final = 128 << 20  # a payload; full tables take 28 MiB, a transaction under 1
 
 _HEADER: Final = struct.Struct(">12s32sQI")
 _FRAME: Final = struct.Struct(">II")
@@ -97,7 +98,7 @@ def header_bytes(header: Header) -> bytes:
 def opening_bytes(opening: Opening) -> bytes:
     """The record of an opening."""
     recent = [_fields_of(purge) for purge in opening.recent]
-    return _framed(_ENCODER.encode((astuple(opening.tables), recent)))
+    return _framed(_ENCODER.encode((opening.tables, recent)))
 
 
 def purge_bytes(purge: Purge) -> bytes:
@@ -112,7 +113,7 @@ def _framed(payload: bytes) -> bytes:
 def _fields_of(purge: Purge) -> tuple[Any, ...]:
     return (
         purge.number, purge.when, purge.who, purge.manner, purge.everything,
-        purge.digests, purge.count, purge.words,
+        purge.digests, purge.count, purge.words, purge.area,
     )  # fmt: skip
 
 
@@ -204,7 +205,7 @@ def read_opening(payload: memoryview) -> Opening:
     """The opening in a record; raises `LedgerDamaged`."""
     try:
         tables, recent = _OPENINGS.decode(payload)
-        return Opening(_checked(Tables(*tables)), tuple(Purge(*fields) for fields in recent))
+        return Opening(_checked(tables), tuple(Purge(*fields) for fields in recent))
     except (msgspec.MsgspecError, ValueError) as fault:
         raise LedgerDamaged(f"an opening that is none: {fault}") from fault
 
@@ -218,19 +219,19 @@ def read_purge(payload: memoryview) -> Purge:
 
 
 def _checked(tables: Tables) -> Tables:
-    pairs = (tables.hard, tables.soft, tables.groups, tables.soft_before, tables.soft_times)
+    areas = ((area.hard, area.soft, area.before) for area in tables.areas)
+    pairs = chain(
+        (tables.hard, tables.soft, tables.soft_before, tables.soft_times, tables.area_floors),
+        *areas,
+    )
     for one, other in pairs:
         if len(one) != len(other) or len(one) % 8:
             raise ValueError("columns that do not match")
     return tables
 
 
-_Columns = tuple[bytes, bytes]
-_Fields = tuple[Seq, float, str, Manner, bool, bytes, int, tuple[str, ...]]
-_Tables = tuple[
-    int, int, int, int, int, int, int, _Columns, _Columns, _Columns, _Columns, _Columns
-]
+_Fields = tuple[Seq, float, str, Manner, bool, bytes, int, tuple[str, ...], bytes]
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _PURGES: Final = msgspec.msgpack.Decoder(_Fields)
-_OPENINGS: Final = msgspec.msgpack.Decoder(tuple[_Tables, tuple[_Fields, ...]])
+_OPENINGS: Final = msgspec.msgpack.Decoder(tuple[Tables, tuple[_Fields, ...]])

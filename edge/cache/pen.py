@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 AHEAD_BYTES: Final = 1 << 20  # allocated ahead: for ten thousand purges on a full disk
 SLACK_BYTES: Final = 1 << 20  # of growth that is not worth a compaction: some 18,000 purges
 START_SLACK_BYTES: Final = 64 << 10
-LARGEST_FILE_BYTES: Final = 256 << 20  # the bound below is 150 MiB
+LARGEST_FILE_BYTES: Final = 256 << 20  # the bound below is 170 MiB
 LEAP: Final = 1_000_000_000  # far more than the purges in one file, and easily seen
 WINDOW_BYTES: Final = 4096
 LARGEST_WINDOW_BYTES: Final = 1 << 20
@@ -74,6 +74,7 @@ class Order:
     when: float
     words: tuple[str, ...]
     count: int
+    area: bytes = b""
     purge: Purge | None = None
     error: OSError | None = None
 
@@ -81,7 +82,7 @@ class Order:
         """The purge that this is under `number`; raises ValueError for what is none."""
         return Purge(
             Seq(number), self.when, self.who, self.manner, self.everything,
-            self.digests, self.count, self.words,
+            self.digests, self.count, self.words, self.area,
         )  # fmt: skip
 
 

@@ -4,17 +4,19 @@ Every purge takes the next number in one sequence; every entry carries the numbe
 request looked in the store. A purge kills what it covers and what is older than it. So purging is
 a few dictionary writes, and a lookup is one comparison while nothing has been purged since.
 
-What a purge covers is named by scopes (see `scope`), of which 8 bytes are kept. There is a table
-for each manner of purging. *Hard*: what is covered is dead. *Soft*: its lifetime ended at that
-moment, and it may still be validated. *Groups*: dead, but asked for by clients' writes (RFC 9875)
-and not by the operator.
+What a purge covers is named by scopes (see `scope`), of which 8 bytes are kept. *Hard*: what is
+covered is dead. *Soft*: its lifetime ended at that moment, and it may still be validated. There is
+a table for each.
 
 The tables are bounded. When one is full, its oldest purges are forgotten and a *floor* rises to
 the last number forgotten: entries older than the floor are taken for covered. The hard table's
-floor kills; the soft table's softens; that of the groups kills what is in any group, so that no
-client's writes can empty more than that. "Everything" raises a floor too. So the tables may purge
-too much and never too little, and a verdict only ever worsens as purges come, which is what lets
-a memory tier remember the number that an entry last passed.
+floor kills; the soft table's softens. "Everything" raises a floor too. So the tables may purge too
+much and never too little, and a verdict only ever worsens as purges come, which is what lets a
+memory tier remember the number that an entry last passed.
+
+These tables are the operator's. What clients' requests and origins' answers bring is *confined* to
+an *area*: the host that everything it can cover is stored for. Each area has tables and a floor of
+its own (see `areas`), so that whoever may purge one host, however much, empties no other.
 
 Four rules of those who use the numbers keep a fetch under way from undoing a purge:
 
@@ -31,31 +33,26 @@ about with its old number, or nobody knew any more since when it is.
 
 from __future__ import annotations
 
+import sys
 from array import array
 from bisect import bisect_right
-from collections import deque
 from dataclasses import dataclass
 from enum import Enum
-from itertools import islice, repeat
 from math import inf
 from typing import TYPE_CHECKING, Final
 
+from edge.cache.areas import AREA_SCOPES, MOST_AREAS, Areas, AreaTables
 from edge.cache.entry import Seq
-from edge.cache.scope import DIGEST_BYTES, GROUPED, digest
+from edge.cache.marks import Columns, Marks, marks_of, overtakes
+from edge.cache.scope import DIGEST_BYTES, digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-# For each table: two and a half transactions of the largest size. Measured: 121 bytes for a scope
-# purged on its own, 151 if softly, 99 in a transaction of 100,000; 39 MiB for a full table that
-# has forgotten more than it holds.
+# For each table, and for all areas together: two and a half transactions of the largest size.
+# Measured: 121 bytes for a scope purged on its own, 151 if softly, 99 in a transaction of 100,000;
+# 39 MiB for a full table that has forgotten more than it holds.
 MOST_SCOPES: Final = 250_000
-# A full table forgets a little more than it must: finding the oldest key of a dict costs as much
-# as has been removed in front of it, so one at a time would be quadratic.
-SHED_FRACTION: Final = 32
-
-
-_GROUPED: Final = memoryview(digest(GROUPED)).cast("Q")[0]
 
 
 class Verdict(Enum):
@@ -71,7 +68,6 @@ class Manner(Enum):
 
     HARD = "hard"
     SOFT = "soft"
-    GROUPS = "groups"  # as hard, and by a client's write
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +75,8 @@ class Purge:
     """One transaction: everything, or the scopes with these `digests` (8 bytes each).
 
     `when` is in Unix seconds. `count` is how many scopes were named, `words` the first of them
-    and `who` asked for it, for people.
+    and `who` asked for it, for people. `area` is the digest of the host that the purge is confined
+    to, which is among the scopes of all that it covers; b"" where it is not confined.
     """
 
     number: Seq
@@ -90,21 +87,26 @@ class Purge:
     digests: bytes
     count: int
     words: tuple[str, ...]
+    area: bytes = b""
 
     def __post_init__(self) -> None:
         if len(self.digests) % DIGEST_BYTES:
             raise ValueError(f"{len(self.digests)} bytes are no whole number of digests")
-        if self.everything and self.manner is Manner.GROUPS:
-            raise ValueError("groups are never everything")
+        if len(self.area) not in (0, DIGEST_BYTES):
+            raise ValueError(f"{len(self.area)} bytes are no digest of an area")
+        if self.everything and self.area:
+            raise ValueError("everything is confined to no area")
 
 
 @dataclass(frozen=True, slots=True)
 class Cover:
-    """A purge that covers an entry: `name` is the scope, None for everything and for a floor."""
+    """A purge that covers an entry: `name` is the scope, None for everything and for a floor. With
+    `is_floor` it is the name of an area, of which too much was purged to be remembered."""
 
     number: Seq
     manner: Manner
     name: bytes | None
+    is_floor: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,27 +119,24 @@ class Tables:
     soft_all: int
     soft_all_before: int
     soft_forgotten: int
-    groups_forgotten: int
     untimed: int
-    hard: tuple[bytes, bytes]  # digests, numbers
-    soft: tuple[bytes, bytes]
-    groups: tuple[bytes, bytes]
-    soft_before: tuple[bytes, bytes]
-    soft_times: tuple[bytes, bytes]  # numbers, Unix seconds
+    hard: Columns  # digests, numbers
+    soft: Columns
+    soft_before: Columns
+    soft_times: Columns  # numbers, Unix seconds
+    areas: tuple[AreaTables, ...]
+    area_floors: Columns
 
 
 class Purges:
     """The purges known so far. Numbers must be recorded in rising order."""
 
     __slots__ = (
-        "_groups",
-        "_groups_forgotten",
-        "_hard",
+        "_areas",
+        "_marks",
         "_most",
-        "_soft",
         "_soft_all",
         "_soft_all_before",
-        "_soft_before",
         "_soft_forgotten",
         "_soft_numbers",
         "_soft_times",
@@ -146,27 +145,30 @@ class Purges:
         "latest",
     )
 
-    def __init__(self, most_scopes: int = MOST_SCOPES) -> None:
+    def __init__(
+        self,
+        most_scopes: int = MOST_SCOPES,
+        area_scopes: int = AREA_SCOPES,
+        most_areas: int = MOST_AREAS,
+    ) -> None:
         self._most = most_scopes
+        self._areas = Areas(most_scopes, area_scopes, most_areas)
         self.latest = Seq(0)
         self._clear(Seq(0))
 
     def _clear(self, floor: Seq) -> None:
         """Know of nothing but a floor: what is not above it says nothing more."""
         self.floor = floor
-        # Insertion order is the order of the numbers: a scope purged again moves to the end.
-        self._hard: dict[int, int] = {}
-        self._soft: dict[int, int] = {}
-        self._groups: dict[int, int] = {}
+        self._marks = Marks()  # of what is not confined
+        self._areas.clear()
         self._soft_all = self._soft_all_before = 0  # the last two soft purges of everything
-        self._soft_forgotten = self._groups_forgotten = 0
-        self._soft_before: dict[int, int] = {}  # of scopes in `_soft`, the last purge but one
+        self._soft_forgotten = 0
         self._soft_numbers, self._soft_times = array("Q"), array("d")  # of each soft purge
         self._untimed = 0  # the last soft purge whose time has been forgotten
 
     def __len__(self) -> int:
         """How many scopes are held."""
-        return len(self._hard) + len(self._soft) + len(self._groups)
+        return len(self._marks) + len(self._areas)
 
     # Recording.
 
@@ -174,28 +176,38 @@ class Purges:
         """Take note of `purge`; raises ValueError if its number is not above all before."""
         if purge.number <= self.latest:
             raise ValueError(f"purge {purge.number} after purge {self.latest}")
-        keys = memoryview(purge.digests).cast("Q").tolist()
         if purge.manner is Manner.SOFT:
-            self._record_soft(purge, keys)
-        elif purge.everything:
-            self._clear(purge.number)
-        elif purge.manner is Manner.GROUPS:
-            _put(self._groups, keys, purge.number)
-            self._groups_forgotten = max(self._groups_forgotten, self._shed(self._groups))
+            self._note_time(purge)
+        if purge.everything:
+            self._record_everything(purge)
+        elif purge.area:
+            self._record_confined(purge)
         else:
-            _put(self._hard, keys, purge.number)
-            self.floor = Seq(max(self.floor, self._shed(self._hard)))
+            self._record_scopes(purge)
         self.latest = purge.number
 
-    def _record_soft(self, purge: Purge, keys: list[int]) -> None:
-        self._note_time(purge)
-        if purge.everything:
+    def _record_everything(self, purge: Purge) -> None:
+        if purge.manner is Manner.SOFT:
             self._soft_all, self._soft_all_before = purge.number, self._soft_all
-            return
-        again = self._soft.keys() & keys
-        self._soft_before.update(zip(again, map(self._soft.__getitem__, again), strict=True))
-        _put(self._soft, keys, purge.number)
-        self._soft_forgotten = max(self._soft_forgotten, self._shed(self._soft))
+        else:
+            self._clear(purge.number)
+
+    def _record_confined(self, purge: Purge) -> None:
+        area = int.from_bytes(purge.area, sys.byteorder)
+        soft = purge.manner is Manner.SOFT
+        self._lift(self._areas.record(area, _keys(purge), purge.number, soft=soft))
+
+    def _record_scopes(self, purge: Purge) -> None:
+        marks = self._marks
+        if purge.manner is Manner.SOFT:
+            marks.put_soft(_keys(purge), purge.number)
+            self._soft_forgotten = max(self._soft_forgotten, marks.shed_soft(self._most))
+        else:
+            marks.put_hard(_keys(purge), purge.number)
+            self._lift(marks.shed_hard(self._most))
+
+    def _lift(self, number: int) -> None:
+        self.floor = Seq(max(self.floor, number))
 
     def _note_time(self, purge: Purge) -> None:
         numbers, times = self._soft_numbers, self._soft_times
@@ -212,41 +224,31 @@ class Purges:
             self._untimed = numbers[excess - 1]
             del numbers[:excess], times[:excess]
 
-    def _shed(self, table: dict[int, int]) -> int:
-        """Forget the oldest of a table that is too large; the last number forgotten, else 0."""
-        excess = len(table) - self._most
-        if excess <= 0:
-            return 0
-        doomed = list(islice(table, excess + self._most // SHED_FRACTION))
-        number = table[doomed[-1]]
-        _drop(table, doomed)
-        if table is self._soft:
-            _drop(self._soft_before, doomed)
-        return number
-
     def raise_floor(self, number: Seq) -> None:
         """Take what was looked up before `number` for dead: not all purges up to it are known."""
         self.latest = max(self.latest, number)
         if number >= self.latest:
             self._clear(number)
         else:
-            self.floor = max(self.floor, number)
+            self._lift(number)
 
     # Judging.
 
     def verdict(self, fetched_at: Seq, scopes: bytes) -> Verdict:
         """What has become of an entry that was looked up under `fetched_at` and has `scopes`."""
-        if fetched_at >= self.latest:
+        if fetched_at == self.latest:
             return Verdict.LIVE
-        if fetched_at < self.floor:
+        if not self.floor <= fetched_at < self.latest:  # above: the journal is older than that
             return Verdict.DEAD
         keys = memoryview(scopes).cast("Q")
-        if _overtakes(self._hard, fetched_at, keys) or _overtakes(self._groups, fetched_at, keys):
+        around = self._areas.around(keys)
+        if overtakes(self._marks.hard, fetched_at, keys) or self._areas.kill(fetched_at, keys):
             return Verdict.DEAD
-        if fetched_at < self._groups_forgotten and _GROUPED in keys:
+        if any(overtakes(marks.hard, fetched_at, keys) for marks in around):
             return Verdict.DEAD
         softened = fetched_at < self._soft_all or fetched_at < self._soft_forgotten
-        softened = softened or _overtakes(self._soft, fetched_at, keys)
+        softened = softened or overtakes(self._marks.soft, fetched_at, keys)
+        softened = softened or any(overtakes(marks.soft, fetched_at, keys) for marks in around)
         return Verdict.STALE if softened else Verdict.LIVE
 
     def stale_since(self, fetched_at: Seq, scopes: bytes) -> float:
@@ -265,12 +267,10 @@ class Purges:
 
     def _soft_marks(self, fetched_at: Seq, scopes: bytes) -> list[tuple[int, int]]:
         """The soft purges that cover an entry: for each scope the last and the last but one."""
-        held, before = self._soft, self._soft_before
-        marks = [
-            (number, before.get(key, 0))
-            for key in memoryview(scopes).cast("Q")
-            if (number := held.get(key, 0)) > fetched_at
-        ]
+        keys = memoryview(scopes).cast("Q")
+        marks = self._marks.softened(fetched_at, keys)
+        for area in self._areas.around(keys):
+            marks += area.softened(fetched_at, keys)
         if self._soft_all > fetched_at:
             marks.append((self._soft_all, self._soft_all_before))
         return marks
@@ -293,34 +293,33 @@ class Purges:
                 (max(self._soft_all, self._soft_forgotten), Manner.SOFT),
             )
         ]
-        if GROUPED in names:
-            covers.append(Cover(Seq(self._groups_forgotten), Manner.GROUPS, GROUPED))
-        for manner, table in self._tables().items():
-            for name in names:
-                (key,) = memoryview(digest(name)).cast("Q")
-                covers.append(Cover(Seq(table.get(key, 0)), manner, name))
+        keys = memoryview(b"".join(map(digest, names))).cast("Q")
+        held = (self._marks, *self._areas.around(keys))
+        for key, name in zip(keys, names, strict=True):
+            covers.append(Cover(Seq(self._areas.floor(key)), Manner.HARD, name, is_floor=True))
+            for marks in held:
+                covers.append(Cover(Seq(marks.hard.get(key, 0)), Manner.HARD, name))
+                covers.append(Cover(Seq(marks.soft.get(key, 0)), Manner.SOFT, name))
         return sorted((c for c in covers if c.number > fetched_at), key=lambda c: c.number)
-
-    def _tables(self) -> dict[Manner, dict[int, int]]:
-        return {Manner.HARD: self._hard, Manner.SOFT: self._soft, Manner.GROUPS: self._groups}
 
     # All of it at once.
 
     def snapshot(self) -> Tables:
         """All that is known."""
+        hard, soft, before = self._marks.columns()
         return Tables(
             latest=self.latest,
             floor=self.floor,
             soft_all=self._soft_all,
             soft_all_before=self._soft_all_before,
             soft_forgotten=self._soft_forgotten,
-            groups_forgotten=self._groups_forgotten,
             untimed=self._untimed,
-            hard=_columns(self._hard),
-            soft=_columns(self._soft),
-            groups=_columns(self._groups),
-            soft_before=_columns(self._soft_before),
+            hard=hard,
+            soft=soft,
+            soft_before=before,
             soft_times=(self._soft_numbers.tobytes(), self._soft_times.tobytes()),
+            areas=self._areas.snapshot(),
+            area_floors=self._areas.floors(),
         )
 
     def adopt(self, tables: Tables) -> None:
@@ -330,14 +329,12 @@ class Purges:
         that far are made up for by the floor.
         """
         known = self.latest
-        self._clear(Seq(max(self.floor, tables.floor)))
-        self.latest = Seq(tables.latest)
-        self._hard, self._soft = _table(tables.hard), _table(tables.soft)
-        self._groups, self._soft_before = _table(tables.groups), _table(tables.soft_before)
+        self.latest, self.floor = Seq(tables.latest), Seq(max(self.floor, tables.floor))
+        self._marks = marks_of(tables.hard, tables.soft, tables.soft_before)
         self._soft_all, self._soft_all_before = tables.soft_all, tables.soft_all_before
-        self._soft_forgotten = max(tables.soft_forgotten, self._shed(self._soft))
-        self._groups_forgotten = max(tables.groups_forgotten, self._shed(self._groups))
-        self.floor = Seq(max(self.floor, self._shed(self._hard)))
+        self._soft_forgotten = max(tables.soft_forgotten, self._marks.shed_soft(self._most))
+        self._lift(self._marks.shed_hard(self._most))
+        self._lift(self._areas.adopt(tables.areas, tables.area_floors))
         self._soft_numbers = array("Q", tables.soft_times[0])
         self._soft_times = array("d", tables.soft_times[1])
         self._untimed = tables.untimed
@@ -345,29 +342,5 @@ class Purges:
             self.raise_floor(known)
 
 
-def _overtakes(table: dict[int, int], fetched_at: Seq, keys: memoryview) -> bool:
-    """Whether one of `keys` has been purged after `fetched_at`."""
-    if not table or table.keys().isdisjoint(keys):  # at the speed of C, and mostly all there is
-        return False
-    return any(table.get(key, 0) > fetched_at for key in keys)
-
-
-def _put(table: dict[int, int], keys: list[int], number: int) -> None:
-    """Give `keys` a number above all in the table, at its end; no loop of Python's: they may be
-    a hundred thousand."""
-    if not table.keys().isdisjoint(keys):
-        _drop(table, keys)
-    table.update(dict.fromkeys(keys, number))
-
-
-def _drop(table: dict[int, int], keys: Iterable[int]) -> None:
-    deque(map(table.pop, keys, repeat(None)), maxlen=0)
-
-
-def _columns(table: dict[int, int]) -> tuple[bytes, bytes]:
-    return array("Q", table.keys()).tobytes(), array("Q", table.values()).tobytes()
-
-
-def _table(columns: tuple[bytes, bytes]) -> dict[int, int]:
-    keys, numbers = columns
-    return dict(zip(array("Q", keys), array("Q", numbers), strict=True))
+def _keys(purge: Purge) -> list[int]:
+    return memoryview(purge.digests).cast("Q").tolist()

@@ -71,7 +71,8 @@ WHOLE_BYTES: Final = 2**30  # of a blob: all of it; substr counts in 32 bits
 BUSY_S: Final = 1.0  # for the lock; there is one writer, so only a checkpoint can hold it
 
 DATABASE: Final = "cache.db"  # diskcache's name for it
-DATABASE_FILES: Final = (DATABASE, DATABASE + "-wal", DATABASE + "-shm")
+DATABASE_LOG: Final = DATABASE + "-wal"
+DATABASE_FILES: Final = (DATABASE, DATABASE_LOG, DATABASE + "-shm")
 
 _SCAN: Final = (
     "SELECT rowid, key, raw, mode, filename, size, length(value), substr(value, 1, ?) FROM Cache"

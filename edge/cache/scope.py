@@ -15,7 +15,7 @@ A name is bytes with a kind in front:
 - `h` a host: without its port, for all ports, and with it, for that one.
 - `t` a tag, on every host; `T` a tag on one host. Who may purge one host only is given the second,
   so that one tenant cannot empty another's part of the store by guessing its tags.
-- `g` a group of RFC 9875, of one origin; and alone, `GROUPED`, having any group at all.
+- `g` a group of RFC 9875, of one origin.
 
 In all of them the host is in lower case, without a final dot, and an IPv6 address in its shortest
 form: a client who spells the host in its own way gets an entry of its own, and a purge of the host
@@ -42,10 +42,7 @@ if TYPE_CHECKING:
 
 DEPTH: Final = 16  # segments; deep trees of files have ten
 DIGEST_BYTES: Final = 8
-MOST_BYTES: Final = 4096 * DIGEST_BYTES  # of one entry: its tags twice, its groups, and 21 others
-
-GROUPED: Final = b"g"
-"""The name of every entry that is in any group."""
+MOST_BYTES: Final = 4096 * DIGEST_BYTES  # of one entry: its tags twice, its groups, and 20 others
 
 
 class ScopeRefused(ValueError):  # noqa: N818 - it says what became of the scope
@@ -104,7 +101,7 @@ def names_of(key_url: bytes, tags: Sequence[bytes], groups: Sequence[bytes]) -> 
     names += [b"t" + tag for tag in tags]
     names += [b"T%b\0%b" % (host, tag) for tag in tags]
     names += [b"g%b://%b\0%b" % (scheme, canonical, group) for group in groups]
-    return [*names, GROUPED] if groups else names
+    return names
 
 
 def digest(name: bytes) -> bytes:
@@ -169,8 +166,6 @@ def told(name: bytes) -> tuple[str, str]:
     """A name's kind and what it names, in words that are safe to print."""
     kind, rest = name[:1], name[1:]
     first, _, last = rest.partition(b"\0")
-    if name == GROUPED:
-        return "group", "any"
     if kind == b"T":
         return "tag", f"{_text(last)} on {_text(first)}"
     if kind == b"g":

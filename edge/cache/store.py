@@ -37,7 +37,7 @@ import trio
 from edge.cache.body import Body, MemoryBody
 from edge.cache.diskbody import BodyLost, NoDescriptors
 from edge.cache.fill import Fill
-from edge.cache.held import NOTHING, Held, Resource, kept
+from edge.cache.held import NOTHING, Held, Resource, asked_at, kept
 from edge.cache.inventory import Inventory
 from edge.cache.ram import LARGEST_FRACTION, RamStatistics, RamStore
 from edge.cache.spool import FileSpool
@@ -144,18 +144,18 @@ class Store:
             resource = self._ram.peek(key.digest) or _resource_of(rows)
         return kept(self._with_filling(key.digest, resource or NOTHING), now)
 
+    def is_in_memory(self, held: Held) -> bool:
+        """Whether what `look` gave is in memory, and was not only read from disk to be told of."""
+        resource = self._ram.peek(held.entry.key.digest)
+        return resource is not None and held in resource.variants
+
     def scan(self) -> Inventory:
         """Goes over everything that is stored, without what is being filled."""
         return Inventory(self._ram, self._disk)
 
     def open_nowait(self, held: Held) -> Body | None:
-        """A reader of the body, or None where the disk is needed. Raises as `open` does.
-
-        Every answer asks here first, so here is where hits are counted.
-        """
-        held = held.newest
-        held.hits += 1
-        return self._open_at_hand(held)
+        """A reader of the body, or None where the disk is needed. Raises as `open` does."""
+        return self._open_at_hand(held.newest)
 
     async def open(self, held: Held) -> Body:
         """A reader of the body; raises BODY_LOST, and then `held` is a miss."""
@@ -204,7 +204,10 @@ class Store:
     # Storing.
 
     def begin(self, entry: Entry) -> Held:
-        """Make `entry` visible, its body to be written to `fill`; end by `commit` or `abort`."""
+        """Make `entry` visible, its body to be written to `fill`; end by `commit` or `abort`.
+
+        One that is outdated already stays out of sight, and is not stored.
+        """
         fill = Fill(
             partial(self._disk.spool, entry.length) if self._disk is not None else None,
             shared=True,
@@ -214,7 +217,9 @@ class Store:
         )
         held = Held(entry, fill=fill)
         digest = entry.key.digest
-        self._filling[digest] = (*self._filling.get(digest, ()), held)
+        filling = self._filling.get(digest, ())
+        if not self._is_outdated(entry, filling):
+            self._filling[digest] = (*filling, held)
         return held
 
     @property
@@ -308,14 +313,20 @@ class Store:
         if self._is_listed(held):
             held.entry, held.passed = new, new.fetched_at
             return held
-        row = None if held.row is None else replace(held.row, entry=new)
-        heir = Held(new, body=held.body, row=row, fill=held.fill)
-        heir.used, heir.opened_at, heir.hits = held.used, held.opened_at, held.hits
-        held.heir = heir
         digest = new.key.digest
-        resource = self._ram.peek(digest)
-        if resource is not None and held in resource.variants:
-            swapped = tuple(heir if one is held else one for one in resource.variants)
+        resource = self._ram.peek(digest) or NOTHING
+        twin = next((one for one in resource.variants if _are_one(one, held)), held)
+        row = twin.row or held.row
+        heir = Held(
+            new,
+            body=held.body or twin.body,
+            row=None if row is None else replace(row, entry=new),
+            fill=held.fill,
+        )
+        heir.used, heir.opened_at, heir.hits = held.used, held.opened_at, held.hits
+        held.heir = twin.heir = heir
+        if twin in resource.variants:
+            swapped = tuple(heir if one is twin else one for one in resource.variants)
             self._put(digest, Resource(swapped))
         if self._disk is not None:
             self._disk.replace(held.entry, new)
@@ -342,6 +353,11 @@ class Store:
         if self._disk is not None:
             self._disk.drop(held.entry)
 
+    async def settle(self) -> None:
+        """Return when all changes made before are on the disk, to outlive whatever happens."""
+        if self._disk is not None:
+            await self._disk.sync()
+
     def statistics(self) -> StoreStatistics:
         """What is held and was done."""
         return StoreStatistics(
@@ -364,12 +380,18 @@ class Store:
         return held in self._filling.get(held.entry.key.digest, ())
 
     def _is_wanted(self, held: Held) -> bool:
-        """Whether to store what was filled: not where it was invalidated meanwhile, or what is
-        there by now was asked for later. A slow answer may not take the place of a newer one."""
-        resource = self._ram.peek(held.entry.key.digest)
-        stored = resource.variants if resource is not None else ()
-        same = (one.entry for one in stored if one.entry.variant == held.entry.variant)
-        return self._is_listed(held) and all(_asked(held.entry) >= _asked(one) for one in same)
+        """Whether to store what was filled: not what was dropped or invalidated meanwhile."""
+        return self._is_listed(held) and not self._is_outdated(held.entry)
+
+    def _is_outdated(self, entry: Entry, filling: tuple[Held, ...] = ()) -> bool:
+        """Whether there is something of the variant that was asked for later.
+
+        So a slow answer does not take the place of a newer one, from before a soft purge perhaps.
+        """
+        resource = self._ram.peek(entry.key.digest)
+        others = (*filling, *(resource.variants if resource is not None else ()))
+        same = (one.entry for one in others if one.entry.variant == entry.variant)
+        return any(asked_at(one) > asked_at(entry) for one in same)
 
     def _unlist(self, held: Held) -> None:
         digest = held.entry.key.digest
@@ -400,9 +422,11 @@ class Store:
         """Take a variant out of memory."""
         digest = held.entry.key.digest
         resource = self._ram.peek(digest)
-        if resource is None or held not in resource.variants:
+        if resource is None:
             return
-        rest = tuple(one for one in resource.variants if one is not held)
+        rest = tuple(one for one in resource.variants if not _are_one(one, held))
+        if len(rest) == len(resource.variants):
+            return
         if rest:
             self._put(digest, Resource(rest))
         else:
@@ -417,9 +441,9 @@ class Store:
             self._put(digest, resource)
 
 
-def _asked(entry: Entry) -> tuple[int, float]:
-    """When it was asked for; purges tell it better than a clock."""
-    return entry.fetched_at, entry.times.request_time
+def _are_one(one: Held, other: Held) -> bool:
+    """Whether both stand for the same stored answer: it may have left memory and come back."""
+    return one is other or one.entry == other.entry
 
 
 def _body_at_hand(held: Held) -> Body | None:

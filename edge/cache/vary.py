@@ -100,8 +100,8 @@ def choose(
     """The entry that `request` selects, or None.
 
     Of several, one with a Vary comes before one without (RFC 9111 §4.1: a default response that
-    forgot its Vary must not hide a better one), then what was looked up after a purge before what
-    was looked up before it, then the most recent Date.
+    forgot its Vary must not hide a better one), then the most recent Date, then what was asked
+    for last.
     """
     matching = [entry for entry in entries if selects(entry, request, policy)]
     if len(matching) < 2:
@@ -126,8 +126,11 @@ def superseded(
     ]
 
 
-def _rank(entry: Entry) -> tuple[bool, int, float, float]:
-    return bool(entry.variant), entry.fetched_at, entry.date, entry.times.response_time
+def _rank(entry: Entry) -> tuple[bool, float, float, int, float]:
+    times = entry.times
+    return (
+        bool(entry.variant), entry.date, times.response_time, entry.fetched_at, times.request_time,
+    )  # fmt: skip
 
 
 def _normal(name: bytes, lines: list[bytes], policy: VaryPolicy) -> bytes | None:

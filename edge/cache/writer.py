@@ -33,7 +33,14 @@ from edge.cache.hand import Hand
 from edge.cache.home import move_away
 from edge.cache.jobs import Job, Save
 from edge.cache.packing import Packed, RowRefused, StoredRow, Victim, pack
-from edge.cache.rows import DATABASE, DATABASE_FILES, INLINE_BYTES, Foreign, Rows
+from edge.cache.rows import (
+    DATABASE,
+    DATABASE_FILES,
+    DATABASE_LOG,
+    INLINE_BYTES,
+    Foreign,
+    Rows,
+)
 from edge.cache.space import Space, is_corrupt, is_full
 from edge.cache.sweep import sweep
 
@@ -209,6 +216,17 @@ class Writer:
         self.undead.clear()
         self.hand.at = 0
         self._start_anew()
+
+    def sync(self) -> None:
+        """Do all that is queued, and have the database's log on the disk."""
+        while self._queue:
+            self._drain()
+        try:
+            _sync_file(self._directory / DATABASE_LOG)
+        except FileNotFoundError:
+            return  # folded in, and so on the disk
+        except OSError as error:
+            self.fail(error)
 
     def _drain(self) -> None:
         """Do one batch."""
@@ -460,6 +478,14 @@ def _unlink(path: Path | str | None) -> None:
     if path is not None:
         with contextlib.suppress(OSError):
             os.unlink(path)
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write_file(path: str, data: bytes) -> None:

@@ -38,7 +38,10 @@ class NodeSettings:
     )
     admin: Path | None = field(
         default=None,
-        metadata=setting("UNIX socket that answers `edge status`; its mode is 0660.", n.SOCKET),
+        metadata=setting(
+            "UNIX socket that `edge purge`, `edge explain` and the like ask; its mode is 0660.",
+            n.SOCKET,
+        ),
     )
     metrics: Address | None = field(
         default=None,

@@ -300,7 +300,10 @@ class SiteSettings:
     )
     purge_reach: Literal["host", "node"] = field(
         default="host",
-        metadata=setting("What a PURGE with tags covers: the host that it is sent to, or all."),
+        metadata=setting(
+            "What a PURGE with tags covers: the host that it is sent to, or all hosts; "
+            "whoever may PURGE can then empty the whole node."
+        ),
     )
     rules: tuple[RuleSettings, ...] = field(
         default=(), metadata=setting("Other terms for some requests.", key="rule")

@@ -56,6 +56,24 @@ class HostTable(Generic[T]):
             return self._by_suffix(host)
         return self._rest
 
+    def matched(self, authority: bytes) -> bytes | None:
+        """The pattern that takes the host, for people; None where `find` gives None."""
+        host = host_of(authority)
+        if host in self._exact:
+            return host
+        at = host.find(b".", 1) if len(host) <= HOST_BYTES else -1
+        while at >= 0:
+            if host[at + 1 :] in self._suffixes:
+                return b"*" + host[at:]
+            at = host.find(b".", at + 1)
+        return None if self._rest is None else b"*"
+
+    @property
+    def patterns(self) -> tuple[bytes, ...]:
+        """All patterns: exact names, then those with a star."""
+        rest = () if self._rest is None else (b"*",)
+        return (*self._exact, *(b"*." + suffix for suffix in self._suffixes), *rest)
+
     def _by_suffix(self, host: bytes) -> T | None:
         at = host.find(b".", max(0, len(host) - self._deepest - 1))
         while at >= 0:  # the longest suffix first

@@ -24,12 +24,14 @@ import trio
 
 from edge.cache.disk import Disk
 from edge.cache.entry import Entry, Key, Seq, Source, Terms, Times
-from edge.cache.store import Held, Store
+from edge.cache.store import Store
 from edge.errors import ExchangeError
 from edge.wire.message import Headers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    from edge.cache.held import Held
 
 pytestmark = pytest.mark.live
 

@@ -241,3 +241,15 @@ async def test_a_get_with_a_body_is_passed_on_and_never_stored(
     assert (await pending.response()).cache == "fwd=bypass; fwd-status=200; detail=body"
     plain = await told(origin, client.send("GET", "/a"), 200, FRESH, b"plain")
     assert plain.body == b"plain"
+
+
+async def test_a_hit_is_an_answer_that_was_not_fetched_for_its_request(
+    edge: Edge, origin: ScriptedOrigin, client: Client
+) -> None:
+    await told(origin, client.send("GET", "/a"), 200, {"Cache-Control": "max-age=60"}, b"body")
+    for _ in range(2):
+        await client.get("/a")
+    assert (await client.send("HEAD", "/a").response()).status == 200
+    batch = await edge.store.scan().next()
+    assert batch is not None
+    assert [item.hits for item in batch] == [3]

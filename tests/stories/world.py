@@ -8,6 +8,7 @@ Deadlines run by Trio's clock, which jumps when everyone waits.
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,6 +27,7 @@ from edge.cache.journal import Journal
 from edge.cache.store import Store
 from edge.cache.threads import Inline
 from edge.config import for_proxy, policies
+from edge.delivery import own_status
 from edge.errand import Errands
 from edge.exchange import Exchange
 from edge.listen.connection import Connection
@@ -67,7 +69,7 @@ class Edge:
         self.flights = Flights[Held]()
         self.purges = journal.follower()
         self.purging = Purging(
-            journal, lambda: self.exchange.parts.sites, lambda: self.now, lambda _: None
+            journal, self.store.settle, lambda: self.now, lambda _: None, lambda _: None
         )
         self.connections = Connections(self.config.limits.connections)
         self._policy = policies.connection_policy(self.config)
@@ -120,7 +122,9 @@ class Edge:
         self._clients.start_soon(self.connections.run, connection)
 
     def _refuse(self, peer: bytes, error: ExchangeError) -> tuple[ResponseHead, bytes]:
-        return refusal(error, f"id-{next(self._ids)}", self.now)
+        head, body = refusal(error, f"id-{next(self._ids)}", self.now)
+        status = own_status(b"edge1", error)
+        return replace(head, headers=head.headers.plus((b"cache-status", status))), body
 
     def _complain(self, kind: str, message: str, request_id: str | None) -> None:
         self.complaints.append((kind, message))

@@ -61,7 +61,7 @@ def standing_in(path: Path, routes: Mapping[str, Handler]) -> Iterator[list[Call
     for route, handler in routes.items():
         method, _, where = route.partition(" ")
         table.setdefault(where.encode(), {})[method.encode()] = _noting(calls, handler)
-    node = AdminSocket(path, table, lambda caller, words: None)
+    node = AdminSocket(path, table, lambda caller, words, done: None)
     scope = trio.CancelScope()
     token: list[trio.lowlevel.TrioToken] = []
     ready = threading.Event()

@@ -55,8 +55,9 @@ class Node:
         }
         self.socket = AdminSocket(path, routes, self.hear)
 
-    def hear(self, caller: Caller, words: str) -> None:
+    def hear(self, caller: Caller, words: str, done: bool) -> None:
         assert caller == Caller(os.getuid(), os.getgid(), os.getpid())
+        assert done == (" 200" in words)
         self.told.append(words)
 
     async def echo(self, call: Call) -> Reply:
@@ -194,8 +195,8 @@ async def test_two_calls_at_once_are_served_at_once(path: Path) -> None:
     ("request_bytes", "status", "tells"),
     [
         (GET % b"/nothing", 404, "POST /v1/echo"),
-        (POST % (b"/v1/fail", 2) + b"{}", 405, "GET, HEAD, OPTIONS"),
-        (GET % b"/v1/refuse", 405, "POST"),
+        (POST % (b"/v1/fail", 2) + b"{}", 405, "use GET here"),
+        (GET % b"/v1/refuse", 405, "use POST here"),
         (POST % (b"/v1/refuse", 2) + b"{}", 422, "1 scope is bad"),
         (GET % b"/v1/fail", 500, "error log"),
         (GET % (b"/v1/echo?" + b"a&" * 1001), 400, "1000 fields"),
@@ -441,7 +442,9 @@ async def test_a_fault_of_the_transport_ends_one_connection_alone(path: Path) ->
         return Reply(200, {}, b"not\r\na field")
 
     told: list[str] = []
-    node = AdminSocket(path, {b"/": {b"GET": strange}}, lambda caller, words: told.append(words))
+    node = AdminSocket(
+        path, {b"/": {b"GET": strange}}, lambda caller, words, done: told.append(words)
+    )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(node.run)
         assert await say(path, GET % b"/") == b""

@@ -119,3 +119,13 @@ def test_a_proxy_that_may_purge_does_not_lend_that_to_its_clients() -> None:
     assert admitted(method=b"PURGE", sets=both).client == CLIENT
     unknown = refusal((b"x-forwarded-for", b"unknown"), method=b"PURGE", sets=both)
     assert unknown is Failure.METHOD_REFUSED
+
+
+@pytest.mark.parametrize("method", [b"PURGEKEYS", b"BAN"])
+def test_other_methods_of_plugins_purge_where_that_is_allowed_and_else_are_as_any(
+    method: bytes,
+) -> None:
+    assert admitted(method=method, sets=(PURGING,), peer=b"203.0.113.7").purges
+    assert not admitted(method=method, sets=(PURGING,)).purges
+    assert not admitted(method=method).purges
+    assert not admitted(sets=(PURGING,), peer=b"203.0.113.7").purges

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edge.admin import BODY_BYTES, Refused
-from edge.asking import LINE_BYTES, Node, NodeRefused, Unreachable
+from edge.asking import LINE_BYTES, Node, NodeRefused, Unreachable, _Watch
 from tests.unit.standin import read_some, refusing, replying, saying, standing_in, streaming
 
 if TYPE_CHECKING:
@@ -148,6 +148,27 @@ def test_a_node_that_hangs_is_told_so(path: Path) -> None:
         hung.listen(1)
         with pytest.raises(Unreachable, match="does not answer; whether it was done"):
             Node(path, patience_s=0.05).post("/v1/purge")
+
+
+def test_who_is_waited_for_in_vain_is_told_of_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.asking.QUIET_S", 0.01)
+    silences: list[float] = []
+    with socket.socket(socket.AF_UNIX) as hung:
+        hung.bind(str(path))
+        hung.listen(1)
+        node = Node(path, patience_s=0.1, on_silence=lambda: silences.append(1))
+        with pytest.raises(Unreachable, match="does not answer"):
+            node.get("/v1/status")
+    assert silences == [1]
+
+
+def test_a_reader_that_takes_its_time_is_no_silence_of_the_node() -> None:
+    watch = _Watch()
+    with watch.waiting():
+        assert watch.since is not None
+    assert watch.since is None  # while a piece is being printed
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,11 @@ FULL = "purges: No space left on device; free some"
 class Purging:
     """Cannot write anything down."""
 
-    async def carry_out(self, order: object, who: str) -> None:
+    def __init__(self) -> None:
+        self.hosts: list[bytes | None] = []
+
+    async def carry_out(self, order: object, who: str, *, host: bytes | None = None) -> None:
+        self.hosts.append(host)
         await trio.lowlevel.checkpoint()
         raise JournalError(FULL)
 
@@ -52,12 +56,13 @@ class Stream:
 class Desk:
     """One visit to a node whose journal is on a full disk."""
 
-    def __init__(self, method: bytes, *pairs: tuple[bytes, bytes]) -> None:
+    def __init__(self, method: bytes, *pairs: tuple[bytes, bytes], reach: str = "host") -> None:
         self.complaints: list[str] = []
+        self.purging = Purging()
         self.stream = Stream()
         tools: Any = SimpleNamespace(
             purges=nothing_purged(),
-            purging=Purging(),
+            purging=self.purging,
             flights=Flights[Any](),
             store=SimpleNamespace(invalidate=lambda key: None),
             now=lambda: 1_800_000_000.0,
@@ -65,14 +70,14 @@ class Desk:
             log=lambda record: None,
             complain=lambda *words: self.complaints.append(words[1]),
         )
-        head = RequestHead(method, b"http", b"site.example", b"/a", Headers(pairs))
+        head = RequestHead(method, b"http", b"Site.example:81", b"/a", Headers(pairs))
         parts: Any = SimpleNamespace(name=b"edge1")
         self.visit = Visit(tools, parts, cast("Any", self.stream), head)
         self.visit.request = head
         self.visit.site = cast(
             "Any",
             SimpleNamespace(
-                key=KeyPolicy(), cache=CachePolicy(), fields=FieldRules(), purge_reach="host"
+                key=KeyPolicy(), cache=CachePolicy(), fields=FieldRules(), purge_reach=reach
             ),
         )
 
@@ -90,6 +95,15 @@ async def test_a_purge_that_cannot_be_recorded_is_a_503_that_tells_nothing_of_ou
     assert (status, document["status"]) == (503, "failed")
     assert "space" not in str(document)
     assert desk.complaints == [FULL]
+
+
+@pytest.mark.parametrize(("reach", "host"), [("host", b"site.example"), ("node", None)])
+async def test_a_purge_is_confined_to_its_host_unless_its_reach_is_the_node(
+    reach: str, host: bytes | None
+) -> None:
+    desk = Desk(b"PURGE", (b"xkey", b"front"), reach=reach)
+    await clearing.purge(desk.visit)
+    assert desk.purging.hosts == [host]
 
 
 async def test_a_purge_that_cannot_be_read_says_what_to_send_instead() -> None:

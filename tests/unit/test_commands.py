@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shlex
 import socket
 import subprocess
 import sys
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner, Result
 
 from edge.__main__ import main
-from edge.admin import Refused
+from edge.admin import Refused, Reply, Streamed
 from edge.commands import COMMANDS
+from edge.orders import OrderRefused, order_from_json
+from edge.question import QuestionRefused, asked
+from edge.routing.site import HostTable
 from tests.unit.standin import read_some, refusing, replying, saying, standing_in, streaming
 from tests.unit.test_purgecommand import on_terminal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    import click
+
+    from edge.admin import Call
 
 STORED = {
     "url": "http://a.example/x", "variant": [["accept-encoding", "gzip"]], "status": 200,
@@ -100,15 +111,85 @@ def test_a_node_that_dies_half_way_ends_every_command_with_3(
     "args",
     [
         ["explain"],
-        ["explain", "u", "-H", "no colon"],
-        ["get", "u", "-H", ": none"],
+        ["explain", "http://a/", "-H", "no colon"],
+        ["explain", "http://a/", "-H", "a: b\r\nc: d"],
+        ["explain", "http://a/", "--from", "10.0.0.1:80"],
+        ["explain", "http://a/", "--method", "G T"],
+        ["explain", "shop.example"],
+        ["get", "http://a/b c"],
+        ["get", "http://a/", "-H", ": none"],
         ["ls", "--limit", "0"],
+        ["ls", "--limit", "1000000000"],
         ["ls", "a", "b"],
         ["status", "--jsn"],
     ],
 )
 def test_a_command_asked_for_wrongly_ends_with_2(path: Path, args: list[str]) -> None:
     assert edge(*args, path=path).exit_code == 2
+
+
+async def read_order(call: Call) -> Reply | Streamed:
+    """A purge, read as a node reads it."""
+    try:
+        order = order_from_json(call.body, HostTable([]))
+    except OrderRefused as error:
+        raise Refused(422, "not purged", str(error)) from error
+    if order.dry_run:
+        return await streaming(b'{"matches": 0, "done": true}\n')(call)
+    return Reply(200, {"number": 1, "scopes": len(order.names)})
+
+
+async def read_question(call: Call) -> Reply:
+    """A request to be explained or got, read as a node reads it."""
+    try:
+        asked(call.query)
+    except QuestionRefused as error:
+        raise Refused(400, "", str(error)) from error
+    return Reply(200, {})
+
+
+NODE = {
+    "POST /v1/purge": read_order, "GET /v1/explain": read_question, "GET /v1/get": read_question,
+    "GET /v1/ls": streaming(LINE), "GET /v1/purges": replying({}),
+    "GET /v1/status": replying({}), "POST /v1/reload": replying({}),
+    "POST /v1/drain": replying({}, 202),
+}  # fmt: skip
+
+
+def examples(command: click.Command = main, *names: str) -> Iterator[list[str]]:
+    """Every call of `edge` in the help of a command and of those below it."""
+    text = (command.help or "").replace("\\\n", " ")
+    for line in text.partition("xample")[2].splitlines()[1:]:
+        lexer = shlex.shlex(line, posix=True, punctuation_chars="|&>")
+        lexer.whitespace_split = True
+        between_pipes = groupby(lexer, key=lambda word: word in ("|", "&&", ">"))
+        for is_pipe, words in between_pipes:
+            called, *rest = words
+            if not is_pipe and called == "edge":
+                yield rest
+    for name, below in getattr(command, "commands", {}).items():
+        yield from examples(below, *names, name)
+
+
+@pytest.mark.parametrize("example", [*examples()], ids=" ".join)
+def test_every_example_can_be_typed_as_it_stands(path: Path, example: list[str]) -> None:
+    given = io.BytesIO(b"http://a.example/\n")
+    for at, word in enumerate(example):
+        if word == "--file" and example[at + 1] != "-":
+            (path.parent / "names.txt").write_text("front\n")
+            example = [*example[: at + 1], str(path.parent / "names.txt"), *example[at + 2 :]]
+    if example[0] not in ASKING:
+        command = main.commands[example[0]]
+        assert command.make_context(example[0], example[1:]).params
+        return
+    with standing_in(path, NODE):
+        told = CliRunner().invoke(main, [*example, "--socket", str(path)], input=given)
+    asks_first = example[:2] == ["purge", "all"] and "--yes" not in example
+    assert told.exit_code == (2 if asks_first else 0), told.stderr
+
+
+def test_there_are_examples_of_every_command() -> None:
+    assert {example[0] for example in examples()} == main.commands.keys()
 
 
 # Looking.
@@ -130,10 +211,31 @@ def test_a_request_is_explained_with_its_verdict_first(path: Path) -> None:
 
 
 def test_what_is_stored_is_listed_a_line_each(path: Path) -> None:
-    with standing_in(path, {"GET /v1/ls": streaming(LINE, LINE)}) as calls:
+    with standing_in(path, {"GET /v1/ls": streaming(LINE, LINE)}):
         assert process("ls", "a.example/", "--limit", "2", path=path).stdout.decode() == ROW * 2
         lines = process("ls", "--json", path=path).stdout.splitlines()
     assert [json.loads(line) for line in lines] == [STORED, STORED]
+
+
+def test_a_listing_of_nothing_says_so_on_standard_error(path: Path) -> None:
+    with standing_in(path, {"GET /v1/ls": streaming()}):
+        told = edge("ls", "Shop.example/x", path=path)
+        every = edge("ls", "--json", path=path)
+    assert (told.exit_code, told.stdout) == (0, "")
+    assert told.stderr == "nothing stored begins with Shop.example/x\n"
+    assert (every.stdout, every.stderr) == ("", "nothing is stored\n")
+
+
+def test_a_field_that_a_stored_request_did_not_have_is_a_dash(path: Path) -> None:
+    line = json.dumps({**STORED, "variant": [["accept-encoding", None]]}).encode() + b"\n"
+    with standing_in(path, {"GET /v1/ls": streaming(line)}):
+        assert edge("ls", path=path).stdout.endswith("[accept-encoding: -]\n")
+
+
+def test_what_a_listing_asks_for_is_sent(path: Path) -> None:
+    with standing_in(path, {"GET /v1/ls": streaming(LINE)}) as calls:
+        edge("ls", "a.example/", "--limit", "2", path=path)
+        edge("ls", path=path)
     assert calls[0].query == {"prefix": ["a.example/"], "limit": ["2"]}
     assert calls[1].query == {}
 
@@ -157,7 +259,7 @@ def test_control_characters_that_were_stored_are_not_printed(path: Path) -> None
     assert b"\x1b" not in told.stdout + safe.stdout
 
 
-@pytest.mark.parametrize("args", [["ls"], ["ls", "--json"], ["get", "u"]])
+@pytest.mark.parametrize("args", [["ls"], ["ls", "--json"], ["get", "http://a/"]])
 def test_a_listing_stops_quietly_where_its_reader_does(path: Path, args: list[str]) -> None:
     script = '{ "$0" -m edge "$@"; echo "code $?" >&2; } | head -n 1'
     command = ["/bin/sh", "-c", script, sys.executable, *args, "--socket", str(path)]
@@ -194,12 +296,12 @@ def test_a_stored_response_is_printed_as_it_stands_on_the_wire(path: Path) -> No
 
 def test_a_head_without_an_end_is_not_gathered_for_ever(path: Path) -> None:
     with standing_in(path, {"GET /v1/get": streaming(b"x" * 60_000, times=10**9)}):
-        assert len(process("get", "u", "--head", path=path).stdout) < 2 * 1024 * 1024
+        assert len(process("get", "http://a/", "--head", path=path).stdout) < 2 * 1024 * 1024
 
 
 def test_a_stored_body_cannot_move_the_cursor_of_a_terminal(path: Path) -> None:
     with standing_in(path, {"GET /v1/get": streaming(RESPONSE, b"a\tb\x1b[2J\xff\r\n\x9b\n")}):
-        code, shown = on_terminal("get", "u", "--socket", str(path))
+        code, shown = on_terminal("get", "http://a/", "--socket", str(path))
     assert code == 0
     assert b"\x1b" not in shown
     assert "a\tb?[2J\ufffd\r\n\ufffd\r\n".encode() in shown
@@ -238,14 +340,20 @@ def test_settings_are_taken_and_what_must_wait_is_named(path: Path) -> None:
 
 
 def test_settings_with_faults_are_refused_with_every_fault(path: Path) -> None:
-    fault = {"path": "sites[0].cache.ttl", "value": "5 mins", "message": "is not a duration"}
-    refused = Refused(422, "Bad settings", "the old settings stay", {"faults": [fault]})
+    fault = {
+        "file": "/etc/edge.toml", "line": 9, "path": "sites[0].cache.ttl", "value": '"5 mins"',
+        "message": "is not a duration",
+    }  # fmt: skip
+    refused = Refused(422, "settings not taken", "sites[0]: …", {"faults": [fault]})
     with standing_in(path, {"POST /v1/reload": refusing(refused)}):
         told = edge("reload", path=path)
+        safe = edge("reload", "--json", path=path)
     assert (told.exit_code, told.stdout) == (1, "")
     assert told.stderr == (
-        'edge: the old settings stay\n  sites[0].cache.ttl: "5 mins" is not a duration\n'
+        "edge: settings not taken; the old ones stay\n"
+        '  /etc/edge.toml:9: sites[0].cache.ttl: "5 mins" is not a duration\n'
     )
+    assert (safe.exit_code, json.loads(safe.stdout)["faults"]) == (1, [fault])
 
 
 def test_a_node_is_told_to_end(path: Path) -> None:

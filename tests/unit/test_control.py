@@ -88,7 +88,7 @@ async def test_a_purge_is_in_force_when_it_is_told(autojump_clock: MockClock) ->
         assert listed["latest"] == 1
         (purge,) = listed["purges"]
         assert (purge["manner"], purge["scopes"]) == ("soft", ("tag front", "tag x"))
-        assert purge["who"] == "uid 7, pid 42"
+        assert (purge["who"], purge["confined"]) == ("uid 7, pid 42", False)
         explained = await desk.call("GET", "/v1/explain", url=URL)
         assert explained["verdict"]["reason"] == "soft-purged"
         assert b"soft-purged" in await desk.call("GET", "/v1/ls")

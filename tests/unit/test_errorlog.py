@@ -96,3 +96,13 @@ def test_a_log_that_is_off_writes_nothing() -> None:
     log = ErrorLog("off")
     log.tell("k", "x")
     assert log.statistics().written == 0
+
+
+def test_what_an_operator_did_is_noted_however_much_was_said_before(tmp_path: Path) -> None:
+    log = log_at(tmp_path / "e")
+    for _ in range(100):
+        log.tell("purge", "a client's")
+        log.note("purge", "an operator's")
+    lines = (tmp_path / "e").read_text().splitlines()
+    assert sum("an operator's" in line for line in lines) == 100
+    assert len(lines) == 100 + int(BURST)

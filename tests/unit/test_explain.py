@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
+from edge.cache.entry import Seq
 from edge.config import policies
 from edge.explain import Outlook, explain
 from edge.question import Question
@@ -167,6 +169,7 @@ async def test_other_methods_and_protocols_go_past_the_store(autojump_clock: Moc
         live = await node.explain(url=b"http://site.example/live/x")
         assert live["verdict"]["reason"] == "bypass"
         assert live["site"]["rule"] == {"index": 0, "match": "path /live/*"}
+        assert live["site"]["rules"] == 1
         upgrade = await node.explain((b"Connection", b"upgrade"), (b"Upgrade", b"websocket"))
         assert upgrade["verdict"]["reason"] == "upgrade"
         ends = (b"Max-Forwards", b"0")
@@ -190,6 +193,48 @@ async def test_a_purge_is_told_and_not_done(autojump_clock: MockClock) -> None:
         assert elsewhere == ("refuse", "method-refused", 405)
 
 
+@pytest.mark.parametrize(
+    ("sets", "more", "known"),
+    [
+        (
+            ['site.purge_from=["127.0.0.1/32","2001:db8::/32","unix"]'],
+            {"from_address": b"10.1.1.1"},
+            "site.purge_from (unix, 127.0.0.1/32, 2001:db8::/32), and this client is 10.1.1.1",
+        ),
+        ([], {}, "site.purge_from, which is empty, and this client is 127.0.0.1"),
+        (
+            ['site.purge_from=["10.0.0.0/8"]', 'node.trusted_proxies=["10.0.0.0/8"]'],
+            {"from_address": b"10.1.1.1", "fields": ((b"X-Forwarded-For", b"unknown"),)},
+            "site.purge_from (10.0.0.0/8), and this client cannot be told for certain",
+        ),
+    ],
+)
+async def test_who_may_not_purge_is_told_who_may(
+    sets: list[str], more: dict[str, Any], known: str, autojump_clock: MockClock
+) -> None:
+    async with a_node(*sets) as node:
+        verdict = (await node.explain(method=b"PURGE", **more))["verdict"]
+        assert verdict["says"] == f"refused: PURGE is known only to {known}"
+
+
+async def test_a_purge_for_no_site_is_told_so(autojump_clock: MockClock) -> None:
+    async with a_node('site.hosts=["site.example"]') as node:
+        says = (await node.explain(url=b"http://other.example/", method=b"PURGE"))["verdict"][
+            "says"
+        ]
+        assert says == "refused: no site has this host, and so none has PURGE"
+        says = (await node.explain(method=b"TRACE"))["verdict"]["says"]
+        assert says == "refused: this method is not for this client"
+
+
+async def test_what_is_wrong_is_told_without_bytes_in_quotes(autojump_clock: MockClock) -> None:
+    async with a_node() as node:
+        document = await node.explain((b"Transfer-Encoding", b"gzip, 'x'"))
+        assert document["verdict"]["says"].endswith(
+            "(Transfer-Encoding \"gzip, 'x'\" in HTTP/1.1)"
+        )
+
+
 async def test_what_is_stored_and_dead_is_explained_by_its_purge(
     autojump_clock: MockClock,
 ) -> None:
@@ -203,6 +248,33 @@ async def test_what_is_stored_and_dead_is_explained_by_its_purge(
         (cover,) = document["purges"]["covering"]
         assert (cover["number"], cover["manner"], cover["scope"]) == (1, "hard", "tag front")
         assert (cover["who"], cover["when"]) == ("the story", node.edge.now)
+        when = datetime.fromtimestamp(node.edge.now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        assert document["verdict"]["says"] == (
+            f"fetched from the origin: what is stored was purged (purge 1, {when}, the story)"
+        )
+
+
+async def test_a_purge_of_everything_is_told_by_that(autojump_clock: MockClock) -> None:
+    async with a_node() as node:
+        await node.stored()
+        await node.edge.purge(all=True)
+        (cover,) = (await node.explain())["purges"]["covering"]
+        assert cover["scope"] == "everything"
+        node.edge.purges.current().raise_floor(Seq(2))
+        (cover,) = (await node.explain())["purges"]["covering"]
+        assert cover["scope"] == "everything, or too much to be remembered"
+        await node.edge.purge(url=["http://site.example/other"])
+        node.edge.purges.current().raise_floor(Seq(3))
+
+
+async def test_a_live_variant_that_is_not_selected_was_not_purged(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_node() as node:
+        await node.stored(headers={"Vary": "x-v"})
+        await node.edge.purge(tag=["other"])
+        says = (await node.explain((b"x-v", b"1")))["verdict"]["says"]
+        assert says.endswith("none of the stored variants is for its fields")
 
 
 async def test_what_is_soft_purged_is_validated(autojump_clock: MockClock) -> None:
@@ -214,6 +286,10 @@ async def test_what_is_soft_purged_is_validated(autojump_clock: MockClock) -> No
         assert document["verdict"]["reason"] == "soft-purged"
         assert document["stored"]["state"] == "soft-purged"
         assert document["freshness"]["ended_early_s"] == 55.0
+        says = document["verdict"]["says"]
+        assert says.startswith(
+            "validated with the origin: what is stored was soft-purged (purge 1, "
+        )
 
 
 async def test_https_is_known_by_a_trusted_proxys_word(autojump_clock: MockClock) -> None:
@@ -234,6 +310,7 @@ async def test_by_default_no_purge_is_remembered_by_who_did_it(autojump_clock: M
         document = await explain(Question(URL), node.edge.tools, node.edge.exchange.parts)
         (cover,) = document["purges"]["covering"]
         assert (cover["who"], cover["scope"][:10]) == (None, "everything")
+        assert document["verdict"]["says"].endswith("what is stored was purged (purge 1)")
 
 
 def test_a_verdict_has_four_members() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -85,7 +86,7 @@ async def test_every_stored_variant_has_a_line(autojump_clock: MockClock) -> Non
             "bytes": 5,
             "age_s": 20.0,
             "ttl_s": 40.0,
-            "hits": 1,
+            "hits": 0,
             "state": "fresh",
             "where": "memory",
             "tags": ["front", "side"],
@@ -128,7 +129,7 @@ async def test_what_is_on_disk_is_listed_once(tmp_path: Path, autojump_clock: Mo
         await stored(world, body=b"x" * 100)
         assert [line["where"] for line in await listed(world[0])] == ["both"]
         (line,) = await listed(world[0])
-        assert line["hits"] == 1
+        assert line["hits"] == 0
     async with a_world((), tmp_path / "store") as world:
         (line,) = await listed(world[0])
         assert (line["where"], line["hits"]) == ("disk", None)
@@ -207,9 +208,31 @@ async def test_the_variant_is_the_one_that_the_fields_select(autojump_clock: Moc
         await stored(world, body=b"gz", asked={"Accept-Encoding": "gzip"}, Vary="Accept-Encoding")
         fields = ((b"Accept-Encoding", b"gzip"),)
         assert (await got(world[0], Question(URL, fields=fields)))[-1] == b"gz"
-        with pytest.raises(Refused, match="1 variants are stored") as caught:
+        with pytest.raises(Refused, match="1 variant is stored") as caught:
             await got(world[0], Question(URL))
         assert caught.value.status == 404
+        await stored(world, body=b"br", asked={"Accept-Encoding": "br"}, Vary="Accept-Encoding")
+        with pytest.raises(Refused, match="2 variants are stored"):
+            await got(world[0], Question(URL))
+
+
+async def test_a_command_that_is_told_can_be_pasted_into_a_shell(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_world() as world:
+        url = b"http://site.example/" + b"a" * 200 + b"?b=1&c='$(x)'"
+        with pytest.raises(Refused) as caught:
+            await got(world[0], Question(url))
+        command = str(caught.value).split("`")[1]
+        assert shlex.split(command) == ["edge", "explain", url.decode()]
+
+
+async def test_a_prefix_may_have_its_host_in_upper_case(autojump_clock: MockClock) -> None:
+    async with a_world() as world:
+        await stored(world)
+        for prefix in ("HTTP://Site.Example/", "SITE", "Site.example/a", "http://site.example/a"):
+            assert len(await listed(world[0], prefix)) == 1
+        assert await listed(world[0], "site.example/A") == []
 
 
 async def test_what_is_stale_or_soft_purged_is_given_out(autojump_clock: MockClock) -> None:

@@ -158,11 +158,11 @@ def test_a_default_port_that_is_written_out_is_purged_with_and_without() -> None
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("shop.example/page", "write it like http://shop.example/page"),
-        ("//shop.example/page", "write it like http://shop.example/page"),
-        ("ftp://shop.example/page", "write it like http://shop.example/page"),
-        ("", "write it like http://shop.example/page"),
-        ("http:/shop.example", "write it like http://shop.example/page"),
+        ("shop.example/page", "is no URL; write it like http://shop.example/page"),
+        ("//shop.example/page", "is no URL; write it like http://shop.example/page"),
+        ("ftp://shop.example/page", "is no URL; write it like http://shop.example/page"),
+        ("", "is no URL; write it like http://shop.example/page"),
+        ("http:/shop.example", "is no URL; write it like http://shop.example/page"),
         ("http://", "no host is called nothing; write it like http://shop.example/page"),
         ("http:///a", "no host is called nothing; write it like http://shop.example/page"),
         ("http://[::1/a", "no host is called [::1; write it like http://shop.example/page"),
@@ -271,7 +271,9 @@ def test_a_host_may_be_a_name_or_an_address_with_a_port(host: str, authority: by
         ("u@shop.example", "give the host alone, like shop.example"),
         ("shop.example:443", "80 and 443 go without saying"),
         ("[::1]:80", "80 and 443 go without saying"),
-        ("", "no host is called nothing"),
+        ("", "is empty; write it like shop.example"),
+        ("a b", "has white space or a control character, which no host has"),
+        ("[", "no host is called [; write it like shop.example"),
         ("a,b", "no host is called a,b"),
         ("::g", "no host is called ::g"),
         (":::", "no host is called [:::]"),
@@ -292,17 +294,21 @@ def test_a_tag_that_no_answer_can_have_is_refused(tag: str) -> None:
 @pytest.mark.parametrize(
     ("document", "value", "said"),
     [
-        (b"", "", "truncated"),
-        (b"[]", "[]", "Expected `object`"),
-        (b"null", "null", "Expected `object`"),
-        (b"{", "{", "truncated"),
-        (b'{"tag":["\xff"]}', '{"tag":["\\xff"]}', "utf-8"),
-        (b'{"tag":["\\ud800"]}', '{"tag":["\\ud800"]}', "truncated"),
-        (b'{"tag":["\\udc00........"]}', '{"tag":["\\udc00........"]}', "surrogate"),
-        (b'{"tag":["a\0"]}', '{"tag":["a\\x00"]}', "invalid character"),
+        (b"", "", "this body is empty"),
+        (b" ", " ", "this body is empty"),
+        (b"[]", "[]", "this is a list"),
+        (b"null", "null", "this is null"),
+        (b'"x"', '"x"', "this is a string"),
+        (b"{", "{", "this ends too early"),
+        (b'{"tag":["\xff"]}', '{"tag":["\\xff"]}', "this is not UTF-8"),
+        (b'{"tag":["\\ud800"]}', '{"tag":["\\ud800"]}', "half of a surrogate pair"),
+        (b'{"tag":["\\udc00........"]}', '{"tag":["\\udc00........"]}', "half of a surrogate"),
+        (b'{"tag":["a\0"]}', '{"tag":["a\\x00"]}', "this is none: invalid character"),
         (b'{"tag":[NaN]}', '{"tag":[NaN]}', "invalid character"),
-        (b'{"a":' + b"[" * 100_000, '{"a":' + "[" * 55 + "…", "too deep"),
-        (b"1" * 5_000, "1" * 60 + "…", "of range"),
+        (b"tag=front", "tag=front", "this is none: "),
+        (b'{"a":' + b"[" * 100_000, '{"a":' + "[" * 55 + "…", "this is too deep"),
+        (b"1" * 5_000, "1" * 60 + "…", "this is a number"),
+        (b'{"a":1e999}', '{"a":1e999}', "this has a number out of range"),
     ],
 )
 def test_what_is_no_json_object_is_refused(document: bytes, value: str, said: str) -> None:
@@ -330,7 +336,7 @@ def test_unknown_doubled_and_mistaken_members_are_told_all_at_once() -> None:
         ("host", "shop.example", 'must be a list of strings, like "host": ["…"]'),
         ("url[0]", "7", "must be a string"),
         ("url[1]", "null", "must be a string"),
-        ("url[2]", "x", "write it like http://shop.example/page"),
+        ("url[2]", "x", "is no URL; write it like http://shop.example/page"),
     ]
 
 
@@ -670,3 +676,20 @@ def test_any_purge_is_an_order_for_its_own_host_or_refused(
 def test_a_purge_for_no_host_is_refused() -> None:
     with pytest.raises(OrderRefused, match="a PURGE needs a Host"):
         order_from_purge(RequestHead(b"PURGE", b"http", b"", b"/"), site_of(b"shop.example"))
+
+
+@pytest.mark.parametrize("method", [b"PURGEKEYS", b"BAN"])
+def test_other_methods_of_plugins_take_tags_and_nothing_else(method: bytes) -> None:
+    fields = Headers([(b"xkey-purge", b"news front")])
+    tagged = RequestHead(method, b"http", b"shop.example", b"/", fields)
+    names = order_from_purge(tagged, site_of(b"shop.example")).names
+    assert names == (tag_name(b"news", b"shop.example"), tag_name(b"front", b"shop.example"))
+    bare = RequestHead(method, b"http", b"shop.example", b"/.*", Headers())
+    with pytest.raises(OrderRefused) as caught:
+        order_from_purge(bare, site_of(b"shop.example"))
+    assert caught.value.faults[0].path == "method"
+
+
+def test_a_port_that_goes_without_saying_is_purged_with_and_without() -> None:
+    names = purge(b"/a", host=b"shop.example:443").names
+    assert names == (url_name(b"shop.example", b"/a"), url_name(b"shop.example:443", b"/a"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -9,13 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge import particulars
 from edge.cache.entry import Seq, Source, Terms, Times
 from edge.cache.key import key_of
+from edge.cache.purge import Cover, Manner
 from edge.cache.reasons import Reason
 from edge.cache.ruling import CachePolicy, Keep
 from edge.cache.tags import DEFAULT_FIELDS
 from edge.explain import explain
-from edge.particulars import lines, names_known
+from edge.particulars import fields_of, lines, names_known
 from edge.question import Question
 from edge.wire.message import Headers, RequestHead
 from tests.stories.world import a_world, told
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from tests.stories.world import Edge
 
 URL = b"http://site.example/a"
+REQUEST = RequestHead(b"GET", b"http", b"site.example", b"/a")
 
 
 async def explained(edge: Edge, *pairs: tuple[bytes, bytes], **more: Any) -> dict[str, Any]:
@@ -73,20 +77,30 @@ async def test_a_site_is_told_by_what_differs_from_the_usual(autojump_clock: Moc
             "ttl": 60.0, "targets": ["x-control"], "by_extension": "css",
         }  # fmt: skip
         other = (await explained(edge, url=b"http://other.example/"))["site"]
-        assert other == {"name": "*", "rule": {"index": 1, "match": "some hosts"}, "cache": {}}
+        assert other == {
+            "name": "*", "host": "*", "rule": {"index": 1, "match": "hosts other.example"},
+            "rules": 3, "cache": {},
+        }  # fmt: skip
         rest = (await explained(edge))["site"]
         assert rest["rule"] == {"index": 2, "match": "everything"}
         assert rest["cache"] == {"vary.unordered": ["x-kind"]}
 
 
 async def test_a_key_is_told_with_its_parts(autojump_clock: MockClock) -> None:
-    async with a_world(['site.key.cookies=["a"]']) as (edge, _, _):
-        key = (await explained(edge, (b"Cookie", b"a=1; b=2")))["key"]
+    sets = ['site.key.cookies=["a","b","none"]', 'site.key.headers=["x-kind"]']
+    async with a_world(sets) as (edge, _, _):
+        fields = ((b"Cookie", b"a=1; b=2; b="), (b"X-Kind", b"7:\xff"))
+        key = (await explained(edge, *fields))["key"]
+        broken = (await explained(edge, (b"Cookie", b"a=1; b"), (b"Cookie", b"c")))["key"]
         assert key["url"] == "http://site.example/a"
         assert len(key["digest"]) == 32
         assert key["parts"] == {
-            "scheme": "http", "host": "site.example", "target": "/a", "cookie a": "1:1",
+            "scheme": "http", "host": "site.example", "target": "/a",
+            "header x-kind": "7:\\xff", "cookie a": "1", "cookie b": ["2", ""],
+            "cookie none": None,
         }  # fmt: skip
+        assert broken["parts"]["cookies"] == ["a=1; b", "c"]
+        assert broken["parts"]["header x-kind"] is None
 
 
 async def test_a_variant_is_told_in_the_fields_that_answers_vary_on(
@@ -102,12 +116,26 @@ async def test_a_variant_is_told_in_the_fields_that_answers_vary_on(
         document = await explained(edge, (b"Accept-Encoding", b"GZIP, br"))
         assert document["variant"] == {
             "fields": {"accept-encoding": "br,gzip", "cookie": None}, "stored": 2, "purged": 0,
+            "variants": [
+                {"accept-encoding": None, "cookie": "a=2"},
+                {"accept-encoding": None, "cookie": "a=1"},
+            ],
         }  # fmt: skip
         assert document["stored"] is None
         assert document["purges"]["scopes"] == []
         assert "the request selects none of them" in document["decision"]
         found = await explained(edge, (b"Cookie", b"a=2"))
         assert found["stored"]["other_variants"] == 1
+
+
+async def test_what_varies_on_everything_is_for_no_one(autojump_clock: MockClock) -> None:
+    async with a_world() as (edge, origin, client):
+        await told(origin, client.send("GET", "/a"), 200, {"Cache-Control": "max-age=60"}, b"x")
+        await edge.settle()
+        key = key_of(b"http", b"site.example", b"/a", REQUEST)
+        (held,) = (await edge.store.look(key)).variants
+        assert fields_of(held.entry) == {}
+        assert fields_of(replace(held.entry, vary_any=True)) == {"*": None}
 
 
 async def test_what_is_stored_is_told_with_its_age_as_a_sum(autojump_clock: MockClock) -> None:
@@ -120,7 +148,7 @@ async def test_what_is_stored_is_told_with_its_age_as_a_sum(autojump_clock: Mock
         then = edge.now - 10
         assert document["stored"] == {
             "state": "live", "status": 200, "bytes": 4, "where": "memory", "etag": '"1"',
-            "last_modified": None, "asked_at": then, "stored_at": then, "hits": 1, "purge": 0,
+            "last_modified": None, "asked_at": then, "stored_at": then, "hits": 0, "purge": 0,
             "other_variants": 0,
         }  # fmt: skip
         age = document["freshness"]
@@ -128,7 +156,8 @@ async def test_what_is_stored_is_told_with_its_age_as_a_sum(autojump_clock: Mock
         assert max(age["by_date_s"], age["by_age_field_s"]) == age["arrived_s"]
         assert (age["lifetime_s"], age["source"], age["ttl_s"]) == (60.0, "max-age", 45.0)
         assert age["keep_until"] > edge.now
-        assert document["decision"][-1] == "so: hit"
+        assert document["decision"][-2:] == ["it is fresh for 45 s more", "so: hit"]
+        assert document["request"]["at"] == edge.now
 
 
 async def test_a_body_on_disk_is_told_to_be_there(
@@ -141,6 +170,21 @@ async def test_a_body_on_disk_is_told_to_be_there(
         assert (await explained(edge))["stored"]["where"] == "both"
         edge.store._ram.clear()
         assert (await explained(edge))["stored"]["where"] == "disk"
+
+
+async def test_a_small_body_that_was_read_to_be_told_of_is_on_disk_as_in_a_listing(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with a_world((), tmp_path / "store") as (edge, origin, client):
+        fields = {"Cache-Control": "max-age=60"}
+        await told(origin, client.send("GET", "/a"), 200, fields, b"x")
+        await edge.settle()
+        assert (await explained(edge))["stored"]["where"] == "both"
+        edge.store._ram.clear()
+        assert (await explained(edge))["stored"]["where"] == "disk"
+        items = await edge.store.scan().next()
+        assert items is not None
+        assert (items[0].in_memory, items[0].on_disk) == (False, True)
 
 
 async def test_what_has_been_purged_is_told_of(autojump_clock: MockClock) -> None:
@@ -212,8 +256,7 @@ words = st.text("abc", min_size=1, max_size=3).map(str.encode)
 def test_the_names_that_are_known_are_those_that_were_given(
     tags: list[bytes], others: list[bytes]
 ) -> None:
-    request = RequestHead(b"GET", b"http", b"site.example", b"/a")
-    key = key_of(b"http", b"site.example", b"/a", request)
+    key = key_of(b"http", b"site.example", b"/a", REQUEST)
     headers = Headers([(b"xkey", b" ".join((*tags, *others)))])
     keep = Keep(Terms(1.0, Source.NONE), headers, 1.0, 1.0, 0, (), tuple(tags))
     assert keep.because is Reason.STORED
@@ -225,3 +268,8 @@ def test_the_names_that_are_known_are_those_that_were_given(
 
 def test_what_is_very_long_is_cut() -> None:
     assert len(lines(b"x" * 100_000)) < 10_000
+
+
+def test_a_host_of_which_too_much_was_purged_is_told_as_that() -> None:
+    cover = particulars._cover(Cover(Seq(1), Manner.HARD, b"hsite.example", is_floor=True), None)
+    assert cover["scope"] == "host site.example, or too much on it to be remembered"

@@ -123,14 +123,20 @@ def test_a_fault_is_told_at_the_line_that_it_stands_on(path: Path) -> None:
         {"path": "tag[0]", "value": "a b", "message": "has a space"},
         {"path": "tag[2]", "value": "c\x07", "message": "has a control character"},
     ]
-    refused = Refused(422, "Bad scopes", "2 tags are bad; nothing was purged", {"faults": faults})
+    members = {"faults": faults, "more": 10}
+    refused = Refused(422, "not purged", "tag[0]: has a space; tag[2]: …", members)
+    args = ["purge", "tag", "a b", "--file", "-"]
     with standing_in(path, {"POST /v1/purge": refusing(refused)}):
-        told = edge("purge", "tag", "a b", "--file", "-", path=path, given="\nb\nc\x07\n")
+        told = edge(*args, path=path, given="\nb\nc\x07\n")
+        safe = edge(*args, "--json", path=path, given="\nb\nc\x07\n")
+    assert (safe.exit_code, json.loads(safe.stdout)["faults"]) == (1, faults)
+    assert safe.stderr == told.stderr
     assert (told.exit_code, told.stdout) == (1, "")
     assert told.stderr.splitlines() == [
-        "edge: 2 tags are bad; nothing was purged",
+        "edge: nothing was purged: 12 faults",
         '  tag[0]: "a b" has a space',
         '  -:3: "c?" has a control character',
+        "  … and 10 more",
     ]
 
 
@@ -140,6 +146,7 @@ def test_a_fault_is_told_at_the_line_that_it_stands_on(path: Path) -> None:
         (b"", "no tag was given; - has none; nothing was purged"),
         (b" \r\n\n", "no tag was given"),
         (b"a\nb\n\xff\n", "-:3: is not UTF-8 text"),
+        (b"\xef\xbb\xbfa\n\xff\n", "-:2: is not UTF-8 text"),
         (b"x" * (BODY_BYTES + 1), "purge it in parts"),
     ],
 )
@@ -160,6 +167,25 @@ def test_what_was_asked_for_wrongly_is_2_and_says_how(path: Path, tmp_path: Path
         [sys.executable, "-m", "edge", "purge", "tag", b"\xff"], capture_output=True, timeout=30
     )
     assert (odd.returncode, b"is not UTF-8 text" in odd.stderr) == (2, True)
+
+
+def test_a_purge_that_cannot_be_printed_is_done_all_the_same(path: Path) -> None:
+    command = [sys.executable, "-m", "edge", "purge", "tag", "x", "--socket", str(path)]
+    with standing_in(path, {"POST /v1/purge": replying(DONE)}), open("/dev/full", "wb") as full:
+        told = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=30)
+    assert told.returncode == 4
+    assert told.stderr == (b"edge: purge 17 is done; standard output: No space left on device\n")
+
+
+@pytest.mark.parametrize("answer", [{}, {"number": True}, {"number": "17"}, {"ok": 1}])
+def test_an_answer_without_a_number_is_no_purge(path: Path, answer: dict[str, Any]) -> None:
+    with standing_in(path, {"POST /v1/purge": replying(answer)}):
+        told = edge("purge", "tag", "x", "--json", path=path)
+    assert (told.exit_code, told.stdout) == (3, "")
+    assert told.stderr == (
+        f"edge: {path}: the answer tells no purge, so this is hardly a node's admin socket; "
+        "whether it was done is not known, so ask again\n"
+    )
 
 
 # Everything.
@@ -213,6 +239,15 @@ def test_a_dry_run_counts_and_purges_nothing(path: Path) -> None:
     assert (told.returncode, told.stderr) == (0, b"")
     assert told.stdout == b"1 of 2 stored objects match, 2.0 KiB; nothing was purged\n"
     assert json.loads(calls[0].body)["dry_run"] is True
+
+
+def test_a_dry_run_tells_what_the_node_remarks(path: Path) -> None:
+    last = (
+        b'{"looked_at": 2, "of": 2, "matches": 0, "bytes": 0, "done": true, "notes": ["no site"]}'
+    )
+    with standing_in(path, {"POST /v1/purge": streaming(last)}):
+        told = edge("purge", "tag", "a", "--dry-run", path=path)
+    assert (told.exit_code, told.stderr) == (0, "note: no site\n")
 
 
 def test_a_dry_run_shows_on_a_terminal_how_far_it_has_come(path: Path) -> None:

@@ -16,6 +16,7 @@ from edge.cache.entry import Entry, Key, Seq, Source, Terms, Times
 from edge.cache.journal import Journal
 from edge.cache.purge import Manner, Purge, Purges, Verdict
 from edge.cache.scope import (
+    digest,
     group_name,
     host_name,
     names_of,
@@ -25,15 +26,14 @@ from edge.cache.scope import (
     url_name,
 )
 from edge.orders import MOST_SCOPES_IN_ORDER, Order
-from edge.purging import MOST_GROUPS_AT_ONCE, Matcher, Purging, dry_run, matches
-from edge.routing.site import HostTable
+from edge.purging import MOST_GROUPS_AT_ONCE, MOST_TAGS_AT_ONCE, Matcher, Purging, dry_run, matches
+from edge.routing.site import host_of
 from edge.wire.message import Headers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from edge.config.policies import Site
 
 NOW: Final = 1_000.0
 
@@ -56,12 +56,13 @@ class Paper:
         when: float,
         words: tuple[str, ...],
         count: int,
+        area: bytes,
     ) -> Purge:
         await trio.lowlevel.checkpoint()
         if self.full:
             raise OSError("no room")
         number = Seq(self.purges.latest + 1)
-        purge = Purge(number, when, who, manner, everything, digests, count, words)
+        purge = Purge(number, when, who, manner, everything, digests, count, words, area)
         self.purges.record(purge)
         self.written.append(purge)
         return purge
@@ -77,10 +78,18 @@ def lines() -> list[str]:
     return []
 
 
+async def settled() -> None:
+    """All is on disk."""
+    await trio.lowlevel.checkpoint()
+
+
+def unheard(_line: str) -> None:
+    """A log that no one reads."""
+
+
 @pytest.fixture
 def purging(journal: Paper, lines: list[str]) -> Purging:
-    table: HostTable[Site] = HostTable(())
-    return Purging(journal, lambda: table, lambda: NOW, lines.append)
+    return Purging(journal, settled, lambda: NOW, lines.append, lines.append)
 
 
 def entry(url: bytes, *tags: bytes, groups: Sequence[bytes] = (), at: int = 0) -> Entry:
@@ -123,8 +132,9 @@ async def test_an_order_is_one_transaction_and_one_line(
         digests=packed(names),
         count=4,
         words=("tag front", "url a.example/x", "prefix a.example/y/", "host b.example"),
+        area=b"",
     )
-    assert lines == ["purge 1 (soft): tag front, and 3 more; by uid 0, pid 123"]
+    assert lines == ['purge 1 (soft): "tag front", and 3 more; by uid 0, pid 123']
 
 
 async def test_everything_and_one_scope_have_their_words(
@@ -134,7 +144,7 @@ async def test_everything_and_one_scope_have_their_words(
     await purging.carry_out(Order((tag_name(b"a\nb", b"h"),)), "10.0.0.1")
     assert lines == [
         "purge 1 (hard): everything; by uid 0",
-        "purge 2 (hard): tag a\\nb on h; by 10.0.0.1",
+        'purge 2 (hard): "tag a\\nb on h"; by 10.0.0.1',
     ]
     assert journal.written[0].everything
     assert journal.written[0].words == ()
@@ -181,8 +191,7 @@ async def test_the_journal_takes_what_it_is_given(tmp_path: Path, lines: list[st
     await journal.open("birth")
     try:
         await journal.begin("birth")
-        table: HostTable[Site] = HostTable(())
-        purging = Purging(journal, lambda: table, lambda: NOW, lines.append)
+        purging = Purging(journal, settled, lambda: NOW, lines.append, lines.append)
         purge = await purging.carry_out(Order((tag_name(b"t"),)), "uid 0")
         purges = journal.follower().current()
         stored = entry(b"http://a.example/1", b"t")
@@ -190,6 +199,87 @@ async def test_the_journal_takes_what_it_is_given(tmp_path: Path, lines: list[st
         assert purges.verdict(stored.fetched_at, stored.scopes) is Verdict.DEAD
     finally:
         await journal.close()
+
+
+# --- confined ---------------------------------------------------------------------------
+
+
+async def test_what_is_confined_is_in_force_on_its_host_and_no_other(
+    purging: Purging, journal: Paper
+) -> None:
+    order = Order((tag_name(b"t", b"a.example"),))
+    purge = await purging.carry_out(order, "10.0.0.1", host=b"a.example")
+    assert purge.area == digest(host_name(b"a.example"))
+    for url, verdict in (
+        (b"http://a.example:81/", Verdict.DEAD),
+        (b"http://b.example/", Verdict.LIVE),
+    ):
+        stored = entry(url, b"t")
+        assert journal.purges.verdict(stored.fetched_at, stored.scopes) is verdict
+
+
+@pytest.mark.parametrize("soft", [False, True])
+async def test_too_many_tags_of_one_host_stand_for_the_host(
+    purging: Purging, journal: Paper, lines: list[str], soft: bool
+) -> None:
+    names = tuple(tag_name(b"%d" % n, b"a.example") for n in range(MOST_TAGS_AT_ONCE + 1))
+    exact = await purging.carry_out(Order(names[1:], soft=soft), "10.0.0.1", host=b"a.example")
+    assert exact.count == MOST_TAGS_AT_ONCE
+    purge = await purging.carry_out(Order(names, soft=soft), "10.0.0.1", host=b"a.example")
+    assert purge.digests == packed([host_name(b"a.example")])
+    assert (purge.manner, purge.count) == (Manner.SOFT if soft else Manner.HARD, 1)
+    how = "soft" if soft else "hard"
+    told = f'purge 2 ({how}): "host a.example in place of 129 tags"; by 10.0.0.1'
+    assert lines[-1] == told
+    stays, goes = entry(b"http://b.example/", at=1), entry(b"http://a.example:81/", at=1)
+    assert journal.purges.verdict(stays.fetched_at, stays.scopes) is Verdict.LIVE
+    assert journal.purges.verdict(goes.fetched_at, goes.scopes) is not Verdict.LIVE
+
+
+async def test_one_hosts_purges_without_end_empty_no_other(
+    purging: Purging, journal: Paper
+) -> None:
+    for at_once in (4_000, MOST_TAGS_AT_ONCE):
+        for turn in range(100):
+            tags = (b"%d-%d" % (turn, each) for each in range(at_once))
+            names = tuple(tag_name(tag, b"a.example") for tag in tags)
+            await purging.carry_out(Order(names), "10.0.0.1", host=b"a.example")
+    stays = entry(b"http://b.example/", b"front")
+    assert journal.purges.verdict(stays.fetched_at, stays.scopes) is Verdict.LIVE
+    assert journal.purges.floor == 0
+
+
+async def test_everything_is_not_carried_out_for_one_host(purging: Purging) -> None:
+    with pytest.raises(ValueError, match="confined to no area"):
+        await purging.carry_out(Order(everything=True), "10.0.0.1", host=b"a.example")
+
+
+AUTHORITIES = st.sampled_from(
+    [b"a.example", b"A.Example.:81", b"a.example.", b"[::1]", b"[0:0::0001]:81", b"[::1].", b"*"]
+)
+
+
+@given(AUTHORITIES, st.sampled_from([b"http", b"https"]))
+@settings(deadline=None)
+async def test_all_that_a_confined_purge_can_cover_is_in_its_area(
+    authority: bytes, scheme: bytes
+) -> None:
+    journal = Paper()
+    purging = Purging(journal, settled, lambda: NOW, unheard, unheard)
+    host = host_of(authority)
+    names = (
+        url_name(authority, b"/x"),
+        prefix_name(authority, b"/"),
+        tag_name(b"t", host),
+        host_name(authority),
+    )
+    stored = entry(scheme + b"://" + authority + b"/x", b"t", groups=[b"g"])
+    for name in names:
+        purge = await purging.carry_out(Order((name,)), "x", host=host)
+        before = replace(stored, fetched_at=Seq(purge.number - 1))
+        assert journal.purges.verdict(before.fetched_at, before.scopes) is Verdict.DEAD
+    purge = await purging.invalidate_groups(scheme, authority, [b"g"], "x") or purge
+    assert journal.purges.verdict(Seq(purge.number - 1), stored.scopes) is Verdict.DEAD
 
 
 # --- groups -------------------------------------------------------------------
@@ -201,7 +291,7 @@ async def test_groups_are_invalidated_on_their_own_origin(
     who = "the origin, to 10.0.0.1"
     purge = await purging.invalidate_groups(b"https", b"a.example", [b"news", b"x y"], who)
     assert purge is not None
-    assert purge.manner is Manner.GROUPS
+    assert (purge.manner, purge.area) == (Manner.HARD, digest(host_name(b"a.example")))
     own = entry(b"https://a.example/1", groups=[b"x y"])
     other = entry(b"https://b.example/1", groups=[b"x y"])
     plain = entry(b"http://a.example/1", groups=[b"x y"])
@@ -210,7 +300,7 @@ async def test_groups_are_invalidated_on_their_own_origin(
     news = group_name(b"https", b"a.example", b"news")
     assert purge.digests.startswith(packed([news]))
     (line,) = lines
-    assert line.startswith("purge 1 (groups): group news of https://a.example, and 1 more; by the")
+    assert line.startswith('purge 1 (hard): "group news of https://a.example", and 1 more; by the')
 
 
 async def test_too_many_groups_stand_for_the_host_and_none_for_nothing(
@@ -220,10 +310,10 @@ async def test_too_many_groups_stand_for_the_host_and_none_for_nothing(
     groups = [b"%d" % n for n in range(MOST_GROUPS_AT_ONCE + 1)]
     exact = await purging.invalidate_groups(b"http", b"a.example", groups[1:], "o")
     assert exact is not None
-    assert (exact.manner, exact.count) == (Manner.GROUPS, MOST_GROUPS_AT_ONCE)
+    assert exact.count == MOST_GROUPS_AT_ONCE
     assert await purging.invalidate_groups(b"http", b"a.example", groups, "o")
-    assert journal.written[-1].words == ("host a.example",)
-    assert journal.written[-1].manner is Manner.HARD
+    assert journal.written[-1].words == ("host a.example in place of 129 groups",)
+    assert journal.written[-1].area == digest(host_name(b"a.example"))
     stays = entry(b"http://b.example/", groups=groups, at=1)
     goes = entry(b"http://a.example/", at=1)
     assert journal.purges.verdict(stays.fetched_at, stays.scopes) is Verdict.LIVE
@@ -342,3 +432,37 @@ async def test_a_dry_run_counts_the_soft_purged_and_not_the_dead(
     last = (await tried(Order(everything=True), shelf, journal.purges, of=2))[-1]
     assert (last["matches"], last["bytes"], last["of"]) == (2, 6, 3)
     assert journal.purges.latest == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "waits"),
+    [
+        (tag_name(b"t"), True),
+        (tag_name(b"t", b"a.example"), True),
+        (group_name(b"http", b"a.example", b"g"), True),
+        (url_name(b"a.example", b"/"), False),
+        (host_name(b"a.example"), False),
+    ],
+)
+async def test_what_only_heads_tell_is_purged_when_the_heads_are_on_disk(
+    journal: Paper, name: bytes, *, waits: bool
+) -> None:
+    settled_after: list[int] = []
+
+    async def settle() -> None:
+        await trio.lowlevel.checkpoint()
+        settled_after.append(journal.purges.latest)
+
+    purging = Purging(journal, settle, lambda: NOW, unheard, unheard)
+    await purging.carry_out(Order((name,)), "uid 0")
+    assert settled_after == ([1] if waits else [])
+
+
+async def test_an_operators_purges_and_a_hosts_own_are_told_apart(journal: Paper) -> None:
+    operator: list[str] = []
+    others: list[str] = []
+    purging = Purging(journal, settled, lambda: NOW, operator.append, others.append)
+    await purging.carry_out(Order((tag_name(b'a"; by uid 0'),)), "uid 7")
+    await purging.carry_out(Order((url_name(b"a.example", b"/"),)), "10.0.0.1", host=b"a.example")
+    assert operator == ['purge 1 (hard): "tag a\'; by uid 0"; by uid 7']
+    assert others == ['purge 2 (hard): "url a.example/"; by 10.0.0.1']

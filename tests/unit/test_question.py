@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edge.errors import Failure, ProtocolError
 from edge.guard.address import Networks
-from edge.question import Question, QuestionRefused, asked, plain
+from edge.question import Question, QuestionRefused, asked, plain, worded
 from edge.wire.grammar import Limits
 
 NO_ONE = Networks()
@@ -164,3 +164,9 @@ def test_what_is_shown_is_short_and_moves_no_cursor(value: bytes) -> None:
 def test_what_is_long_is_cut() -> None:
     assert plain(b"abcdef", 3) == "abc…"
     assert plain(b"abc\x1b\xff", 9) == "abc\\x1b\\xff"
+
+
+def test_details_are_told_without_the_quotes_of_bytes() -> None:
+    assert worded("Expect b'more' and b\"it's\"") == 'Expect "more" and "it\'s"'
+    assert worded("malformed authority") == "malformed authority"
+    assert worded("a\x1b\udcff") == "a\\x1b\\xff"

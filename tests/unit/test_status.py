@@ -59,8 +59,33 @@ def test_sentences_and_tables_in_a_list_have_lines_of_their_own() -> None:
         "      ttl  5 s",
         "  - ",
         "  - path  /b",
-        "none  ",
+        "none  -",
     ]
+
+
+def test_times_in_a_table_are_in_the_unit_of_the_table() -> None:
+    text = as_text({"first_byte_s": {"count": 3, "sum": 61.5, "p50": 0.0004, "p99": 0.25}})
+    assert text.splitlines() == [
+        "first byte",
+        "  count  3",
+        "  sum    61.500 s",
+        "  p50    0.4 ms",
+        "  p99    250 ms",
+    ]
+
+
+def test_names_that_differ_in_their_unit_alone_are_told_apart() -> None:
+    text = as_text({"removed": 57, "removed_bytes": 51_712, "removed_s": 2, "left": 0})
+    assert text.splitlines() == [
+        "removed rows  57",
+        "removed size  50.5 KiB",
+        "removed time  2 s",
+        "left          0",
+    ]
+
+
+def test_what_is_empty_is_a_dash() -> None:
+    assert as_text({"fault": "", "origins": {}, "a": ()}) == "fault    -\norigins  -\na        -\n"
 
 
 @pytest.mark.parametrize(

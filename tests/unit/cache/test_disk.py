@@ -470,3 +470,49 @@ def test_the_quota_is_never_passed_and_bodies_are_right(
 def used(directory: Path) -> int:
     """Bytes that the directory's files take on the disk."""
     return sum(path.stat().st_blocks * 512 for path in directory.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("io", [Inline, Threads])
+async def test_what_was_queued_is_on_the_disk_when_it_is_synced(
+    open_disk: OpenDisk,
+    make_entry: MakeEntry,
+    io: MakeWorkers,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    synced: list[tuple[str, int]] = []
+    sync = os.fdatasync
+
+    def note(descriptor: int) -> None:
+        rows = sqlite3.connect(tmp_path / "store" / "cache.db")
+        ((count,),) = rows.execute("SELECT COUNT(*) FROM Cache").fetchall()
+        rows.close()
+        synced.append((os.readlink(f"/proc/self/fd/{descriptor}").rpartition("/")[2], count))
+        sync(descriptor)
+
+    async with open_disk(io=io) as disk:
+        for number in range(120):
+            disk.save(make_entry(b"%d" % number), b"hello")
+        monkeypatch.setattr(os, "fdatasync", note)
+        await disk.sync()
+        assert synced == [("cache.db-wal", 120)]
+        (tmp_path / "store" / "cache.db-wal").rename(tmp_path / "log")
+        await disk.sync()  # as where the log has been folded in
+        (tmp_path / "log").rename(tmp_path / "store" / "cache.db-wal")
+    await disk.sync()
+
+
+async def test_a_disk_that_cannot_be_synced_is_told(
+    open_disk: OpenDisk,
+    make_entry: MakeEntry,
+    monkeypatch: pytest.MonkeyPatch,
+    log: list[str],
+) -> None:
+    def fail(_descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    async with open_disk() as disk:
+        disk.save(make_entry(), b"hello")
+        monkeypatch.setattr(os, "fdatasync", fail)
+        await disk.sync()
+    assert any("Input/output" in line for line in log)

@@ -80,3 +80,41 @@ def test_what_is_moved_away_is_an_orphan(home: Home, tmp_path: Path) -> None:
     assert not (store / "a").exists()
     assert os.listdir(store / "spool") == ["gone-a"]
     home.leave()
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of what was synced, and of what the directory held by then."""
+    told: list[str] = []
+    sync = os.fsync
+
+    def note(descriptor: int) -> None:
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        told.append(path.rpartition("/")[2])
+        if os.path.isdir(path):
+            told.extend(f"  {name}" for name in os.listdir(path))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    return told
+
+
+def test_a_birth_is_on_the_disk_under_its_name(home: Home, synced: list[str]) -> None:
+    home.enter()
+    home.renew_birth()
+    home.leave()
+    assert synced[0] == "birth.new"
+    assert synced[1] == "store"
+    assert "  birth" in synced
+    assert "  birth.new" not in synced
+
+
+def test_what_is_moved_away_is_gone_on_the_disk_too(
+    home: Home, tmp_path: Path, synced: list[str]
+) -> None:
+    home.enter()
+    (tmp_path / "store" / "cache.db").touch()
+    move_away(tmp_path / "store", ("cache.db", "none"), "gone")
+    home.leave()
+    assert synced[0] == "store"
+    assert "  cache.db" not in synced

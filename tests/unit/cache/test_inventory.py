@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edge.cache.entry import Entry, Seq
-from edge.cache.held import Held
 from edge.cache.inventory import BATCH_ITEMS, Inventory, Item
 from edge.cache.store import Store
 from edge.cache.threads import Inline, Threads
 
 if TYPE_CHECKING:
+    from edge.cache.held import Held
     from edge.cache.threads import MakeWorkers
     from tests.unit.cache.conftest import MakeEntry, OpenDisk
 
@@ -93,7 +93,7 @@ async def test_an_item_tells_hits_size_and_the_purge_it_has_passed(
         store = Store(MIB, disk)
         entry = replace(make_entry(), fetched_at=Seq(3))
         held = await fill(store, entry)
-        assert store.open_nowait(held) is not None
+        held.count_hit()
         held.passed = Seq(7)
         (item,) = await rest(store.scan())
         assert (item.entry, item.hits, item.passed) == (entry, 1, 7)

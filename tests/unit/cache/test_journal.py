@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BIRTH = "b" * 32
+AREA = digest(b"hsite.example")
 
 
 async def purge(
@@ -38,6 +39,7 @@ async def purge(
     manner: Manner = Manner.HARD,
     everything: bool = False,
     when: float = 5.0,
+    area: bytes = b"",
 ) -> Purge:
     words = tuple(name.decode() for name in names)
     return await journal.purge(
@@ -48,6 +50,7 @@ async def purge(
         when=when,
         words=words,
         count=len(names),
+        area=area,
     )
 
 
@@ -183,8 +186,8 @@ async def test_words_are_few_short_and_printable(tmp_path: Path) -> None:
 
 async def test_what_is_no_purge_is_refused_before_it_is_queued(tmp_path: Path) -> None:
     async with opened(tmp_path) as journal:
-        with pytest.raises(ValueError, match="never everything"):
-            await purge(journal, everything=True, manner=Manner.GROUPS)
+        with pytest.raises(ValueError, match="confined to no area"):
+            await purge(journal, everything=True, area=AREA)
         assert journal.statistics().refused == 0
 
 
@@ -600,8 +603,11 @@ async def test_a_worker_process_knows_of_a_purge_when_it_is_acknowledged(
 
 steps = st.lists(
     st.one_of(
-        st.tuples(st.just("purge"), st.integers(0, 5), st.sampled_from(Manner)),
-        st.tuples(st.just("everything"), st.just(0), st.sampled_from([Manner.HARD, Manner.SOFT])),
+        st.tuples(
+            st.sampled_from(["purge", "everything", "confined"]),
+            st.integers(0, 5),
+            st.sampled_from(Manner),
+        ),
         st.tuples(st.sampled_from(["restart", "fail", "fail sync", "remove", "look"])),
     ),
     max_size=30,
@@ -638,12 +644,13 @@ async def test_whatever_happens_what_was_acknowledged_is_purged_and_nothing_else
                     fault.setattr(os, name, refuse(errno.EIO))
                     with pytest.raises(JournalError):
                         await purge(journal, b"tfailed")
-            elif what in ("purge", "everything"):
+            elif what in ("purge", "everything", "confined"):
                 tag, manner = how
                 assert isinstance(tag, int)
                 assert isinstance(manner, Manner)
                 names = [] if what == "everything" else [b"t%d" % tag]
-                done = await purge(journal, *names, manner=manner, everything=not names)
+                area = AREA if what == "confined" else b""
+                done = await purge(journal, *names, manner=manner, everything=not names, area=area)
                 acknowledged.append(done)
             else:
                 check(journal.follower(), acknowledged)
@@ -655,10 +662,16 @@ def check(follower: Follower, acknowledged: list[Purge]) -> None:
     purges = follower.current()
     for fetched_at in {0, *(one.number for one in acknowledged)}:
         for name in (b"tfailed", *(b"t%d" % tag for tag in range(6))):
-            later = [
-                one.manner is Manner.SOFT
-                for one in acknowledged
-                if one.number > fetched_at and (one.everything or one.digests == digest(name))
-            ]
-            expected = Verdict.LIVE if not later else Verdict.STALE if all(later) else Verdict.DEAD
-            assert purges.verdict(Seq(fetched_at), digest(name)) is expected
+            for is_within in (False, True):
+                later = [
+                    one.manner is Manner.SOFT
+                    for one in acknowledged
+                    if one.number > fetched_at
+                    and (one.everything or one.digests == digest(name))
+                    and (is_within or not one.area)
+                ]
+                expected = Verdict.DEAD
+                if all(later):
+                    expected = Verdict.STALE if later else Verdict.LIVE
+                scopes = digest(name) + (AREA if is_within else b"")
+                assert purges.verdict(Seq(fetched_at), scopes) is expected

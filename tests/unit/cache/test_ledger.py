@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import msgspec
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.cache import ledger
+from edge.cache.areas import AreaTables
 from edge.cache.entry import Seq
 from edge.cache.ledger import (
     END_BYTES,
@@ -34,17 +36,28 @@ purges = st.builds(
     number=st.integers(1, 2**63).map(Seq),
     when=st.floats(0, 2e9),
     who=st.text(max_size=9),
-    manner=st.sampled_from([Manner.HARD, Manner.SOFT]),
-    everything=st.booleans(),
+    manner=st.sampled_from(Manner),
+    everything=st.just(False),
     digests=st.binary(max_size=4).map(lambda some: some * 8),
     count=st.integers(0, 100_000),
     words=st.lists(st.text(max_size=9), max_size=3).map(tuple),
+    area=st.sampled_from([b"", b"an area."]),
+) | st.builds(
+    Purge,
+    number=st.integers(1, 2**63).map(Seq),
+    when=st.floats(0, 2e9),
+    who=st.text(max_size=9),
+    manner=st.sampled_from(Manner),
+    everything=st.just(True),
+    digests=st.just(b""),
+    count=st.just(0),
+    words=st.just(()),
 )
 
 
-def purge_of(number: int, digests: bytes = b"8 bytes.") -> Purge:
+def purge_of(number: int, digests: bytes = b"8 bytes.", area: bytes = b"") -> Purge:
     manner = Manner.SOFT if number % 2 else Manner.HARD
-    return Purge(Seq(number), 5.0, "uid 0", manner, False, digests, 1, (f"tag {number}",))
+    return Purge(Seq(number), 5.0, "uid 0", manner, False, digests, 1, (f"tag {number}",), area)
 
 
 def file_of(*later: Purge, before: tuple[Purge, ...] = (), birth: str = "b" * 32) -> bytes:
@@ -74,9 +87,13 @@ def test_a_header_that_was_written_is_read(birth: str, reach: int) -> None:
 
 
 def test_an_opening_that_was_written_is_read() -> None:
-    known = Purges()
+    known = Purges(area_scopes=1)
     for number in (1, 2, 3, 5):
         known.record(purge_of(number))
+    for number in (6, 7, 8, 9):
+        known.record(purge_of(number, b"%8d" % number, b"an area."))
+    assert known.snapshot().areas
+    assert known.snapshot().area_floors != (b"", b"")
     opening = Opening(known.snapshot(), without_digests([purge_of(5)]))
     assert read_opening(one_frame(opening_bytes(opening))) == opening
 
@@ -98,7 +115,11 @@ def test_a_file_is_replayed_with_what_its_opening_stands_for() -> None:
     assert not any(purge.digests for purge in told.recent)
 
 
-PURGES = tuple(purge_of(number, bytes([number]) * 8) for number in range(1, 6))
+PURGES = tuple(
+    purge_of(number, bytes([number]) * 8, b"an area." if number in (2, 4) else b"")
+    for number in range(1, 6)
+)
+NO_COLUMNS = ((b"", b""), (b"", b""))
 WHOLE = file_of(*PURGES[2:], before=PURGES[:2]) + bytes(16)
 
 
@@ -174,11 +195,15 @@ def test_a_record_that_is_not_all_there_is_none() -> None:
 
 
 def test_columns_that_do_not_match_are_no_tables() -> None:
-    for columns in ([b"8 bytes.", b""], [b"7 bytes", b"7 bytes"]):
-        tables = [0] * 7 + [columns] + [[b"", b""]] * 4
-        payload = memoryview(msgspec.msgpack.encode((tables, [])))
-        with pytest.raises(LedgerDamaged, match="columns that do not match"):
-            read_opening(payload)
+    for columns in ((b"8 bytes.", b""), (b"7 bytes", b"7 bytes")):
+        for tables in (
+            replace(Purges().snapshot(), hard=columns),
+            replace(Purges().snapshot(), area_floors=columns),
+            replace(Purges().snapshot(), areas=(AreaTables(1, columns, *NO_COLUMNS),)),
+        ):
+            record = opening_bytes(Opening(tables, ()))
+            with pytest.raises(LedgerDamaged, match="columns that do not match"):
+                read_opening(one_frame(record))
 
 
 def test_only_the_last_purges_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.cache import scope
-from edge.cache.scope import DEPTH, GROUPED, ScopeRefused
+from edge.cache.scope import DEPTH, ScopeRefused
 
 SEGMENTS = st.text("ab.%-", max_size=3).map(str.encode)
 PATHS = st.lists(SEGMENTS, min_size=1, max_size=DEPTH + 3).map(lambda s: b"/" + b"/".join(s))
@@ -45,7 +45,6 @@ def test_an_entry_is_covered_by_each_of_its_own_names(
     assert {scope.tag_name(tag) for tag in tags} <= found
     assert {scope.tag_name(tag, authority) for tag in tags} <= found
     assert {scope.group_name(b"https", authority, group) for group in groups} <= found
-    assert (GROUPED in found) == bool(groups)
 
 
 @given(HOSTS, PATHS, QUERIES, PATHS | SHALLOW)
@@ -94,7 +93,7 @@ def test_the_scheme_makes_no_difference_but_to_groups(
     rest = host + port + path
     assert names(b"http://" + rest, tags) == names(b"https://" + rest, tags)
     shared = names(b"http://" + rest, [], tags) & names(b"https://" + rest, [], tags)
-    assert {name for name in shared if name.startswith(b"g")} == ({GROUPED} if tags else set())
+    assert not any(name.startswith(b"g") for name in shared)
 
 
 @given(HOSTS, PORTS, PORTS, PATHS)
@@ -129,7 +128,6 @@ def test_names_of_different_kinds_never_coincide(host: bytes, port: bytes, rest:
         scope.tag_name(rest),
         scope.tag_name(rest, authority),
         scope.group_name(b"http", authority, rest),
-        GROUPED,
     ]
     assert len(set(made)) == len(made)
 
@@ -164,7 +162,6 @@ def test_an_entry_has_these_names_and_no_other() -> None:
         b"tfront",
         b"Tshop.example\0front",
         b"ghttps://shop.example:8443\0g1",
-        b"g",
     ]
 
 
@@ -222,7 +219,6 @@ def test_a_prefix_that_could_cover_nothing_is_refused_with_a_way_out(
         (scope.url_name(b"shop.example", b"/a?b"), ("url", "shop.example/a?b")),
         (scope.host_name(b"shop.example:81"), ("host", "shop.example:81")),
         (scope.group_name(b"http", b"a", b"g 1"), ("group", "g 1 of http://a")),
-        (GROUPED, ("group", "any")),
         (scope.tag_name("größe".encode()), ("tag", "größe")),
         (scope.tag_name(b"\xff\x1b[2J\xe2\x80\xae"), ("tag", "\\xff\\x1b[2J\\u202e")),
     ],

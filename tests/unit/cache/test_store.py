@@ -11,7 +11,6 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from edge.cache.held import Held
 from edge.cache.store import PROMOTE_WITHIN_S, STREAM_SPOOL_BYTES, VARIANTS, Store
 from edge.cache.threads import Inline, Threads
 from edge.errors import ExchangeError, Failure
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from edge.cache.body import Body
     from edge.cache.entry import Entry
     from edge.cache.fill import Fill
+    from edge.cache.held import Held
     from edge.cache.threads import MakeWorkers
     from tests.unit.cache.conftest import MakeEntry, OpenDisk
 
@@ -146,6 +146,25 @@ async def test_the_old_answer_stays_until_the_new_one_is_whole(
         assert await bodies(store, old) == [b"old"]
         await fill(store, new, b"new")
         assert await bodies(store, old) == [b"new"]
+
+
+async def test_a_slow_answer_does_not_take_the_place_of_one_that_was_asked_for_later(
+    make_entry: MakeEntry,
+) -> None:
+    store = Store(MIB)
+    early, late = make_entry(at=1000.0), make_entry(at=1001.0)
+    slow = store.begin(early)
+    await fill(store, late, b"newer")
+    await pour(store, slow, b"older")
+    await store.commit(slow)
+    assert await bodies(store, late) == [b"newer"]
+
+    too_slow = store.begin(early)  # its head has come after the newer answer
+    assert await bodies(store, late) == [b"newer"]
+    await pour(store, too_slow, b"older")
+    await store.commit(too_slow)
+    assert await bodies(store, late) == [b"newer"]
+    assert store.statistics().filling == store.statistics().fill_memory_bytes == 0
 
 
 async def test_a_body_of_another_length_than_announced_is_not_stored(

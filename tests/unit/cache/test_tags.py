@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import suppress
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from edge.cache import tags
 from edge.cache.scope import ScopeRefused
-from edge.cache.tags import MOST_GROUPS, MOST_TAGS, TAG_BYTES, TooManyTags
+from edge.cache.tags import MOST_GROUPS, MOST_TAGS, TAG_BYTES, TooManyTags, groups_of
 from edge.wire.message import Headers
 
 FIELDS = (b"surrogate-key", b"cache-tag", b"edge-cache-tag", b"xkey", b"x-cache-tags")
@@ -191,3 +192,12 @@ def test_no_value_takes_more_than_linear_time(name: bytes, filler: bytes) -> Non
     tags.groups_of(headers)
     tags.all_tags(headers, FIELDS)
     assert time.perf_counter() - began < 2
+
+
+@given(st.text(alphabet='"a\\\\ ,\t;=1~[]', max_size=24))
+def test_groups_without_escapes_are_read_as_any_structured_list(text: str) -> None:
+    headers = Headers([(b"cache-groups", text.encode())])
+    quick = groups_of(headers)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tags, "_PLAIN_LIST", re.compile(rb"(?!)"))
+        assert groups_of(headers) == quick

@@ -182,6 +182,15 @@ def test_the_most_recent_of_several_is_chosen() -> None:
     assert choose([new, old], request) is choose([old, new], request) is new
 
 
+def test_of_two_that_came_in_the_same_moment_the_one_asked_for_later_is_chosen() -> None:
+    request = get((b"foo", b"1"))
+    later = stored(b"foo", request, date=1000)
+    earlier = replace(later, times=replace(later.times, request_time=later.times.request_time - 1))
+    assert choose([earlier, later], request) is choose([later, earlier], request) is later
+    purged = replace(later, fetched_at=Seq(later.fetched_at + 1))
+    assert choose([later, purged], request) is choose([purged, later], request) is purged
+
+
 def test_a_newer_default_without_vary_does_not_hide_the_variant() -> None:
     request = get((b"foo", b"1"))
     match, default = stored(b"foo", request, date=1000), stored(None, get(), date=2000)

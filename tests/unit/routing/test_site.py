@@ -41,6 +41,26 @@ def test_the_exact_host_wins_then_the_longest_suffix(authority: bytes, site: str
     assert TABLE.find(authority) == site
 
 
+hosts = st.lists(st.sampled_from(["a", "b", "c", "*", ""]), min_size=1, max_size=4).map(".".join)
+
+
+@given(patterns=st.lists(hosts.map(str.encode), max_size=6, unique=True), host=hosts)
+def test_the_pattern_that_is_told_is_the_one_that_decides(
+    patterns: list[bytes], host: str
+) -> None:
+    patterns = [each for each in patterns if b"*" not in each[1:]]
+    table = HostTable((each, each) for each in patterns)
+    assert table.matched(host.encode()) == table.find(host.encode())
+    assert sorted(table.patterns) == sorted(patterns)
+
+
+def test_a_pattern_is_told_as_it_is_written_and_never_for_a_host_beyond_all_length() -> None:
+    long = b"a." * 500 + b"shop.example"
+    assert TABLE.matched(long) is None
+    assert TABLE.matched(b"x.eu.shop.example:443") == b"*.eu.shop.example"
+    assert HostTable([(b"*.shop.example", 1), (b"*", 2)]).matched(long) == b"*"
+
+
 def test_a_star_takes_what_no_one_else_does() -> None:
     table = HostTable([(b"*", "rest"), (b"a.example", "a"), (b"*.b.example", "b")])
     assert [table.find(h) for h in (b"a.example", b"x.b.example", b"c.example", b"")] == [
