@@ -45,24 +45,29 @@ def parse_head(head: bytes) -> tuple[int, dict[bytes, bytes]]:
 
 
 class Client:
-    """One kept connection to 127.0.0.1; `get` after a failure makes a new one."""
+    """One kept connection to 127.0.0.1; asking after a failure makes a new one."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._stream: trio.SocketStream | None = None
 
-    async def get(self, target: str) -> Answer:
+    async def get(self, target: str, host: str = "bench.example") -> Answer:
         """The whole answer to a GET; raises `Broken`."""
+        return await self.ask(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+
+    async def ask(self, request: bytes) -> Answer:
+        """The whole answer to a request; raises `Broken`."""
         try:
             if self._stream is None:
-                self._stream = await trio.open_tcp_stream("127.0.0.1", self._port)
-            await self._stream.send_all(
-                b"GET %b HTTP/1.1\r\nHost: bench.example\r\n\r\n" % target.encode()
-            )
+                self._stream = await self._connect()
+            await self._stream.send_all(request)
             return await self._answer(self._stream)
         except (Broken, OSError, trio.BrokenResourceError) as error:
             await self.close()
             raise Broken(str(error)) from error
+
+    async def _connect(self) -> trio.SocketStream:
+        return await trio.open_tcp_stream("127.0.0.1", self._port)
 
     async def _answer(self, stream: trio.SocketStream) -> Answer:
         data = bytearray()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ class Wishes:
     seconds: float | None = None
     clients: int | None = None
     objects: int | None = None
+    tags: int | None = None
+    store: Path | None = None
 
 
 @dataclass(slots=True)
@@ -47,3 +50,8 @@ class Report:
 def milliseconds(seconds: float) -> str:
     """A duration as people read it."""
     return f"{1000 * seconds:.3g} ms"
+
+
+def progress(line: str) -> None:
+    """Tell whoever waits how far it has got."""
+    print(f"bench: {line}", file=sys.stderr, flush=True)

@@ -8,13 +8,14 @@ servers and not their defaults.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +31,7 @@ LAST_WORDS: Final = 2000
 MISSING: Final = {
     "nginx": "no nginx to compare with; on Debian: apt-get install nginx-light",
     "wrk": "no wrk to load servers with; on Debian: apt-get install wrk",
+    "varnishd": "no Varnish to compare with; on Debian: apt-get install varnish",
 }
 
 
@@ -104,8 +106,12 @@ class Server:
         return f"{self.name} {state}; its error log ends: {words!r}"
 
     def kill(self) -> None:
-        """kill -9, and wait until it is gone."""
-        self.process.kill()
+        """kill -9, and wait until it is gone; what it has started goes with it."""
+        children = {pid for pid, _ in self._lines()} - {self.process.pid}
+        self.process.kill()  # first: it would start them again
+        for pid in children:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.process.wait()
 
     def stop(self) -> None:
@@ -257,3 +263,26 @@ def running(server: Server) -> Iterator[Server]:
         yield server
     finally:
         server.stop()
+
+
+def start_varnish(
+    path: str, directory: Path, origin: str, memory: str, *, core: int = 0
+) -> tuple[Server, int]:
+    """Varnish before `origin` with `memory` for objects, ready; and its CLI's port."""
+    directory.mkdir(parents=True, exist_ok=True)
+    host, _, number = origin.removeprefix("http://").partition(":")
+    backend = f'backend default {{ .host = "{host}"; .port = "{number}"; }}\n'
+    (directory / "vcl").write_text(f"vcl 4.1;\n{backend}")
+    (directory / "secret").write_text(secrets.token_hex(16))
+    port, cli = free_port(), free_port()
+    log = directory / "error.log"
+    command = [
+        *pinned(core), path, "-F", "-n", str(directory / "work"), "-j", "none",
+        "-a", f"127.0.0.1:{port}", "-T", f"127.0.0.1:{cli}", "-S", str(directory / "secret"),
+        "-f", str(directory / "vcl"), "-s", f"malloc,{memory}", "-t", "86400",
+    ]  # fmt: skip
+    with log.open("a") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=said, text=True)
+    server = Server("Varnish", port, process, log)
+    _await_port(server)
+    return server, cli

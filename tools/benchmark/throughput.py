@@ -88,17 +88,18 @@ def measure(name: str, wishes: Wishes) -> Report:
 
 def _rounds(wrk: str, kind: Kind, servers: list[Server], wishes: Wishes) -> dict[str, list[Run]]:
     for server in servers:
-        _run(wrk, kind, server, WARM_S, wishes.directory, "warm")
+        run_wrk(wrk, kind, server, WARM_S, wishes.directory, "warm")
     runs: dict[str, list[Run]] = {server.name: [] for server in servers}
     for number in range(wishes.rounds or ROUNDS):
         for server in servers if number % 2 == 0 else reversed(servers):
             seconds = wishes.seconds or SECONDS
-            run = _run(wrk, kind, server, seconds, wishes.directory, str(number))
+            run = run_wrk(wrk, kind, server, seconds, wishes.directory, str(number))
             runs[server.name].append(run)
     return runs
 
 
-def _run(wrk: str, kind: Kind, server: Server, seconds: float, place: Path, mark: str) -> Run:
+def run_wrk(wrk: str, kind: Kind, server: Server, seconds: float, place: Path, mark: str) -> Run:
+    """One run of wrk; `mark` is in the targets of this run alone, where they are unique."""
     command = [
         *pinned(1), wrk, "--threads", "1", "--connections", str(kind.connections),
         "--duration", f"{max(1, round(seconds))}s", "--latency",

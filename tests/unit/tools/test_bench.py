@@ -1,8 +1,10 @@
-"""The pure part of tools/bench: what is read from wrk and /proc, and when a ratio may be said."""
+"""The pure part of tools/bench: what is read from wrk and /proc, when a ratio may be said, what a
+purge covers."""
 
 from __future__ import annotations
 
 import math
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,6 +17,17 @@ from hypothesis import strategies as st
 ROOT = Path(__file__).parents[3]
 sys.path.insert(0, str(ROOT))
 
+from edge.config import for_proxy, policies  # noqa: E402
+from edge.orders import order_from_json  # noqa: E402
+from edge.purging import matches  # noqa: E402
+from tools.benchmark.bans import Load, ban_of  # noqa: E402
+from tools.benchmark.catalogue import (  # noqa: E402
+    KINDS,
+    Purged,
+    Shape,
+    number_in,
+    sorted_out,
+)
 from tools.benchmark.figures import (  # noqa: E402
     Ratio,
     Unreadable,
@@ -25,8 +38,12 @@ from tools.benchmark.figures import (  # noqa: E402
     read_wrk,
     seconds,
 )
+from tools.benchmark.lookups import doubt_of  # noqa: E402
+from tools.benchmark.origin import answer_to  # noqa: E402
 from tools.benchmark.plain import Broken, content, parse_head  # noqa: E402
 from tools.benchmark.restart import size_of  # noqa: E402
+from tools.benchmark.servers import NotReady  # noqa: E402
+from tools.benchmark.stores import SLACK_BYTES, Maker, Told, check_room, form_of  # noqa: E402
 from tools.benchmark.waiting import Waiter  # noqa: E402
 
 PRINTED = """\
@@ -184,3 +201,113 @@ def test_help_has_examples_and_needs_nothing_installed() -> None:
     command = [sys.executable, "-I", str(ROOT / "tools" / "bench"), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "tools/bench hit-1k" in done.stdout
+    assert "tools/bench purge" in done.stdout
+
+
+def test_a_count_that_is_none_is_refused_with_the_least() -> None:
+    command = [sys.executable, str(ROOT / "tools" / "bench"), "purge", "--objects", "12"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "12 is not a number from 1000 on" in done.stderr
+
+
+SHAPE = Shape(5000, 700)
+MAKER = Maker(1_700_000_000.0)
+SITES = policies.sites(for_proxy(["127.0.0.1:1"], "http://127.0.0.1:2", hostname="bench"))
+numbers = st.integers(min_value=0, max_value=10**7)
+
+
+@given(numbers)
+def test_an_object_is_known_by_its_target_alone(number: int) -> None:
+    item = SHAPE.item(number)
+    assert number_in(item.target) == number
+    assert item.url.endswith(item.host + item.target)
+    assert item.target.startswith(item.directories)
+    assert len(item.stored) == len(item.fetched) == 200
+    assert item.stored != item.fetched
+
+
+def test_objects_share_tags_and_hosts_but_no_target() -> None:
+    items = [SHAPE.item(number) for number in range(SHAPE.objects)]
+    assert len({item.target for item in items}) == SHAPE.objects
+    assert len({tag for item in items for tag in item.tags}) == SHAPE.tags
+    assert {len(item.tags) for item in items} >= {3, 4, 5}
+    assert max(len(item.tags) for item in items) == 5
+
+
+@given(st.sampled_from(KINDS), numbers, numbers)
+def test_what_the_scenario_takes_for_purged_is_what_the_node_does(
+    kind: str, one: int, other: int
+) -> None:
+    purged, named = Purged(), SHAPE.item(one)
+    purged.add(kind, [named.scope(kind)])
+    document = b'{"%b": ["%b"]}' % (kind.encode(), named.scope(kind).encode())
+    order = order_from_json(document, SITES)
+    assert purged.covers(named)
+    # Far apart in number they mostly share nothing; next to each other, sometimes a part.
+    for item in (named, SHAPE.item(other), SHAPE.item(one + 1000), SHAPE.item(one + 10_000)):
+        assert purged.covers(item) == matches(order, MAKER.entry(item))
+
+
+def test_all_covers_everything() -> None:
+    purged = Purged()
+    assert not purged.covers(SHAPE.item(1))
+    purged.add("all", ())
+    assert purged.covers(SHAPE.item(1))
+
+
+def test_what_was_purged_before_is_neither_purged_now_nor_untouched() -> None:
+    now, before = Purged(), Purged()
+    items = [SHAPE.item(number) for number in range(10)]
+    now.add("url", [items[0].url, items[1].url])
+    before.add("url", [items[1].url, items[2].url])
+    assert sorted_out(iter(items), now, before, 3) == (items[:2], items[3:6])
+    assert sorted_out(iter(items), now, before, 1) == (items[:1], items[3:4])
+
+
+def test_an_entry_is_made_as_the_node_makes_it() -> None:
+    entry = MAKER.entry(SHAPE.item(7))
+    assert entry.key.url == b"http://h7.bench.example/s0/s0/s0/7.html"
+    assert entry.terms.lifetime_s == 31_536_000
+    assert entry.headers.get(b"surrogate-key") == " ".join(SHAPE.item(7).tags).encode()
+    assert len(entry.scopes) // 8 == 1 + 1 + 5 + 2 * len(SHAPE.item(7).tags)
+
+
+def test_a_store_serves_again_while_it_is_of_the_shape_the_form_and_not_too_old() -> None:
+    now, day_s = 1e9, 86_400
+    told = Told(SHAPE.objects, SHAPE.tags, form_of(SHAPE), now, 1.0)
+    assert told.serves(SHAPE, now + 80 * day_s)
+    assert not told.serves(SHAPE, now + 100 * day_s)
+    assert not told.serves(Shape(SHAPE.objects, SHAPE.tags + 1), now)
+    assert not Told(SHAPE.objects, SHAPE.tags, "another", now, 1.0).serves(SHAPE, now)
+    assert form_of(SHAPE) == form_of(SHAPE) != form_of(Shape(SHAPE.objects, SHAPE.tags + 1))
+
+
+def test_a_full_disk_is_refused_with_what_is_missing(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    if free > 2 * SLACK_BYTES:
+        check_room(tmp_path, 1)
+    with pytest.raises(NotReady, match="fewer --objects"):
+        check_room(tmp_path, 2 * free)
+
+
+def test_the_doubt_of_a_median_grows_with_the_spread_and_falls_with_the_rounds() -> None:
+    assert doubt_of([5.0, 5.0, 5.0]) == 0
+    assert doubt_of([1.0, 2.0, 3.0]) < doubt_of([0.0, 2.0, 4.0])
+    assert doubt_of([1.0, 2.0, 3.0] * 4) < doubt_of([1.0, 2.0, 3.0])
+    assert doubt_of([1.0, 2.0, 3.0, 1e9]) < 10  # one gross round does not count
+
+
+def test_the_origin_tags_what_it_is_asked_to_tag() -> None:
+    load = Load("wrk", Path(), 10)
+    head, _, body = answer_to(f"GET {load.target(3)} HTTP/1.1\r\n\r\n".encode()).partition(
+        b"\r\n\r\n"
+    )
+    status, fields = parse_head(head)
+    assert (status, fields[b"surrogate-key"]) == (200, b"t3 t1 t9")
+    assert int(fields[b"content-length"]) == len(body) == 200
+    assert b"surrogate-key" not in answer_to(b"GET /1k HTTP/1.1\r\n\r\n")
+
+
+def test_a_ban_names_a_whole_tag() -> None:
+    assert ban_of("t1") == r"ban obj.http.surrogate-key ~ (^|\\s)t1(\\s|$)"
