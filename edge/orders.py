@@ -50,7 +50,7 @@ __all__ = [
     "order_from_purge",
 ]
 
-MOST_SCOPES_IN_ORDER: Final = 100_000  # as many as the tables of purges hold
+MOST_SCOPES_IN_ORDER: Final = 100_000  # two such orders fit the tables of purges
 _SUGGESTED: Final = 200
 
 

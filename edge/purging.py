@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
+from edge.cache.journal import WORDS
 from edge.cache.purge import Manner, Verdict
 from edge.cache.scope import digest, group_name, host_name, packed, told
 from edge.routing.site import host_of
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from edge.cache.purge import Purge, Purges
     from edge.draft import Order
 
-WORDS: Final = 20
 MOST_GROUPS_AT_ONCE: Final = 128  # four times what RFC 9875 §2 asks of an implementation
 MOST_TAGS_AT_ONCE: Final = 128  # of a purge that is confined; plugins send a page's, some dozens
 # What only a head tells. Were the newest head lost with the process, an older one might come back

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from edge.cache.entry import Seq
+from edge.cache.home import sync_directory
 from edge.cache.ledger import (
     END_BYTES,
     HEADER_BYTES,
@@ -363,7 +364,7 @@ def _create(beside: Path, path: Path, content: bytes) -> tuple[int, int]:
         _write_all(made[0], content, 0)
         os.fsync(made[0])
         os.rename(beside, path)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     except OSError:
         close_all(made)
         _unlink(beside)
@@ -378,14 +379,6 @@ def close_all(files: deque[int]) -> None:
             file = files.popleft()
         except IndexError:
             return
-        os.close(file)
-
-
-def _sync_directory(directory: Path) -> None:
-    file = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
         os.close(file)
 
 
