@@ -23,16 +23,14 @@ keep-alive with HTTP/1.0, so those connections close after one exchange.
   `Transfer-Encoding: chunked`. A body sent for HEAD, 204 or 304 is dropped here, so that no caller
   needs to know.
 - *Heads.* h11 is told of the fields that its state rests on, and writes them; the others are
-  checked here and put behind them, each with its name and value as they are, in their order.
+  checked by `serial` and put behind them, each with its name and value as they are, in order.
 - *Our own faults.* A body that disagrees with its length is `ExchangeError(INTERNAL)`, and the
   connection is broken off: a short body never looks whole.
 """
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, cast
 
 import h11
@@ -43,6 +41,7 @@ from edge.wire.gate import RequestGate, ResponseGate
 from edge.wire.grammar import RESPONSE_LIMITS, Limits
 from edge.wire.hop import upgrade_offered
 from edge.wire.message import Chunk, End, Headers, Message, RequestHead, Reset, ResponseHead
+from edge.wire.serial import FRAMING, REASONS, divided
 from edge.wire.target import parse_request_target
 
 if TYPE_CHECKING:
@@ -55,14 +54,8 @@ __all__ = ["RESPONSE_LIMITS", "STREAM", "ClientEngine", "Limits", "ServerEngine"
 
 STREAM: Final = 1  # HTTP/1.1 has one at a time
 
-_REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
 _OVER: Final = (h11.MUST_CLOSE, h11.CLOSED, h11.ERROR)
 _NOT_YIELDED: Final = frozenset({b"host", b"http2-settings"})  # RFC 9113 §3.1 took the latter away
-_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
-# What h11's own state rests on; `host` is written first, and by itself (RFC 9110 §7.2).
-_JUDGED: Final = _FRAMING | {b"connection", b"upgrade", b"expect", b"host"}
-_NAMES: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]*+")
-_VALUES: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*+")
 _END: Final = h11.EndOfMessage()
 
 
@@ -272,6 +265,14 @@ class ServerEngine(_H1):
         return self._fault is None and not self.finished and self._h11.their_state not in _OVER
 
     @property
+    def is_at_rest(self) -> bool:
+        """Nothing has come behind a request whose connection lives on, not even an end.
+
+        To be asked when the request was read to its end and its response was sent.
+        """
+        return self.keep_alive and not self._gate.buffered and not self._gate.ended
+
+    @property
     def finished(self) -> bool:
         """Nothing more will be read or made: write what `outgoing` holds, then close."""
         ours = self._h11.our_state
@@ -332,11 +333,11 @@ class ServerEngine(_H1):
             self._is_reading()  # an answer to no request, between two of them
         pairs = head.headers.pairs
         if head.status == 204:
-            pairs = head.headers.without(_FRAMING).pairs  # RFC 9110 §8.6
+            pairs = head.headers.without(FRAMING).pairs  # RFC 9110 §8.6
         if self._is_last() and b"connection" not in head.headers:
             pairs = (*pairs, (b"connection", b"close"))
         self._bodiless = self._method == b"HEAD" or head.status in (204, 304)
-        judged, lines = _divided(pairs)
+        judged, lines = divided(pairs)
         return self._emit(lambda: _event(h11.Response, head, judged), lines)
 
     def _is_last(self) -> bool:
@@ -352,7 +353,7 @@ class ServerEngine(_H1):
             return  # RFC 9110 §15.2: HTTP/1.0 knows none
         if head.status == 101 and not self._upgrade_requested:
             raise ExchangeError(Failure.INTERNAL, "101 to a request without Upgrade")
-        pairs = list(head.headers.without(_FRAMING))
+        pairs = list(head.headers.without(FRAMING))
         self._emit(lambda: _event(h11.InformationalResponse, head, pairs))
         self._upgraded = head.status == 101
 
@@ -411,7 +412,7 @@ class ClientEngine(_H1):
             raise ProtocolError(Failure.CLOSED_EARLY, "closed before the request", retry=True)
         if not self.reusable:
             raise ExchangeError(Failure.INTERNAL, "the connection cannot carry a request")
-        pairs, lines = _divided(head.headers.without({b"host"}).pairs)
+        pairs, lines = divided(head.headers.without({b"host"}).pairs)
         pairs.append((b"host", head.authority))
         self._begin_cycle()
         self._gate.expect(head.method)
@@ -426,28 +427,8 @@ def _event(
     head: ResponseHead,
     pairs: list[Pair],
 ) -> h11.Event:
-    reason = head.reason or _REASONS.get(head.status, b"")
+    reason = head.reason or REASONS.get(head.status, b"")
     return kind(status_code=head.status, headers=pairs, reason=reason)
-
-
-def _divided(pairs: tuple[Pair, ...]) -> tuple[list[Pair], bytes]:
-    """The fields of a head that h11 has to judge by, and the lines of the others.
-
-    h11 takes each field apart by itself, which for the head of a small hit was 20 of 240 µs. Here
-    the others are checked together, and as strictly: what is stored may have been tampered with,
-    and a checksum authenticates nothing. Names must be lower case, or one that frames could get
-    past h11. Raises `ExchangeError(INTERNAL)`; nothing was sent then, so that a refusal can be.
-    """
-    others = [pair for pair in pairs if pair[0] not in _JUDGED]
-    names, values = [name for name, _ in others], [value for _, value in others]
-    if (
-        not all(names)
-        or _NAMES.fullmatch(b"".join(names)) is None
-        or _VALUES.fullmatch(b"".join(values)) is None
-    ):
-        raise ExchangeError(Failure.INTERNAL, "a field that cannot be sent")
-    lines = b"".join([b"%b: %b\r\n" % pair for pair in others])
-    return [pair for pair in pairs if pair[0] in _JUDGED], lines
 
 
 def _check_expectation(head: RequestHead) -> None:
