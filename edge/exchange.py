@@ -32,7 +32,7 @@ from edge.delivery import deliver, deliver_refusal, follow_interims
 from edge.errand import Switch, without_credentials
 from edge.errors import ExchangeError, Failure, Side
 from edge.finding import NOTHING, Alone, Found, Joins
-from edge.trip import flight_key, trip_for
+from edge.trip import flight_key, trip_for, trip_of
 from edge.visit import Visit
 from edge.wire.hop import (
     hops_left,
@@ -41,11 +41,12 @@ from edge.wire.hop import (
 from edge.wire.message import Headers, ResponseHead
 
 if TYPE_CHECKING:
-    from edge.cache.entry import Entry
+    from edge.cache.entry import Entry, Seq
     from edge.cache.held import Held
     from edge.cache.purge import Purges
     from edge.errand import AnyFlight
     from edge.listen.connection import ClientStream
+    from edge.trip import Asking
     from edge.visit import Parts, Tools
     from edge.wire.message import RequestHead
 
@@ -71,6 +72,20 @@ class Exchange:
             if not told:  # cancelled, at the end of draining: the connection is broken off
                 visit.failed(ExchangeError(Failure.DRAINING))
             visit.close()
+
+    def refresh(self, parts: Parts, asking: Asking, found: Found, as_of: Seq) -> None:
+        """Validate in the background what is being served stale."""
+        flights = self._tools.flights
+        key = flight_key(asking, found)
+        if flights.find(key) is not None:
+            return
+        trip = replace(
+            trip_of(asking, parts.upstreams, as_of, found),
+            request=without_credentials(asking.request, found.entry),
+            in_background=True,
+        )
+        flight = flights.start(key, as_of)
+        self._tools.background.start_soon(self._tools.errands.fetch, flight, trip)
 
     async def _answer_or_refuse(self, visit: Visit) -> None:
         try:
@@ -111,7 +126,7 @@ class Exchange:
             case Serve():
                 return await self._serve(visit, found, ruling.because)
             case Revalidate(background=True) | ServeStale():
-                self._refresh(visit, found)
+                self.refresh(visit.parts, visit, found, visit.as_of)
                 return await self._serve(visit, found, ruling.because)
             case Fetch(because=Reason.REQUEST):  # nothing of it may be kept, or given to others
                 return await self._go_alone(visit, found, ruling.because)
@@ -196,19 +211,6 @@ class Exchange:
         return True
 
     # Fetches that others may share.
-
-    def _refresh(self, visit: Visit, found: Found) -> None:
-        """Validate in the background what is being served stale."""
-        flights = self._tools.flights
-        key = flight_key(visit, found)
-        if flights.find(key) is not None:
-            return
-        trip = trip_for(visit, found, in_background=True)
-        request = without_credentials(visit.request, found.entry)
-        flight = flights.start(key, visit.as_of)
-        self._tools.background.start_soon(
-            self._tools.errands.fetch, flight, replace(trip, request=request)
-        )
 
     async def _forward(self, visit: Visit, found: Found, because: Reason) -> bool:
         """Get an answer from the origin, together with whoever else wants it."""

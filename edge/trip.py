@@ -63,10 +63,9 @@ class Trip:
         return out if self.authority is None else replace(out, authority=self.authority)
 
 
-def trip_for(visit: Visit, found: Found, *, in_background: bool = False) -> Trip:
+def trip_for(visit: Visit, found: Found) -> Trip:
     """The trip of a visit that has found `found`."""
-    trip = trip_of(visit, visit.parts.upstreams, visit.as_of, found)
-    return replace(trip, in_background=True) if in_background else trip
+    return trip_of(visit, visit.parts.upstreams, visit.as_of, found)
 
 
 def trip_of(asking: Asking, upstreams: Mapping[str, Upstream], as_of: Seq, found: Found) -> Trip:

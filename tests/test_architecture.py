@@ -19,7 +19,7 @@ IMPURE_IN_CACHE = {
 }  # fmt: skip
 PURE_MODULES = {
     "edge.errors", "edge.observe", "edge.metrics", "edge.reading", "edge.tally",
-    "edge.exposition", "edge.answer", "edge.draft", "edge.orders",
+    "edge.exposition", "edge.answer", "edge.draft", "edge.orders", "edge.ready",
 }  # fmt: skip
 
 ALLOWED = {

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 ENTRY_BYTES: Final = 1600  # measured: the objects of a head, without its fields
 FIELD_BYTES: Final = 170  # measured: the objects of one field, without its bytes
+READY_BYTES: Final = 1200  # of `ready`, without the bytes of the fields, which it has once more
 
 
 class Held:
@@ -19,11 +20,13 @@ class Held:
 
     The body is in `body` (memory), in `row` (disk), in both, or still in `fill`. No purge up to
     the number `passed` covers it, as far as those who judge it have noted. `hits` counts the
-    requests that it has answered since it came to memory.
+    requests that it has answered since it came to memory. In `ready` whoever answers with it keeps
+    what would be the same the next time; a new head has a new one.
     """
 
     __slots__ = (
-        "body", "dropped", "entry", "fill", "heir", "hits", "opened_at", "passed", "row", "used",
+        "body", "dropped", "entry", "fill", "heir", "hits", "opened_at", "passed", "ready", "row",
+        "used",
     )  # fmt: skip
 
     def __init__(
@@ -44,6 +47,7 @@ class Held:
         self.hits = 0
         self.dropped = False  # while it was being filled
         self.passed = entry.fetched_at
+        self.ready: object = None
 
     @property
     def newest(self) -> Held:
@@ -61,9 +65,9 @@ class Held:
     def cost(self) -> int:
         """About the bytes of memory that this takes."""
         entry = self.entry
-        size = ENTRY_BYTES + len(entry.key.url) + len(entry.scopes)
+        size = ENTRY_BYTES + READY_BYTES + len(entry.key.url) + len(entry.scopes)
         for name, value in entry.headers:
-            size += FIELD_BYTES + len(name) + len(value)
+            size += FIELD_BYTES + 2 * (len(name) + len(value))
         if self.row is not None:
             size += len(self.row.checks)
         return size + (len(self.body) if self.body is not None else 0)

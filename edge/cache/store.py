@@ -113,8 +113,19 @@ class Store:
 
         With `now` (Unix seconds), less what is not to be kept until then.
         """
-        digest = key.digest
-        resource = self._ram.get(digest)
+        return self._complete(key.digest, self._ram.get(key.digest), now)
+
+    def glance(self, key: Key, now: float = 0.0) -> Resource | None:
+        """As `find_nowait`, but it counts as no use until `use` says so: for who may find that
+        somebody else has to answer."""
+        return self._complete(key.digest, self._ram.peek(key.digest), now)
+
+    def use(self, key: Key) -> None:
+        """Count what a glance has found as used."""
+        self._ram.get(key.digest)
+
+    def _complete(self, digest: bytes, resource: Resource | None, now: float) -> Resource | None:
+        """What memory has, with what is being filled; None where the disk has to be asked."""
         if resource is None:
             if self._disk is not None:
                 return None

@@ -68,7 +68,6 @@ def test_a_visit_knows_all_that_a_trip_needs() -> None:
     found = Found(variants=(held,))
     trip = trip_for(visit, found)
     assert (trip.as_of, trip.variants, trip.in_background) == (7, (held,), False)
-    assert trip_for(visit, found, in_background=True).in_background
 
 
 def test_requests_that_select_alike_share_a_flight() -> None:

@@ -232,3 +232,21 @@ async def test_dropping_what_is_stored_spares_what_is_being_filled(
         await new.fill.write(b"again")
         await store.commit(new)
         assert entries((await Store(MIB, disk).find(old.entry.key)).variants) == {new.entry}
+
+
+async def test_a_glance_counts_as_no_use_until_it_is_said_to_be_one(
+    open_disk: OpenDisk, make_entry: MakeEntry
+) -> None:
+    entry = make_entry()
+    async with open_disk() as disk:
+        store = Store(MIB, disk)
+        assert store.glance(entry.key) is None  # the disk has to be asked
+        held = await fill(store, entry)
+        found = store.glance(entry.key)
+        assert found is not None
+        assert found.variants == (held,)
+        memory = store.statistics().memory
+        assert (memory.hits, memory.misses) == (0, 0)
+        store.use(entry.key)
+        assert store.statistics().memory.hits == 1
+    assert Store(MIB).glance(entry.key) is not None

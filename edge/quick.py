@@ -1,0 +1,300 @@
+"""The synchronous half of an exchange: plain requests whose answer needs no waiting.
+
+Theory of operation
+-------------------
+Most requests of a cache are plain, and what answers them is in memory. Such a one needs no task,
+no engine and no stream: its bytes go in here and the bytes of its answer come out, or None, and
+then an exchange answers it as if it had not been here.
+
+- *It decides nothing.* It asks the functions that the exchange asks, in the same order: `admit`,
+  the purge number before the store, `select`, the law (its cheap side first), `from_entry`,
+  `finished`. A test sends random requests both ways and compares the bytes and the log records.
+- *It leaves alone* whatever would wait, be refused, or change more than a use and a hit: misses,
+  what is dead, what is being filled, bodies that are on disk only, every error.
+- *It remembers* what follows from a request's bytes and the settings in force alone (`_Known`),
+  found again by the very object that the reader gives for equal bytes; and of a stored response
+  the heads that answer with it, written (`ready`). New settings begin with nothing remembered.
+  What depends on the peer is never remembered with the request: where a peer is trusted to speak
+  for others, its requests are admitted each time.
+- *Bounded.* What is known of requests is two generations of a fixed room, each charged with the
+  request's bytes; what is ready of a response is charged to the store, and goes with it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from edge.admission import admit
+from edge.answer import finished, from_entry
+from edge.cache import decision
+from edge.cache.freshness import current_age
+from edge.cache.ranges import Span
+from edge.cache.reasons import Reason, cache_status
+from edge.cache.ruling import Revalidate, Serve, ServeStale
+from edge.cache.validation import CONDITIONALS, Outcome, preconditions
+from edge.errors import ExchangeError, Failure
+from edge.finding import rule, select
+from edge.guard.address import client_address
+from edge.observe import Record, text
+from edge.ready import Ready, Template
+from edge.visit import OUTCOMES
+from edge.wire.plain import PlainReader
+from edge.wire.serial import plain_head
+
+if TYPE_CHECKING:
+    from edge.admission import Admitted
+    from edge.answer import Answer
+    from edge.cache.entry import Entry
+    from edge.cache.held import Held
+    from edge.exchange import Exchange
+    from edge.finding import Found
+    from edge.upstream.transport import Data
+    from edge.visit import Parts, Tools
+    from edge.wire.grammar import Limits
+    from edge.wire.message import RequestHead
+
+    Pieces = tuple[bytes | Span, ...]
+    Answered = tuple[list[Data], Record]
+
+ROOM_BYTES: Final = 4 << 20  # of what is known of requests, in each of two generations
+KNOWN_BYTES: Final = 3000  # of one request, beside twice its bytes
+PEERS: Final = 4096
+JOINED_BYTES: Final = 16_384  # to copy so much costs less than a second buffer
+
+
+class _Known:
+    """What follows from a request and the settings; `admitted` is None where it is not for here.
+
+    `whole` says that it asks for no part and on no condition. `mark` stands for its site by these
+    settings. The words are for the log.
+    """
+
+    __slots__ = ("admitted", "head", "host", "mark", "method", "target", "whole")
+
+    def __init__(self, head: RequestHead, admitted: Admitted | None, mark: object) -> None:
+        self.head = head
+        self.admitted = admitted
+        self.mark = mark
+        self.whole = CONDITIONALS.isdisjoint([name for name, _ in head.headers.pairs])
+        self.method = text(head.method)
+        self.host = text(head.authority)
+        self.target = text(head.target)
+
+
+class Quick:
+    """Answers what it can at once, as `exchange` would; `limits` are those of requests."""
+
+    def __init__(
+        self, exchange: Exchange, tools: Tools, limits: Limits, *, room_bytes: int = ROOM_BYTES
+    ) -> None:
+        self._exchange = exchange
+        self._tools = tools
+        self._room = room_bytes
+        self.take_up(limits)
+
+    def take_up(self, limits: Limits) -> None:
+        """Go by these limits, and by the settings that the exchange has now."""
+        self._limits = limits
+        self._reader = PlainReader(limits)
+        self._begin(self._exchange.parts)
+
+    def _begin(self, parts: Parts) -> None:
+        self._parts = parts
+        # By the head's identity, which nobody else can have while the head is kept here.
+        self._young: dict[int, _Known] = {}
+        self._old: dict[int, _Known] = {}
+        self._dying: dict[int, _Known] = {}
+        self._left = self._room
+        self._clients: dict[bytes, str] = {}
+        self._marks: dict[int, object] = {}  # by the identity of sites, which `parts` keeps
+
+    def answer(self, data: bytes, peer: bytes) -> Answered | None:
+        """The answer to the request that `data` are, and its record; None: an exchange's.
+
+        What is answered must be sent, and the record given to `close`.
+        """
+        head = self._reader.read(data)
+        if head is None:
+            return None
+        try:
+            return self._answer(head, len(data), peer)
+        except ExchangeError:
+            return None
+        except Exception as error:  # around a stream: no request takes its worker down
+            self._tools.complain(Failure.INTERNAL.slug, repr(error), None)
+            return None
+
+    def close(self, record: Record, took_s: float, error: ExchangeError | None = None) -> None:
+        """The answer has been sent, `took_s` seconds after its request came, or has not."""
+        record.total_s = record.first_byte_s = round(took_s, 6)
+        if error is not None:
+            record.error = error.failure.slug
+        self._tools.log(record)
+
+    def _answer(self, head: RequestHead, size: int, peer: bytes) -> Answered | None:
+        if self._exchange.parts is not self._parts:
+            self._begin(self._exchange.parts)
+        client = self._clients.get(peer) or self._client(peer)
+        if client:
+            known = self._young.get(id(head)) or self._known(head, size, peer)
+        else:
+            known = self._made(head, peer)
+        admitted = known.admitted
+        if admitted is None:
+            return None
+        tools, purges = self._tools, self._tools.purges.current()
+        as_of = purges.latest  # before the store is read: a purge in between must win
+        now = tools.now()
+        resource = tools.store.glance(admitted.key, now)
+        if not resource:
+            return None
+        found = select(resource, admitted.request, admitted.policy, purges)
+        held, entry = found.held, found.entry
+        if held is None or entry is None or found.dead:
+            return None
+        because, refreshes = self._ruled(admitted, found, now)
+        if because is None:
+            return None
+        age = current_age(entry, now)
+        ttl = int((entry.terms.lifetime_s - age) // 1)
+        written = self._written(known, admitted, held, because, int(age), ttl)
+        if written is None:
+            return None
+        parts, status, sent = written
+        tools.store.use(admitted.key)
+        if refreshes:
+            asking = admit(self._parts, head, peer)  # for this peer, not for who asked first
+            self._exchange.refresh(self._parts, asking, found, as_of)
+        record = Record(
+            now, tools.new_id(), client or text(admitted.client),
+            known.method, known.host, known.target, "1.1",
+            status, sent, OUTCOMES[because], because.slug, ttl,
+        )  # fmt: skip
+        return parts, record
+
+    # What is asked.
+
+    def _client(self, peer: bytes) -> str:
+        """The client that `peer` is, in words; empty where it may speak for others."""
+        if self._parts.trusted.trusts(peer):
+            return ""
+        if len(self._clients) >= PEERS:
+            self._clients.clear()
+        client = self._clients[peer] = text(client_address(peer, ()))
+        return client
+
+    def _known(self, head: RequestHead, size: int, peer: bytes) -> _Known:
+        """What is known of a head that the younger generation does not have, and now has."""
+        known = self._old.pop(id(head), None) or self._made(head, peer)
+        for _ in range(min(2, len(self._dying))):  # no request waits until all are freed
+            self._dying.popitem()
+        self._young[id(head)] = known
+        self._left -= KNOWN_BYTES + 2 * size
+        if self._left < 0:
+            self._dying, self._old, self._young = self._old, self._young, {}
+            self._left = self._room
+        return known
+
+    def _made(self, head: RequestHead, peer: bytes) -> _Known:
+        try:
+            admitted = admit(self._parts, head, peer)
+        except ExchangeError:
+            return _Known(head, None, None)
+        if decision.may_use_store(head, admitted.policy) is not None:
+            return _Known(head, None, None)
+        mark = self._marks.setdefault(id(admitted.site), object())
+        return _Known(head, admitted, mark)
+
+    def _ruled(self, admitted: Admitted, found: Found, now: float) -> tuple[Reason | None, bool]:
+        """Why what was found may answer at once, None where it may not; and whether it is to be
+        validated behind."""
+        assert found.entry is not None
+        if not found.soft and decision.is_plainly_fresh(found.entry, admitted.request, now):
+            return Reason.HIT, False
+        flights, digest = self._tools.flights, admitted.key.digest
+        ruling = rule(admitted.request, found, digest, flights, admitted.policy, now)
+        match ruling:
+            case Serve():
+                return ruling.because, False
+            case Revalidate(background=True) | ServeStale():
+                return ruling.because, True
+            case _:
+                return None, False
+
+    # What is answered.
+
+    def _written(
+        self, known: _Known, admitted: Admitted, held: Held, because: Reason, age: int, ttl: int
+    ) -> tuple[list[Data], int, int] | None:
+        """The answer's bytes, its status, and how many of the bytes are content; None where it
+        has to wait for some of them."""
+        made = self._headed(known, admitted, held, because, age, ttl)
+        if made is None:
+            return None
+        head, status, pieces = made
+        newest = held.newest
+        if held.fill is not None or newest.fill is not None:
+            return None
+        if pieces and (newest.body is None or len(newest.body) != held.entry.length):
+            return None
+        body = self._tools.store.open_nowait(held)  # which counts it
+        parts: list[Data] = [head]
+        sent = 0
+        for piece in pieces:
+            if isinstance(piece, Span):
+                assert body is not None
+                data = body.read_nowait(piece.start, piece.size)
+                assert data is not None
+            else:
+                data = piece
+            parts.append(data)
+            sent += len(data)
+        if len(parts) > 1 and sent <= JOINED_BYTES:
+            parts = [b"".join(parts)]
+        return parts, status, sent
+
+    def _headed(
+        self, known: _Known, admitted: Admitted, held: Held, because: Reason, age: int, ttl: int
+    ) -> tuple[bytes, int, Pieces] | None:
+        """The answer's head, its status and the pieces of its content; None where it has none
+        that is plain."""
+        entry = held.entry
+        if entry.length is None:
+            return None
+        status = entry.status
+        if not known.whole:
+            outcome = preconditions(admitted.request, entry)
+            status = 304 if outcome is Outcome.NOT_MODIFIED else 0
+        if not status or admitted.tells_key:  # no two such answers need be the same
+            answer = self._composed(admitted, entry)
+            head = self._write(admitted, answer, because, age, ttl)
+            return None if head is None else (head, answer.head.status, answer.pieces)
+        ready = held.ready
+        if not isinstance(ready, Ready) or ready.mark is not known.mark:
+            ready = held.ready = Ready(known.mark)
+        kind = (known.method, status, because.slug)
+        found = ready.heads.get(kind)
+        if found is None:
+            answer = self._composed(admitted, entry)
+            template = Template.of(partial(self._write, admitted, answer, because))
+            if template is None:
+                head = self._write(admitted, answer, because, age, ttl)
+                return None if head is None else (head, answer.head.status, answer.pieces)
+            found = ready.heads[kind] = template, answer.pieces
+        template, pieces = found
+        return template.filled(age, ttl), status, pieces
+
+    def _composed(self, admitted: Admitted, entry: Entry) -> Answer:
+        return from_entry(admitted.request, entry, entry.length, self._parts.salt)
+
+    def _write(
+        self, admitted: Admitted, answer: Answer, because: Reason, age: int, ttl: int
+    ) -> bytes | None:
+        """The head of `answer` as it is sent; None where it is not plain."""
+        name, key = self._parts.name, admitted.key.url if admitted.tells_key else None
+        status = cache_status(name, because, ttl=ttl, key=key)
+        rules = admitted.site.fields
+        return plain_head(
+            finished(answer.head, name=name, rules=rules, cache_status=status, age=age)
+        )

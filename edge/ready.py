@@ -1,0 +1,73 @@
+"""Answers made ready: the heads of a stored response, written but for their two changing numbers.
+
+Of the head of a hit only Age and the ttl in Cache-Status change from one answer to the next. So it
+is composed and written once, and kept beside the stored response with two places left open. Where
+those are is not known here: the head is written twice with other numbers, and what differs is the
+places. A third writing, with numbers of other lengths, has to come out the same by both ways, or
+nothing is made ready.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edge.cache.ranges import Span
+
+    Write = Callable[[int, int], bytes | None]
+    """(age, ttl) in whole seconds → a head as it is sent; None where it is not plain."""
+
+AGES: Final = (111_111_111, 222_222_222)
+TTLS: Final = (333_333_333, 444_444_444)
+_PROBE: Final = (7, -86_401)
+
+
+class Template:
+    """A head with places for its age and its ttl."""
+
+    __slots__ = ("_age_first", "_form", "_slots")
+
+    def __init__(self, form: bytes, slots: tuple[int, ...]) -> None:
+        self._form = form
+        self._slots = slots  # 0 for the age, 1 for the ttl, in their order
+        self._age_first = slots == (0, 1)
+
+    @staticmethod
+    def of(write: Write) -> Template | None:
+        """The template of what `write` writes; None where it has none, or writes nothing."""
+        pattern, other = write(AGES[0], TTLS[0]), write(AGES[1], TTLS[1])
+        if pattern is None or other is None:
+            return None
+        marks = {b"%d" % AGES[0]: 0, b"%d" % TTLS[0]: 1}
+        found = sorted((at, mark) for mark in marks if (at := pattern.find(mark)) >= 0)
+        form, end = b"", 0
+        for at, mark in found:
+            form += pattern[end:at].replace(b"%", b"%%") + b"%d"
+            end = at + len(mark)
+        form += pattern[end:].replace(b"%", b"%%")
+        made = Template(form, tuple(marks[mark] for _, mark in found))
+        is_right = made.filled(AGES[1], TTLS[1]) == other
+        return made if is_right and made.filled(*_PROBE) == write(*_PROBE) else None
+
+    def filled(self, age: int, ttl: int) -> bytes:
+        """The head at this age and with this ttl, in whole seconds."""
+        if self._age_first:
+            return self._form % (age, ttl)
+        if len(self._slots) == 2:
+            return self._form % (ttl, age)
+        return self._form % tuple((age, ttl)[slot] for slot in self._slots)
+
+
+class Ready:
+    """The heads that answer with one stored response, and the pieces of content behind them.
+
+    `mark` is an object that stands for one site by the settings in force, and keeps neither.
+    """
+
+    __slots__ = ("heads", "mark")
+
+    def __init__(self, mark: object) -> None:
+        self.mark = mark
+        self.heads: dict[tuple[str, int, str], tuple[Template, tuple[bytes | Span, ...]]] = {}

@@ -1,0 +1,196 @@
+"""What is remembered of requests, and for how long; a story tells that the answers are right."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+from edge.cache.entry import Entry, Seq, Source, Terms, Times
+from edge.cache.flight import Flights
+from edge.cache.held import Held
+from edge.cache.key import key_of
+from edge.cache.store import Store
+from edge.config import for_proxy, policies
+from edge.errors import ExchangeError, Failure
+from edge.exchange import Exchange
+from edge.quick import KNOWN_BYTES, PEERS, Quick
+from edge.visit import Parts, Tools
+from edge.wire.grammar import Limits
+from edge.wire.message import Headers, RequestHead
+from tests.unit.unpurged import nothing_purged
+
+if TYPE_CHECKING:
+    from edge.observe import Record
+    from edge.quick import Answered
+
+T = 1_800_000_000.0
+PEER = b"198.51.100.1"
+
+
+class Desk:
+    """A quick desk before a store without a disk. Room for ten requests in each generation."""
+
+    def __init__(self, *sets: str) -> None:
+        config = for_proxy(["127.0.0.1:0"], "http://origin.example", hostname="h", sets=sets)
+        self.parts = Parts(
+            name=b"edge1",
+            sites=policies.sites(config),
+            upstreams={},
+            trusted=policies.trusted(config),
+            salt=b"salt",
+        )
+        self.store = Store(16 << 20)
+        self.records: list[Record] = []
+        self.complaints: list[str] = []
+        self.now = T
+        tools: Any = SimpleNamespace(
+            store=self.store,
+            flights=Flights[Held](),
+            purges=nothing_purged(),
+            now=lambda: self.now,
+            new_id=lambda: "id-1",
+            log=self.records.append,
+            complain=lambda *words: self.complaints.append(words[1]),
+        )
+        self.exchange = Exchange(cast("Tools", tools), self.parts)
+        self.quick = Quick(self.exchange, tools, Limits(), room_bytes=10 * KNOWN_BYTES)
+
+    def keep(self, target: bytes = b"/a", body: bytes = b"body", **changes: Any) -> Held:
+        """Have an answer for `target` stored."""
+        request = RequestHead(b"GET", b"http", b"site.example", target)
+        told: dict[str, Any] = {
+            "key": key_of(b"http", b"site.example", target, request),
+            "status": 200,
+            "headers": Headers([(b"etag", b'"1"')]),
+            "times": Times(T, T),
+            "date": T,
+            "age_field": 0,
+            "terms": Terms(60.0, Source.MAX_AGE),
+            "variant": (),
+            "length": len(body),
+            "fetched_at": Seq(0),
+            "keep_until": T + 60,
+        }
+        held = Held(Entry(**{**told, **changes}), body=body)
+        self.store._add(held)
+        return held
+
+    def ask(
+        self, target: bytes = b"/a", *lines: bytes, peer: bytes = PEER, method: bytes = b"GET"
+    ) -> Answered | None:
+        head = [b"%b %b HTTP/1.1" % (method, target), b"Host: site.example", *lines]
+        return self.quick.answer(b"\r\n".join([*head, b"", b""]), peer)
+
+
+def text_of(answered: Answered | None) -> bytes:
+    assert answered is not None
+    return b"".join(answered[0])
+
+
+def test_a_hit_is_answered_with_what_is_stored() -> None:
+    desk = Desk()
+    held = desk.keep()
+    desk.now += 7
+    answered = desk.ask()
+    assert text_of(answered) == (
+        b'HTTP/1.1 200 OK\r\ncontent-length: 4\r\netag: "1"\r\nvia: 1.1 edge1\r\n'
+        b"cache-status: edge1; hit; ttl=53\r\nage: 7\r\n\r\nbody"
+    )
+    assert held.hits == 1
+    assert not desk.records  # before it has been sent, or not
+    assert answered is not None
+    desk.quick.close(answered[1], 0.0012345678)
+    (record,) = desk.records
+    assert (record.total_s, record.first_byte_s, record.error) == (0.001235, 0.001235, None)
+    assert (record.status, record.bytes, record.ttl, record.reason) == (200, 4, 53, "hit")
+
+
+def test_a_client_that_left_is_written_down() -> None:
+    desk = Desk()
+    desk.keep()
+    answered = desk.ask()
+    assert answered is not None
+    desk.quick.close(answered[1], 1.0, ExchangeError(Failure.CLIENT_LEFT))
+    assert desk.records[0].error == "client-left"
+
+
+def test_what_is_not_stored_not_plain_or_not_ours_is_left_alone() -> None:
+    desk = Desk("site.hosts=['site.example']")
+    desk.keep()
+    assert desk.ask(b"/b") is None
+    assert desk.ask(b"/a", b"Connection: close") is None
+    assert desk.ask(b"/a", b"CDN-Loop: edge1") is None
+    assert desk.quick.answer(b"GET /a HTTP/1.1\r\nHost: other\r\n\r\n", PEER) is None
+    assert Desk("site.cache.bypass=true").ask() is None
+    assert desk.store.statistics().memory.misses == 0  # whoever answers will count it
+
+
+def test_a_large_body_is_not_copied() -> None:
+    desk, body = Desk(), b"x" * 100_000
+    desk.keep(body=body)
+    answered = desk.ask()
+    assert answered is not None
+    assert answered[0][1] is body
+
+
+def test_a_body_that_is_not_at_hand_is_left_alone() -> None:
+    desk = Desk()
+    held = desk.keep()
+    held.body = None
+    assert desk.ask() is None
+    assert held.hits == 0
+    assert text_of(desk.ask(b"/a", b'If-None-Match: "1"')).startswith(b"HTTP/1.1 304 ")
+    assert text_of(desk.ask(method=b"HEAD")).startswith(b"HTTP/1.1 200 ")
+    held.body = b"bo"
+    assert desk.ask() is None
+
+
+def test_an_answer_that_is_not_plain_is_left_alone() -> None:
+    desk = Desk()
+    desk.keep(headers=Headers([(b"host", b"x")]))
+    assert desk.ask() is None
+    desk.keep(b"/b", headers=Headers([(b"Bad", b"x")]))
+    assert desk.ask(b"/b") is None
+    desk.keep(b"/c", length=None)
+    assert desk.ask(b"/c") is None
+
+
+def test_new_settings_begin_with_nothing_remembered() -> None:
+    desk = Desk()
+    held = desk.keep()
+    desk.ask()
+    before = held.ready
+    assert b"via: 1.1 edge1\r\n" in text_of(desk.ask())
+    assert held.ready is before
+    desk.exchange.parts = Parts(b"other", desk.parts.sites, {}, desk.parts.trusted, b"salt")
+    assert b"via: 1.1 other\r\n" in text_of(desk.ask())
+    assert held.ready is not before
+
+
+def test_what_is_known_of_requests_is_bounded() -> None:
+    desk = Desk()
+    for number in range(500):
+        target = b"/%d" % number
+        desk.keep(target)
+        assert desk.ask(target) is not None
+        assert desk.ask(b"/0") is not None  # which is never forgotten, as it is asked for
+        quick = desk.quick
+        assert max(map(len, (quick._young, quick._old, quick._dying))) <= 11
+    assert desk.ask(b"/1") is not None
+
+
+def test_what_is_known_of_peers_is_bounded() -> None:
+    desk = Desk()
+    desk.keep()
+    for number in range(PEERS + 10):
+        peer = b"10.%d.%d.%d" % (number >> 16, number >> 8 & 255, number & 255)
+        assert desk.ask(peer=peer) is not None
+    assert len(desk.quick._clients) == 10
+
+
+def test_a_fault_of_ours_takes_nobody_down() -> None:
+    desk = Desk()
+    desk.keep()
+    cast("Any", desk.store).glance = lambda key, now: 1 // 0
+    assert desk.ask() is None
+    assert "ZeroDivisionError" in desk.complaints[0]
