@@ -41,10 +41,12 @@ from edge.errand import Errands
 from edge.errorlog import ErrorLog
 from edge.errors import Side
 from edge.exchange import Exchange
+from edge.listen import lane
 from edge.listen.connection import Connection
-from edge.listen.tcp import Connections, accept, address_of, bind
+from edge.listen.tcp import Connections, accept, address_of, bind, in_a_task
 from edge.observe import Measurements, Outcome, Record, text
 from edge.purging import Purging
+from edge.quick import Quick
 from edge.scrape import Scrapes, publishing
 from edge.settings import Fault, SettingsError
 from edge.tally import Tallies
@@ -120,6 +122,7 @@ class Node:
         self._admin: AdminSocket | None = None
         self._listeners = _bound(config)
         self._scrapes = self._made_scrapes()
+        self._lane: lane.Lane[Record] | None = None
         self._now = trio.CancelScope()  # cancelled when there is no patience left for draining
 
     def _made_scrapes(self) -> Scrapes | None:
@@ -183,13 +186,13 @@ class Node:
                 await plumbing.start(self._heed_signals)  # before anyone is told that we are ready
                 async with trio.open_nursery() as clients:  # one task a connection
                     async with trio.open_nursery() as accepting:
+                        take_in = self._taking_in(clients)
                         for listener in self._listeners:
                             accepting.start_soon(
                                 accept,
                                 listener,
                                 self._connections,
-                                self._connection,
-                                clients,
+                                take_in,
                                 partial(self._error_log.tell, "accept"),
                             )
                         self._say_ready()
@@ -197,6 +200,8 @@ class Node:
                         accepting.cancel_scope.cancel()
                     self._close_listeners()
                     self._connections.drain()
+                    if self._lane is not None:
+                        self._lane.stop()
                     deadline = trio.current_time() + self._drain_s
                     clients.cancel_scope.deadline = deadline
                 background.cancel_scope.deadline = deadline
@@ -231,6 +236,7 @@ class Node:
             complain=self._complain,
         )
         self._exchange = Exchange(self._tools, self._parts(self.config))
+        self._quick = Quick(self._exchange, self._tools, self._policy.limits)
         control = Control(
             self._tools,
             lambda: self._exchange.parts,
@@ -294,9 +300,30 @@ class Node:
             await upstream.run()
         del self._tended[upstream]
 
+    def _taking_in(self, clients: trio.Nursery) -> Callable[[SocketTransport], None]:
+        """Takes in connections: without a task where there can be a lane, else each with one."""
+        if not lane.IS_POSSIBLE:
+            return in_a_task(self._connections, self._connection, clients)
+        self._lane = lane.Lane(
+            self._connections, self._quick, self._parkable, lambda: self._policy, clients
+        )
+        clients.start_soon(self._lane.run)
+        return self._lane.take_in
+
     def _connection(self, transport: SocketTransport) -> Connection:
         return Connection(
             transport, transport.peer, self._policy, self._exchange.serve, self._refuse
+        )
+
+    def _parkable(self, transport: SocketTransport, first: bytes) -> Connection:
+        return Connection(
+            transport,
+            transport.peer,
+            self._policy,
+            self._exchange.serve,
+            self._refuse,
+            first=first,
+            may_park=True,
         )
 
     def _refuse(self, peer: bytes, error: ExchangeError) -> tuple[ResponseHead, bytes]:
@@ -363,6 +390,7 @@ class Node:
         self._connections.most = config.limits.connections
         self._drain_s = config.node.drain
         self._exchange.parts = parts
+        self._quick.take_up(self._policy.limits)
         self._error_log.note("settings", f"read again from {self._source}")
         return later
 

@@ -82,7 +82,11 @@ Refusal: TypeAlias = Callable[[bytes, ExchangeError], tuple[ResponseHead, bytes]
 
 
 class Connection:
-    """One accepted HTTP/1.1 connection, from its first byte to its last."""
+    """One accepted HTTP/1.1 connection, from its first byte to its last.
+
+    `first` is what was read of it before it had a task. One that `may_park` ends its task, and not
+    itself, when there is nothing to do on it.
+    """
 
     def __init__(
         self,
@@ -92,9 +96,12 @@ class Connection:
         handle: Handler,
         refuse: Refusal,
         scheme: bytes = b"http",
+        *,
+        first: bytes = b"",
+        may_park: bool = False,
     ) -> None:
         self.peer = peer
-        self.idle = True
+        self.idle = not first
         self.idle_since = trio.current_time()
         self.draining = False
         self.head_since: float | None = None  # when a head began of which there is only a part
@@ -108,19 +115,30 @@ class Connection:
         self._broken = False
         self._shed = False
         self._current: H1Stream | None = None
+        self._may_park = may_park
+        self._has_first = bool(first)  # which is answered even where it is the last
+        if first:
+            self._engine.receive(first)
 
-    async def run(self) -> None:
-        """Serve requests until the client leaves, errs, or is no longer wanted."""
+    async def run(self) -> bool:
+        """Serve requests until the client leaves, errs, or is no longer wanted.
+
+        True where there is nothing to do at the moment and the connection is to be parked: whoever
+        asked for that has it now, open. Else it is closed.
+        """
+        parked = False
         try:
-            while await self._serve_next():
-                pass
+            while not parked and await self._serve_next():
+                parked = self._may_park and self._engine.is_at_rest
         except (trio.BrokenResourceError, trio.ClosedResourceError, ExchangeError):
             self._broken = True  # gone, or deaf: there is no one to tell
         except Exception as error:  # around a connection: no client takes its worker down
             self._broken = True
             self._refuse(self.peer, ExchangeError(Failure.INTERNAL, repr(error)))
         finally:
-            await self._close()
+            if not parked:
+                await self._close()
+        return parked
 
     def shed(self) -> None:
         """Close the connection now, without lingering, if no request is at work on it."""
@@ -169,9 +187,10 @@ class Connection:
 
     async def _next_head(self) -> RequestHead | None:
         """The next request's head; None when the client has left or was idle for too long."""
-        self.idle, self.idle_since = True, trio.current_time()
-        if self.draining or self._shed:
+        self.idle, self.idle_since = not self._has_first, trio.current_time()
+        if (self.draining or self._shed) and not self._has_first:
             return None
+        self._has_first = False
         if (head := self._head_in_hand()) is not None:
             return head
         started = False

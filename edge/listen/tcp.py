@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -71,12 +71,32 @@ class ConnectionStatistics:
     shed: int
 
 
+class Open(Protocol):
+    """An open connection, with a task or without, as those see it who may have to close it.
+
+    What its attributes and methods say and do is told at `Connection`.
+    """
+
+    @property
+    def idle(self) -> bool: ...
+    @property
+    def idle_since(self) -> float: ...
+    @property
+    def head_since(self) -> float | None: ...
+
+    def shed(self) -> None: ...
+
+    def give_up(self) -> None: ...
+
+    def drain(self) -> None: ...
+
+
 class Connections:
     """The open connections of a node, bounded by `most`."""
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._open: dict[Connection, None] = {}  # in order of acceptance
+        self._open: dict[Open, None] = {}  # in order of acceptance, or of having been parked
         self._accepted = 0
         self._shed = 0
         self._draining = False
@@ -122,33 +142,61 @@ class Connections:
         for connection in list(self._open):
             connection.drain()
 
-    def add(self, connection: Connection) -> None:
-        """Count one among the open ones, from before its task begins."""
+    def add(self, connection: Open) -> None:
+        """Count a new one among the open ones, from before its task begins."""
         self._open[connection] = None
         self._accepted += 1
 
-    async def run(self, connection: Connection) -> None:
-        """Serve one connection, counted among the open ones while it lasts."""
+    def swap(self, old: Open, new: Open) -> None:
+        """Count `new`, which is the same connection in other hands, in place of `old`."""
+        self._open.pop(old, None)
+        self._open[new] = None
+
+    def remove(self, connection: Open) -> None:
+        """One of them has been closed."""
+        self._open.pop(connection, None)
+
+    async def run(self, connection: Connection) -> bool:
+        """Serve one connection, counted among the open ones while it lasts.
+
+        True where it is still open, and counted: it is to be parked.
+        """
         if connection not in self._open:
             self.add(connection)
         if self._draining:
             connection.drain()
+        parked = False
         try:
-            await connection.run()
+            parked = await connection.run()
         finally:
-            del self._open[connection]
+            if not parked:
+                self.remove(connection)
+        return parked
+
+
+def in_a_task(
+    connections: Connections, make: Callable[[SocketTransport], Connection], clients: trio.Nursery
+) -> Callable[[SocketTransport], None]:
+    """Takes in connections, and gives each a task among `clients` for as long as it is open."""
+
+    def take_in(transport: SocketTransport) -> None:
+        connection = make(transport)
+        connections.add(connection)
+        clients.start_soon(connections.run, connection)
+
+    return take_in
 
 
 async def accept(
     listener: socket.socket,
     connections: Connections,
-    make: Callable[[SocketTransport], Connection],
-    clients: trio.Nursery,
+    take_in: Callable[[SocketTransport], None],
     say: Callable[[str], None],
 ) -> None:
-    """Accept into `clients` until cancelled.
+    """Accept until cancelled.
 
-    `clients` belongs to the node: connections outlive this task while the node drains.
+    `take_in` counts a newcomer among the `connections`; those outlive this task while the node
+    drains.
     """
     while True:
         await trio.lowlevel.wait_readable(listener)
@@ -165,10 +213,7 @@ async def accept(
             except OSError as error:
                 await _after_failure(error, connections, say)
                 break
-            transport = SocketTransport(sock, peer=address[0].encode("ascii"))
-            connection = make(transport)
-            connections.add(connection)
-            clients.start_soon(connections.run, connection)
+            take_in(SocketTransport(sock, peer=address[0].encode("ascii")))
 
 
 async def _after_failure(

@@ -116,6 +116,10 @@ class SocketTransport(trio.abc.HalfCloseableStream):
             self._peer = _peer_of(self._socket)
         return self._peer
 
+    def fileno(self) -> int:
+        """The socket's descriptor, to be waited for; -1 once it is closed."""
+        return self._socket.fileno()
+
     def receive_nowait(self, most: int) -> bytes | None:
         try:
             return self._socket.recv(most)
@@ -142,7 +146,7 @@ class SocketTransport(trio.abc.HalfCloseableStream):
         except OSError as error:
             raise self._translated(error) from error
 
-    def _send_parts_nowait(self, parts: Iterable[Data]) -> int:
+    def send_parts_nowait(self, parts: Iterable[Data]) -> int:
         """Like `send_nowait`, for at most PARTS_AT_ONCE buffers together."""
         try:
             return self._socket.sendmsg(parts)
@@ -169,7 +173,7 @@ class SocketTransport(trio.abc.HalfCloseableStream):
         await self._fair()
         rest = deque(part for part in parts if part)
         while rest:
-            if count := self._send_parts_nowait(_first(rest, PARTS_AT_ONCE)):
+            if count := self.send_parts_nowait(_first(rest, PARTS_AT_ONCE)):
                 _drop(rest, count)
             else:
                 await self._writable(stall_s)
@@ -313,7 +317,7 @@ class TlsTransport(SocketTransport):
         except OSError as error:
             raise self._translated(error) from error
 
-    def _send_parts_nowait(self, parts: Iterable[Data]) -> int:
+    def send_parts_nowait(self, parts: Iterable[Data]) -> int:
         joined = bytearray()
         for part in parts:
             if joined and len(joined) + len(part) > PIECE_BYTES:

@@ -245,3 +245,36 @@ async def test_a_connection_is_shed_before_and_after_its_task_has_begun(*, begun
             await trio.testing.wait_all_tasks_blocked()
             connection.shed()
     assert await everything(client) == b""
+
+
+async def test_what_was_read_before_there_was_a_task_is_answered_also_while_draining() -> None:
+    node = Node(answer)
+    client, server = Line.pair()
+    connection = Connection(
+        server, b"192.0.2.2", ConnectionPolicy(), answer, node._refuse, first=GET, may_park=True
+    )
+    assert not connection.idle
+    connection.drain()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection.run)
+        said = await everything(client)
+        client.close()
+    assert b"connection: close" in said
+    assert said.endswith(b"/a")
+
+
+@pytest.mark.parametrize("behind", [b"", GET[:9], GET])
+async def test_only_a_connection_at_rest_is_parked(
+    behind: bytes, autojump_clock: MockClock
+) -> None:
+    node = Node(answer)
+    client, server = Line.pair()
+    connection = Connection(
+        server, b"192.0.2.2", ConnectionPolicy(), answer, node._refuse,
+        first=POST + b"xxxxxxxx" + behind, may_park=True,
+    )  # fmt: skip
+    parked = await connection.run()
+    assert parked is (behind != GET[:9])  # that one waits for the rest, in vain
+    assert client.readable_now()
+    client.close()
+    server.close()

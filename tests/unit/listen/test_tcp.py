@@ -19,6 +19,7 @@ from edge.listen.tcp import (
     accept,
     address_of,
     bind,
+    in_a_task,
 )
 from tests.stories.line import Line
 
@@ -124,7 +125,9 @@ async def test_a_burst_of_newcomers_does_not_go_over_the_bound() -> None:
         for _ in range(40):
             undo.callback(socket.create_connection(listener.getsockname()).close)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(accept, listener, connections, kept, nursery, print)
+            nursery.start_soon(
+                accept, listener, connections, in_a_task(connections, kept, nursery), print
+            )
             most = 0
             while connections.statistics().accepted < 40:
                 await trio.lowlevel.checkpoint()
@@ -178,7 +181,9 @@ async def test_connections_are_accepted_with_their_clients_address(host: str) ->
         return Connection(transport, transport.peer, ConnectionPolicy(), never, refuse)
 
     async with trio.open_nursery() as clients, trio.open_nursery() as accepting:
-        accepting.start_soon(accept, listener, Connections(5), make, clients, print)
+        connections = Connections(5)
+        take_in = in_a_task(connections, make, clients)
+        accepting.start_soon(accept, listener, connections, take_in, print)
         stream = await trio.open_tcp_stream(*listener.getsockname()[:2])
         await stream.send_eof()
         assert await stream.receive_some() == b""
