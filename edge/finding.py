@@ -69,6 +69,28 @@ def look_at(held: Held, purges: Purges) -> Verdict:
     return purges.verdict(held.passed, held.entry.scopes)
 
 
+def lone(
+    resource: Resource,
+    request: RequestHead,
+    policy: CachePolicy,
+    purges: Purges,
+    judge: Callable[[Held, Purges], Verdict] = judge,
+) -> Held | None:
+    """The only variant there is, where no purge covers it and `request` selects it.
+
+    That is nearly always so, and then `select` has nothing more to say.
+    """
+    if len(resource.variants) != 1:
+        return None
+    held = resource.variants[0]
+    entry = held.entry
+    if held.passed < purges.latest and judge(held, purges) is not Verdict.LIVE:
+        return None
+    if entry.vary_any or (entry.variant and not vary.selects(entry, request, policy.vary)):
+        return None
+    return held
+
+
 def select(
     resource: Resource,
     request: RequestHead,
@@ -77,10 +99,8 @@ def select(
     judge: Callable[[Held, Purges], Verdict] = judge,
 ) -> Found:
     """Which of the stored variants `request` selects, as of the purges known now."""
-    if len(resource.variants) == 1:  # nearly always; the same in fewer steps
-        held = resource.variants[0]
-        if judge(held, purges) is Verdict.LIVE and vary.selects(held.entry, request, policy.vary):
-            return Found(held, held.entry, resource.variants)
+    if (only := lone(resource, request, policy, purges, judge)) is not None:
+        return Found(only, only.entry, resource.variants)
     judged = [(held, judge(held, purges)) for held in resource.variants]
     dead = tuple(held for held, verdict in judged if verdict is Verdict.DEAD)
     living = {id(held.entry): held for held, verdict in judged if verdict is not Verdict.DEAD}

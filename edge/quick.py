@@ -33,11 +33,12 @@ from edge.cache.ranges import Span
 from edge.cache.reasons import Reason, cache_status
 from edge.cache.ruling import Revalidate, Serve, ServeStale
 from edge.cache.validation import CONDITIONALS, Outcome, preconditions
+from edge.cache.window import part_of
 from edge.errors import ExchangeError, Failure
-from edge.finding import rule, select
+from edge.finding import lone, rule, select
 from edge.guard.address import client_address
 from edge.observe import Record, text
-from edge.ready import Ready, Template
+from edge.ready import Made, Ready, Template
 from edge.visit import OUTCOMES
 from edge.wire.plain import PlainReader
 from edge.wire.serial import plain_head
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
     from edge.wire.grammar import Limits
     from edge.wire.message import RequestHead
 
-    Pieces = tuple[bytes | Span, ...]
     Answered = tuple[list[Data], Record]
 
 ROOM_BYTES: Final = 4 << 20  # of what is known of requests, in each of two generations
@@ -66,16 +66,19 @@ JOINED_BYTES: Final = 16_384  # to copy so much costs less than a second buffer
 class _Known:
     """What follows from a request and the settings; `admitted` is None where it is not for here.
 
-    `whole` says that it asks for no part and on no condition. `mark` stands for its site by these
-    settings. The words are for the log.
+    `plain` is the law's word for it, and `whole` says that it asks for no part and on no
+    condition. `mark` stands for its site by these settings. The words are for the log.
     """
 
-    __slots__ = ("admitted", "head", "host", "mark", "method", "target", "whole")
+    __slots__ = ("admitted", "head", "host", "mark", "method", "plain", "target", "whole")
 
     def __init__(self, head: RequestHead, admitted: Admitted | None, mark: object) -> None:
         self.head = head
         self.admitted = admitted
         self.mark = mark
+        # RFC 9211 §2.7: where the key is told, no two answers need be the same
+        told = admitted is None or admitted.tells_key
+        self.plain = not told and decision.is_plain(head)
         self.whole = CONDITIONALS.isdisjoint([name for name, _ in head.headers.pairs])
         self.method = text(head.method)
         self.host = text(head.authority)
@@ -147,18 +150,22 @@ class Quick:
         as_of = purges.latest  # before the store is read: a purge in between must win
         now = tools.now()
         resource = tools.store.glance(admitted.key, now)
-        if not resource:
+        if resource is None or not resource.variants:
             return None
+        only = lone(resource, admitted.request, admitted.policy, purges)
+        if only is not None and known.plain:
+            answered = self._hit(known, admitted, only, now, client)
+            if answered is not None:
+                return answered
         found = select(resource, admitted.request, admitted.policy, purges)
-        held, entry = found.held, found.entry
-        if held is None or entry is None or found.dead:
+        if found.held is None or found.entry is None or found.dead:
             return None
         because, refreshes = self._ruled(admitted, found, now)
         if because is None:
             return None
-        age = current_age(entry, now)
-        ttl = int((entry.terms.lifetime_s - age) // 1)
-        written = self._written(known, admitted, held, because, int(age), ttl)
+        age = current_age(found.entry, now)
+        ttl = int((found.entry.terms.lifetime_s - age) // 1)
+        written = self._written(known, admitted, found.held, because, int(age), ttl)
         if written is None:
             return None
         parts, status, sent = written
@@ -170,6 +177,35 @@ class Quick:
             now, tools.new_id(), client or text(admitted.client),
             known.method, known.host, known.target, "1.1",
             status, sent, OUTCOMES[because], because.slug, ttl,
+        )  # fmt: skip
+        return parts, record
+
+    def _hit(
+        self, known: _Known, admitted: Admitted, held: Held, now: float, client: str
+    ) -> Answered | None:
+        """The answer where all of it has been made ready; the same as by the longer way."""
+        ready = held.ready
+        if not isinstance(ready, Ready) or ready.mark is not known.mark:
+            return None
+        if now >= ready.fresh_until or ready.entry is not held.entry:
+            return None
+        made = ready.hits.get(known.method)
+        if made is None or made.head is None or not _is_at_hand(held, made):
+            return None
+        age = ready.age(now)
+        ttl = int((ready.entry.terms.lifetime_s - age) // 1)
+        head, store = made.head.filled(int(age), ttl), self._tools.store
+        store.use(admitted.key)
+        body = store.whole_nowait(held)
+        parts: list[Data] = [head]
+        sent = 0
+        if made.has_body and body is not None:
+            sent = len(body)
+            parts = [head + body] if sent <= JOINED_BYTES else [head, body]
+        record = Record(
+            now, self._tools.new_id(), client or text(admitted.client),
+            known.method, known.host, known.target, "1.1",
+            ready.entry.status, sent, made.outcome, made.slug, ttl,
         )  # fmt: skip
         return parts, record
 
@@ -228,62 +264,55 @@ class Quick:
         self, known: _Known, admitted: Admitted, held: Held, because: Reason, age: int, ttl: int
     ) -> tuple[list[Data], int, int] | None:
         """The answer's bytes, its status, and how many of the bytes are content; None where it
-        has to wait for some of them."""
-        made = self._headed(known, admitted, held, because, age, ttl)
-        if made is None:
-            return None
-        head, status, pieces = made
-        newest = held.newest
-        if held.fill is not None or newest.fill is not None:
-            return None
-        if pieces and (newest.body is None or len(newest.body) != held.entry.length):
-            return None
-        body = self._tools.store.open_nowait(held)  # which counts it
-        parts: list[Data] = [head]
-        sent = 0
-        for piece in pieces:
-            if isinstance(piece, Span):
-                assert body is not None
-                data = body.read_nowait(piece.start, piece.size)
-                assert data is not None
-            else:
-                data = piece
-            parts.append(data)
-            sent += len(data)
-        if len(parts) > 1 and sent <= JOINED_BYTES:
-            parts = [b"".join(parts)]
-        return parts, status, sent
-
-    def _headed(
-        self, known: _Known, admitted: Admitted, held: Held, because: Reason, age: int, ttl: int
-    ) -> tuple[bytes, int, Pieces] | None:
-        """The answer's head, its status and the pieces of its content; None where it has none
-        that is plain."""
-        entry = held.entry
+        has to wait for some of them, or is not plain."""
+        entry, status = held.entry, held.entry.status
         if entry.length is None:
             return None
-        status = entry.status
         if not known.whole:
             outcome = preconditions(admitted.request, entry)
             status = 304 if outcome is Outcome.NOT_MODIFIED else 0
-        if not status or admitted.tells_key:  # no two such answers need be the same
+        if not status or admitted.tells_key:
             answer = self._composed(admitted, entry)
-            head = self._write(admitted, answer, because, age, ttl)
-            return None if head is None else (head, answer.head.status, answer.pieces)
-        ready = held.ready
-        if not isinstance(ready, Ready) or ready.mark is not known.mark:
-            ready = held.ready = Ready(known.mark)
-        kind = (known.method, status, because.slug)
-        found = ready.heads.get(kind)
-        if found is None:
+            head, status = self._write(admitted, answer, because, age, ttl), answer.head.status
+            made = Made(None, _is_whole(answer, entry), answer.pieces, OUTCOMES[because], "")
+        else:
+            made = self._made_ready(known, admitted, held, because, status)
+            if made.head is None:
+                answer = self._composed(admitted, entry)
+                head = self._write(admitted, answer, because, age, ttl)
+            else:
+                head = made.head.filled(age, ttl)
+        if head is None or not _is_at_hand(held, made):
+            return None
+        body = self._tools.store.whole_nowait(held)
+        content = _content(made, body)
+        sent = sum(map(len, content))
+        if content and sent <= JOINED_BYTES:
+            return [b"".join([head, *content])], status, sent
+        return [head, *content], status, sent
+
+    def _made_ready(
+        self, known: _Known, admitted: Admitted, held: Held, because: Reason, status: int
+    ) -> Made:
+        """The answer of this status, made once for each method and reason."""
+        entry, ready = held.entry, held.ready
+        if (
+            not isinstance(ready, Ready)
+            or ready.mark is not known.mark
+            or ready.entry is not entry
+        ):
+            ready = held.ready = Ready(known.mark, entry)
+        kind = known.method, status, because.slug
+        made = ready.made.get(kind)
+        if made is None:
             answer = self._composed(admitted, entry)
             template = Template.of(partial(self._write, admitted, answer, because))
-            if template is None:
-                head = self._write(admitted, answer, because, age, ttl)
-                return None if head is None else (head, answer.head.status, answer.pieces)
-            found = ready.heads[kind] = template, answer.pieces
-        template, pieces = found
-        return template.filled(age, ttl), status, pieces
+            whole = _is_whole(answer, entry)
+            made = Made(template, whole, answer.pieces, OUTCOMES[because], because.slug)
+            ready.made[kind] = made
+        if because is Reason.HIT and known.plain and made.head is not None:
+            ready.hits[known.method] = made
+        return made
 
     def _composed(self, admitted: Admitted, entry: Entry) -> Answer:
         return from_entry(admitted.request, entry, entry.length, self._parts.salt)
@@ -298,3 +327,30 @@ class Quick:
         return plain_head(
             finished(answer.head, name=name, rules=rules, cache_status=status, age=age)
         )
+
+
+def _is_whole(answer: Answer, entry: Entry) -> bool:
+    return answer.pieces == (Span(0, entry.length or 0),)
+
+
+def _is_at_hand(held: Held, made: Made) -> bool:
+    """Whether nothing has to be waited for: the body is whole and in memory, where any of it is
+    needed."""
+    newest = held if held.heir is None else held.newest
+    if held.fill is not None or newest.fill is not None:
+        return False
+    if not made.has_body and not made.pieces:
+        return True
+    return newest.body is not None and len(newest.body) == held.entry.length
+
+
+def _content(made: Made, body: bytes | None) -> list[Data]:
+    """The content of an answer, in order; spans are not copied."""
+    if body is None or not made.pieces:
+        return []
+    if made.has_body:
+        return [body]
+    return [
+        part_of(body, piece.start, piece.size) if isinstance(piece, Span) else piece
+        for piece in made.pieces
+    ]

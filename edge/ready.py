@@ -9,12 +9,17 @@ nothing is made ready.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from edge.cache.decision import plainly_fresh_until
+from edge.cache.freshness import arrival_age, grown_age
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edge.cache.entry import Entry
     from edge.cache.ranges import Span
+    from edge.observe import Outcome
 
     Write = Callable[[int, int], bytes | None]
     """(age, ttl) in whole seconds → a head as it is sent; None where it is not plain."""
@@ -60,14 +65,38 @@ class Template:
         return self._form % tuple((age, ttl)[slot] for slot in self._slots)
 
 
-class Ready:
-    """The heads that answer with one stored response, and the pieces of content behind them.
+class Made(NamedTuple):
+    """One kind of answer: its head, what is behind it, and as what it is counted.
 
-    `mark` is an object that stands for one site by the settings in force, and keeps neither.
+    `head` is None where it has to be written anew each time. The content is the whole body where
+    it `has_body`, else `pieces`.
     """
 
-    __slots__ = ("heads", "mark")
+    head: Template | None
+    has_body: bool
+    pieces: tuple[bytes | Span, ...]
+    outcome: Outcome
+    slug: str
 
-    def __init__(self, mark: object) -> None:
+
+class Ready:
+    """The answers that one stored response makes, by method and status, and by the slug of why.
+
+    `mark` is an object that stands for one site by the settings in force, and keeps neither. The
+    times are the response's: how old it came and when, and until when it is plainly fresh.
+    """
+
+    __slots__ = ("arrived_at", "arrived_old", "entry", "fresh_until", "hits", "made", "mark")
+
+    def __init__(self, mark: object, entry: Entry) -> None:
         self.mark = mark
-        self.heads: dict[tuple[str, int, str], tuple[Template, tuple[bytes | Span, ...]]] = {}
+        self.entry = entry
+        self.arrived_old = arrival_age(entry.date, entry.age_field, entry.times)
+        self.arrived_at = entry.times.response_time
+        self.fresh_until = plainly_fresh_until(entry)
+        self.made: dict[tuple[str, int, str], Made] = {}
+        self.hits: dict[str, Made] = {}  # plain ones, by method; each has a head
+
+    def age(self, now: float) -> float:
+        """As `current_age` of the entry, in seconds."""
+        return grown_age(self.arrived_old, self.arrived_at, now)

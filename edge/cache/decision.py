@@ -31,6 +31,7 @@ passed on, the exchange asks for wholes).
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING, Final, assert_never
 
 from edge.cache import freshness, storing, validation, vary
@@ -85,11 +86,13 @@ __all__ = [
     "Serve",
     "ServeStale",
     "invalidates",
+    "is_plain",
     "is_plainly_fresh",
     "may_use_store",
     "on_failure",
     "on_request",
     "on_response",
+    "plainly_fresh_until",
 ]
 
 _LOOKED_UP: Final = frozenset((b"GET", b"HEAD"))
@@ -115,26 +118,40 @@ def may_use_store(request: RequestHead, policy: CachePolicy) -> Reason | None:
     return None if upgrade_offered(request) is None else Reason.UPGRADE
 
 
+ROUNDING_S: Final = 0.001
 # The names that make a request more than a plain one; any other leaves the answer as it is.
 _NOT_PLAIN: Final = validation.CONDITIONALS | frozenset(
     (b"cache-control", b"pragma", b"content-length", b"transfer-encoding", b"upgrade", b"expect")
 )
 
 
+def is_plain(request: RequestHead) -> bool:
+    """Whether nothing in `request` can make its answer other than any client's."""
+    names = [name for name, _ in request.headers.pairs]
+    return request.method in _LOOKED_UP and _NOT_PLAIN.isdisjoint(names)
+
+
+def plainly_fresh_until(entry: Entry) -> float:
+    """Until when `entry` may be served to plain requests that select it; Unix seconds.
+
+    Some time before its lifetime ends, as sums are rounded in other ways where ages are compared.
+    """
+    terms = entry.terms
+    if terms.always_validate or entry.vary_any:
+        return -inf
+    arrived_old = freshness.arrival_age(entry.date, entry.age_field, entry.times)
+    if arrived_old >= terms.lifetime_s:
+        return -inf
+    return entry.times.response_time + (terms.lifetime_s - arrived_old) - ROUNDING_S
+
+
 def is_plainly_fresh(entry: Entry, request: RequestHead, now: float) -> bool:
     """Whether `entry`, which `request` has selected, may be served as it is: cheap, sufficient.
 
     Never true where `on_request` would not serve it as a hit, under any policy without a bypass,
-    as long as no purge covers it. False says nothing.
+    as long as no purge covers it. False says nothing. Both halves may be remembered.
     """
-    terms = entry.terms
-    return (
-        request.method in _LOOKED_UP
-        and not terms.always_validate
-        and not entry.vary_any
-        and _NOT_PLAIN.isdisjoint([name for name, _ in request.headers.pairs])
-        and freshness.current_age(entry, now) < terms.lifetime_s
-    )
+    return is_plain(request) and now < plainly_fresh_until(entry)
 
 
 def on_request(

@@ -123,8 +123,13 @@ def current_age(entry: Entry, now: float) -> float:
     `now` is Unix seconds by the clock that stamped `entry`. Never negative, and never less than
     the age on arrival, whatever the clock does.
     """
-    resident_time = max(0.0, now - entry.times.response_time)
-    return arrival_age(entry.date, entry.age_field, entry.times) + resident_time
+    arrived_old = arrival_age(entry.date, entry.age_field, entry.times)
+    return grown_age(arrived_old, entry.times.response_time, now)
+
+
+def grown_age(arrived_old: float, response_time: float, now: float) -> float:
+    """The age at `now` of what came at `response_time`, and was `arrived_old` then; seconds."""
+    return arrived_old + (now - response_time if now > response_time else 0.0)
 
 
 def time_to_live(entry: Entry, now: float) -> float:

@@ -93,6 +93,11 @@ def asked_at(entry: Entry) -> tuple[int, float]:
 
 def kept(resource: Resource, now: float) -> Resource:
     """`resource` less what is of no more use at `now`; all of it where `now` is 0."""
-    if not now or all(held.entry.keep_until > now for held in resource.variants):
+    if not now:
+        return resource
+    for held in resource.variants:
+        if held.entry.keep_until <= now:
+            break
+    else:
         return resource
     return Resource(tuple(held for held in resource.variants if held.entry.keep_until > now))

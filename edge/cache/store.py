@@ -168,6 +168,13 @@ class Store:
         """A reader of the body, or None where the disk is needed. Raises as `open` does."""
         return self._open_at_hand(held.newest)
 
+    def whole_nowait(self, held: Held) -> bytes | None:
+        """The body where memory has it whole; asked and counted as `open_nowait` is."""
+        held = held.newest if held.heir is not None else held
+        held.hits += 1
+        held.used = next(self._ticks)
+        return held.body
+
     async def open(self, held: Held) -> Body:
         """A reader of the body; raises BODY_LOST, and then `held` is a miss."""
         held = held.newest

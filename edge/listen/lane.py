@@ -176,44 +176,49 @@ class Lane(Generic[R]):
 
     def _go_round(self) -> None:
         """Read from those that have something to say, each at most once a round."""
+        poll, parked_by = self._epoll.poll, self._parked
         for _ in range(ROUNDS):
-            ready = self._epoll.poll(0, BATCH)
+            ready = poll(0, BATCH)
             if not ready:
                 return
+            clock = trio.current_time()
             for number, _ in ready:
-                parked = self._parked.get(number)
+                parked = parked_by.get(number)
                 if parked is not None:  # it may have been closed for another's sake
-                    self._attend(parked)
+                    clock = self._attend(parked, clock)
 
-    def _attend(self, parked: Parked) -> None:
+    def _attend(self, parked: Parked, began: float) -> float:
+        """Read once from a connection, and answer if that can be done at once; the time then."""
         transport = parked.transport
-        began = trio.current_time()
         try:
             data = transport.receive_nowait(READ_BYTES)
         except trio.BrokenResourceError:
-            return self.close(parked)
+            data = b""
         if not data:
-            return None if data is None else self.close(parked)
+            if data is not None:
+                self.close(parked)
+            return began
         answered = self._desk.answer(data, transport.peer)
         if answered is None:
-            return self._unpark(parked, data)
+            self._unpark(parked, data)
+            return trio.current_time()
         parts, record = answered
         try:
             if len(parts) == 1:
-                rest = parts[0]
-                sent = transport.send_nowait(rest)
-                is_sent = sent == len(rest)
+                sent, size = transport.send_nowait(parts[0]), len(parts[0])
             else:
-                sent = transport.send_parts_nowait(parts)
-                is_sent = sent == sum(map(len, parts))
+                sent, size = transport.send_parts_nowait(parts), sum(map(len, parts))
         except trio.BrokenResourceError:
-            took_s = trio.current_time() - began
-            self._desk.close(record, took_s, ExchangeError(Failure.CLIENT_LEFT))
-            return self.close(parked)
-        if not is_sent:
-            return self._owe(parked, _behind(parts, sent), record, began)
+            parked.idle_since = clock = trio.current_time()
+            self._desk.close(record, clock - began, ExchangeError(Failure.CLIENT_LEFT))
+            self.close(parked)
+            return clock
         parked.idle_since = clock = trio.current_time()
-        return self._desk.close(record, clock - began)
+        if sent == size:
+            self._desk.close(record, clock - began)
+        else:
+            self._owe(parked, _behind(parts, sent), record, began)
+        return clock
 
     # From hand to hand.
 

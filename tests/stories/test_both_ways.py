@@ -93,16 +93,16 @@ def written(question: Question) -> bytes:
 
 
 def noted(edge: Edge) -> Any:
-    """All that answering changes, but for durations."""
-    statistics = edge.store.statistics()
+    """All that answering changes, but for durations and the order of what ends at one time."""
     held = [
-        (key, [(each.hits, each.used, each.passed, each.entry) for each in resource.variants])
+        (key, [(each.hits, each.passed, each.entry) for each in resource.variants])
         for key, resource in edge.store._ram.items()
     ]
     records = [
-        replace(record, total_s=0.0, first_byte_s=None, upstream_s=None) for record in edge.records
+        replace(record, total_s=0.0, first_byte_s=None, upstream_s=None)
+        for record in sorted(edge.records, key=lambda record: int(record.id[3:]))
     ]
-    return statistics, held, records, edge.complaints, len(edge.flights)
+    return edge.store.statistics(), held, records, sorted(edge.complaints), len(edge.flights)
 
 
 Act: TypeAlias = Question | Step

@@ -250,3 +250,13 @@ async def test_a_glance_counts_as_no_use_until_it_is_said_to_be_one(
         store.use(entry.key)
         assert store.statistics().memory.hits == 1
     assert Store(MIB).glance(entry.key) is not None
+
+
+async def test_a_whole_body_is_given_out_as_it_is_and_counted(make_entry: MakeEntry) -> None:
+    store = Store(MIB)
+    held = await fill(store, make_entry())
+    heir = store.freshen(held, replace(held.entry, fetched_at=Seq(1)))
+    before = heir.used
+    assert store.whole_nowait(held) is heir.body
+    assert (heir.hits, held.hits) == (1, 0)
+    assert heir.used > before
