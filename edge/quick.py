@@ -67,10 +67,14 @@ class _Known:
     """What follows from a request and the settings; `admitted` is None where it is not for here.
 
     `plain` is the law's word for it, and `whole` says that it asks for no part and on no
-    condition. `mark` stands for its site by these settings. The words are for the log.
+    condition; where it does, `outcome` is what its conditions made of what had the `token`. `mark`
+    stands for its site by these settings. The words are for the log.
     """
 
-    __slots__ = ("admitted", "head", "host", "mark", "method", "plain", "target", "whole")
+    __slots__ = (
+        "admitted", "head", "host", "mark", "method", "outcome", "plain", "target", "token",
+        "whole",
+    )  # fmt: skip
 
     def __init__(self, head: RequestHead, admitted: Admitted | None, mark: object) -> None:
         self.head = head
@@ -79,6 +83,8 @@ class _Known:
         # RFC 9211 §2.7: where the key is told, no two answers need be the same
         told = admitted is None or admitted.tells_key
         self.plain = not told and decision.is_plain(head)
+        self.token: object = None
+        self.outcome = Outcome.PROCEED
         self.whole = CONDITIONALS.isdisjoint([name for name, _ in head.headers.pairs])
         self.method = text(head.method)
         self.host = text(head.authority)
@@ -189,7 +195,15 @@ class Quick:
             return None
         if now >= ready.fresh_until or ready.entry is not held.entry:
             return None
-        made = ready.hits.get(known.method)
+        status = ready.entry.status
+        if not known.whole:
+            if known.token is not ready.token:
+                known.outcome = preconditions(admitted.request, ready.entry)
+                known.token = ready.token
+            if known.outcome is not Outcome.NOT_MODIFIED:
+                return None
+            status = 304
+        made = ready.hits.get((known.method, status))
         if made is None or made.head is None or not _is_at_hand(held, made):
             return None
         age = ready.age(now)
@@ -205,7 +219,7 @@ class Quick:
         record = Record(
             now, self._tools.new_id(), client or text(admitted.client),
             known.method, known.host, known.target, "1.1",
-            ready.entry.status, sent, made.outcome, made.slug, ttl,
+            status, sent, made.outcome, made.slug, ttl,
         )  # fmt: skip
         return parts, record
 
@@ -310,8 +324,8 @@ class Quick:
             whole = _is_whole(answer, entry)
             made = Made(template, whole, answer.pieces, OUTCOMES[because], because.slug)
             ready.made[kind] = made
-        if because is Reason.HIT and known.plain and made.head is not None:
-            ready.hits[known.method] = made
+        if because is Reason.HIT and made.head is not None:
+            ready.hits[known.method, status] = made
         return made
 
     def _composed(self, admitted: Admitted, entry: Entry) -> Answer:

@@ -82,20 +82,24 @@ class Made(NamedTuple):
 class Ready:
     """The answers that one stored response makes, by method and status, and by the slug of why.
 
-    `mark` is an object that stands for one site by the settings in force, and keeps neither. The
-    times are the response's: how old it came and when, and until when it is plainly fresh.
+    `mark` is an object that stands for one site by the settings in force, and keeps neither;
+    `token` stands for this. The times are the response's: how old it came and when, and until when
+    it is plainly fresh.
     """
 
-    __slots__ = ("arrived_at", "arrived_old", "entry", "fresh_until", "hits", "made", "mark")
+    __slots__ = (
+        "arrived_at", "arrived_old", "entry", "fresh_until", "hits", "made", "mark", "token",
+    )  # fmt: skip
 
     def __init__(self, mark: object, entry: Entry) -> None:
         self.mark = mark
+        self.token = object()
         self.entry = entry
         self.arrived_old = arrival_age(entry.date, entry.age_field, entry.times)
         self.arrived_at = entry.times.response_time
         self.fresh_until = plainly_fresh_until(entry)
         self.made: dict[tuple[str, int, str], Made] = {}
-        self.hits: dict[str, Made] = {}  # plain ones, by method; each has a head
+        self.hits: dict[tuple[str, int], Made] = {}  # those among them that have a head
 
     def age(self, now: float) -> float:
         """As `current_age` of the entry, in seconds."""

@@ -119,14 +119,15 @@ def may_use_store(request: RequestHead, policy: CachePolicy) -> Reason | None:
 
 
 ROUNDING_S: Final = 0.001
-# The names that make a request more than a plain one; any other leaves the answer as it is.
-_NOT_PLAIN: Final = validation.CONDITIONALS | frozenset(
+# The names by which a request may ask for more than what is stored and fresh. Conditions and
+# ranges are not among them: they are asked of the answer, whichever it is.
+_NOT_PLAIN: Final = frozenset(
     (b"cache-control", b"pragma", b"content-length", b"transfer-encoding", b"upgrade", b"expect")
 )
 
 
 def is_plain(request: RequestHead) -> bool:
-    """Whether nothing in `request` can make its answer other than any client's."""
+    """Whether nothing in `request` can keep what is fresh from being served."""
     names = [name for name, _ in request.headers.pairs]
     return request.method in _LOOKED_UP and _NOT_PLAIN.isdisjoint(names)
 
