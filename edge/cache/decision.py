@@ -129,7 +129,8 @@ _NOT_PLAIN: Final = frozenset(
 def is_plain(request: RequestHead) -> bool:
     """Whether nothing in `request` can keep what is fresh from being served."""
     names = [name for name, _ in request.headers.pairs]
-    return request.method in _LOOKED_UP and _NOT_PLAIN.isdisjoint(names)
+    is_asked = request.method in _LOOKED_UP and request.authority != b""
+    return is_asked and _NOT_PLAIN.isdisjoint(names)
 
 
 def plainly_fresh_until(entry: Entry) -> float:
