@@ -46,7 +46,7 @@ from edge.wire.serial import plain_head
 if TYPE_CHECKING:
     from edge.admission import Admitted
     from edge.answer import Answer
-    from edge.cache.entry import Entry
+    from edge.cache.entry import Entry, Seq
     from edge.cache.held import Held
     from edge.exchange import Exchange
     from edge.finding import Found
@@ -164,6 +164,12 @@ class Quick:
             if answered is not None:
                 return answered
         found = select(resource, admitted.request, admitted.policy, purges)
+        return self._by_law(known, admitted, found, as_of, now, peer)
+
+    def _by_law(
+        self, known: _Known, admitted: Admitted, found: Found, as_of: Seq, now: float, peer: bytes
+    ) -> Answered | None:
+        """What answers at once with what was found, if anything does."""
         if found.held is None or found.entry is None or found.dead:
             return None
         because, refreshes = self._ruled(admitted, found, now)
@@ -175,12 +181,12 @@ class Quick:
         if written is None:
             return None
         parts, status, sent = written
-        tools.store.use(admitted.key)
+        self._tools.store.use(admitted.key)
         if refreshes:
-            asking = admit(self._parts, head, peer)  # for this peer, not for who asked first
+            asking = admit(self._parts, known.head, peer)  # for this peer, not for who asked first
             self._exchange.refresh(self._parts, asking, found, as_of)
         record = Record(
-            now, tools.new_id(), client or text(admitted.client),
+            now, self._tools.new_id(), self._client(peer) or text(admitted.client),
             known.method, known.host, known.target, "1.1",
             status, sent, OUTCOMES[because], because.slug, ttl,
         )  # fmt: skip
