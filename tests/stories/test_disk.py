@@ -104,3 +104,20 @@ async def test_an_endless_stream_to_a_reader_who_keeps_up_costs_no_disk(
             await asked.send_chunk(bytes(20_000))
             await edge.settle()
     asked.done.set()
+
+
+async def test_a_head_renewed_while_it_was_out_of_memory_is_the_one_that_counts(
+    edge: Edge, origin: ScriptedOrigin, client: Client
+) -> None:
+    stale = {"Cache-Control": "max-age=10, stale-while-revalidate=9999", "ETag": '"1"'}
+    await told(origin, client.send("GET", "/a"), 200, {**stale, "Cache-Tag": "old"}, b"body")
+    edge.advance(11)
+    assert (await client.get("/a")).body == b"body"  # and is validated behind
+    asked = await origin.next_request()
+    (digest,) = [key for key, _ in edge.store._ram.items()]
+    edge.store._ram.remove(digest)  # as by eviction, and another request brings it back
+    assert (await client.get("/a")).body == b"body"
+    await asked.reply(304, {**stale, "Cache-Tag": "new"})
+    await edge.settle()
+    await edge.purge(tag=["new"])
+    assert (await told(origin, client.send("GET", "/a"), 200, stale, b"fresh")).body == b"fresh"
