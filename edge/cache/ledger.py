@@ -11,6 +11,10 @@ written together with each record, and the next one takes their place. So a file
 between two records, does not look whole. Neither does one with anything behind its end, or with a
 number that does not rise. What is damaged is never skipped: nobody can tell which purges it held.
 
+*An unfinished record* is one whose process was killed while it wrote. Its first eight bytes say
+`UNFINISHED` until all the others are in the file, so no purge behind them was ever in force, and
+the file ends there as if nothing followed.
+
 Another version or byte order is not migrated: it reads as the journal of another store, and a
 cache may always forget.
 """
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
 
 MAGIC: Final = b"EDGEPURGES\x02" + sys.byteorder[:1].encode()
 END_BYTES: Final = 8
+UNFINISHED: Final = b"\xffpending"  # no length: one begins with at most 0x08
 RECENT: Final = 1000  # purges that people are told of
 LARGEST_BYTES: Final = 128 << 20  # a payload; full tables take 28 MiB, a transaction under 1
 
@@ -76,13 +81,15 @@ class Frame:
 @dataclass(frozen=True, slots=True)
 class Replay:
     """What was found in a file: the recent purges without their digests, oldest first; where the
-    opening ends, and the last record; what is damaged, if anything is."""
+    opening ends, and the last record that is finished; what is damaged, if anything is; whether an
+    unfinished record follows."""
 
     header: Header
     recent: tuple[Purge, ...]
     opened: int
     end: int
     damage: str | None
+    is_unfinished: bool = False
 
 
 # --- writing
@@ -140,7 +147,7 @@ def replay(data: bytes, purges: Purges) -> Replay:
     except ValueError as fault:  # `LedgerDamaged`, or a number that does not rise
         purges.raise_floor(Seq(max(purges.latest, header.reach)))
         return Replay(header, without_digests(recent), opened, end, str(fault))
-    return Replay(header, without_digests(recent), opened, end, None)
+    return Replay(header, without_digests(recent), opened, end, None, _is_unfinished(data, end))
 
 
 def _replay_opening(records: Iterator[Frame], purges: Purges, recent: deque[Purge]) -> int:
@@ -172,11 +179,15 @@ def read_header(data: bytes) -> Header:
 
 
 def wanted(data: bytes | memoryview, at: int = 0) -> int:
-    """How many bytes the record at `at` takes; 0 where none begins."""
-    if len(data) - at < _FRAME.size:
+    """How many bytes the record at `at` takes; 0 where none begins, or an unfinished one."""
+    if len(data) - at < _FRAME.size or _is_unfinished(data, at):
         return 0
     length, _ = _FRAME.unpack_from(data, at)
     return _FRAME.size + length if length else 0
+
+
+def _is_unfinished(data: bytes | memoryview, at: int) -> bool:
+    return data[at : at + len(UNFINISHED)] == UNFINISHED
 
 
 def frame_at(data: memoryview, at: int) -> Frame | None:
@@ -197,6 +208,8 @@ def frames(data: memoryview, at: int) -> Iterator[Frame]:
     while (frame := frame_at(data, at)) is not None:
         yield frame
         at = frame.end
+    if _is_unfinished(data, at):
+        return
     if len(data) - at < END_BYTES or bytes(data[at:]).strip(b"\0"):
         raise LedgerDamaged(f"neither a record nor the end at byte {at}")
 

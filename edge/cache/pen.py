@@ -20,6 +20,7 @@ from edge.cache.ledger import (
     END_BYTES,
     HEADER_BYTES,
     RECENT,
+    UNFINISHED,
     Frame,
     Header,
     LedgerDamaged,
@@ -141,7 +142,11 @@ class Pen:
         self.opened, self.end = found.opened, found.end
         self._compact_at = self._limit(1)
         self.shared[0], self.shared[1] = self._latest, 0
-        if found.damage is not None or self.end - self.opened > START_SLACK_BYTES:
+        if found.is_unfinished:
+            self._log(f"{self._path}: the last purge was not finished, and is not in force")
+            self._is_sound = False  # what follows the end has to go
+        is_whole = found.damage is None and not found.is_unfinished
+        if not is_whole or self.end - self.opened > START_SLACK_BYTES:
             self._try_to_compact(purges)
         return purges
 
@@ -183,7 +188,10 @@ class Pen:
         self._allocate(self.end + len(records) + END_BYTES)
         size = os.fstat(self.file).st_size
         try:
-            _write_all(self.file, records + bytes(END_BYTES), self.end)
+            unfinished = UNFINISHED + records[len(UNFINISHED) :] + bytes(END_BYTES)
+            _write_all(self.file, unfinished, self.end)
+            # Until here a kill -9 leaves what is seen not to count; from here on it counts.
+            _write_all(self.file, records[: len(UNFINISHED)], self.end)
             self._sync()
         except OSError:
             self._undo(len(records) + END_BYTES, size)

@@ -14,6 +14,7 @@ from edge.cache.entry import Seq
 from edge.cache.ledger import (
     END_BYTES,
     HEADER_BYTES,
+    UNFINISHED,
     Header,
     LedgerDamaged,
     Opening,
@@ -154,6 +155,15 @@ def test_a_byte_that_was_flipped_is_told(place: int, flip: int) -> None:
     except LedgerDamaged:
         assert place < HEADER_BYTES
     assert is_safe(bytes(data))
+
+
+@given(st.binary(max_size=200))
+def test_a_file_ends_where_an_unfinished_record_begins(rest: bytes) -> None:
+    known = Purges()
+    told = replay(WHOLE[: -16 - END_BYTES] + UNFINISHED + rest, known)
+    assert (told.damage, told.is_unfinished, told.end) == (None, True, len(WHOLE) - 16 - END_BYTES)
+    assert (known.latest, known.floor, len(known)) == (5, 0, 5)
+    assert not replay(WHOLE, Purges()).is_unfinished
 
 
 @given(st.binary(max_size=200), st.booleans())

@@ -485,22 +485,33 @@ def test_a_purge_whose_process_was_killed_before_it_was_published_is_in_force(
     assert is_dead(known, 2, 1)
 
 
-def test_a_purge_whose_process_was_killed_while_it_was_written_has_purged_everything(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("written", [8, 9, 50, 4096, 8192])
+def test_purges_whose_process_was_killed_while_it_wrote_are_not_in_force_and_harm_no_other(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, written: int
 ) -> None:
     pen = desk.begun()
     pen.write([order_of(1)])
     real = os.pwrite
 
-    def write_half(file: int, data: bytes, at: int) -> int:
-        real(file, data[: len(data) // 2], at)
+    def write_some(file: int, data: bytes, at: int) -> int:
+        real(file, data[:written], at)
         os.kill(os.getpid(), signal.SIGKILL)
         return 0
 
-    monkeypatch.setattr(os, "pwrite", write_half)
-    killed(lambda: pen.write([order_of(2)]))
-    monkeypatch.setattr(os, "pwrite", real)
-    assert desk.replayed().floor == 1 + LEAP
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", write_some)
+        killed(lambda: pen.write([order_of(2), order_of(3, 2000)]))
+    again = desk.pen()
+    known = again.open(BIRTH)
+    assert known is not None
+    assert (known.latest, known.floor, len(known)) == (1, 0, 1)
+    assert desk.log == [f"{desk.path}: the last purge was not finished, and is not in force"]
+
+    again.write([order_of(4)])  # it was written anew at once
+    known = desk.replayed()
+    assert (known.latest, known.floor, len(known)) == (2, 0, 2)
+    assert is_dead(known, 4, 1)
+    assert len(desk.log) == 1
 
 
 def test_the_newest_file_is_offered_to_a_reader_in_this_process(desk: Desk) -> None:
