@@ -19,7 +19,7 @@ from edge.cache.invalidation import invalidates, is_write
 from edge.cache.journal import JournalError
 from edge.cache.key import forwarded_target, key_of
 from edge.cache.reasons import Reason
-from edge.cache.tags import groups_of
+from edge.cache.tags import INVALIDATION, groups_of
 from edge.delivery import deliver
 from edge.orders import OrderRefused, order_from_purge
 from edge.routing.site import host_of
@@ -74,7 +74,7 @@ async def invalidate(visit: Visit, fetched: ResponseHead, spared: Key | None) ->
 
 
 async def _invalidate_groups(visit: Visit, fetched: ResponseHead) -> None:
-    groups = groups_of(fetched.headers, b"cache-group-invalidation")
+    groups = groups_of(fetched.headers, INVALIDATION)
     if not groups:
         return
     request, who = visit.request, f"the origin, to {visit.record.client}"

@@ -157,16 +157,6 @@ class Tally:
             if after_us > 0:
                 cells[served + _AFTER_US] += after_us
 
-    def add_hit(self, row: int, sent_bytes: int, total_s: float) -> None:
-        """Count a hit that left whole and at once: as `add` does, in two thirds of its time."""
-        cells = self._cells
-        cells[row] += 1
-        cells[_HITS + _SENT] += sent_bytes
-        cells[_HITS + bisect_left(TIMES_S, total_s) * (COLUMNS + 1)] += 1
-        total_us = int(total_s * 1e6 + 0.5)
-        if total_us > 0:
-            cells[_HITS + _FIRST_US] += total_us
-
     def waited(self, origin: str, waited_s: float) -> None:
         """A request waited for this origin's head, or to learn that there would be none."""
         cells, cell = self._cells, self._origin(origin)

@@ -72,7 +72,7 @@ def _check(entry: Entry) -> None:
 def _encode_special(value: Any) -> tuple[Pair, ...]:
     if isinstance(value, Headers):
         return value.pairs
-    raise NotImplementedError(type(value).__name__)
+    raise NotImplementedError(type(value).__name__)  # msgspec's word for "no form": see enc_hook
 
 
 def _decode_special(_: type, value: Any) -> Headers:

@@ -93,7 +93,6 @@ class Fill:
         self._readers: set[_Reader] = set()
         self._more = trio.lowlevel.ParkingLot()  # readers that have everything
         self._room = trio.lowlevel.ParkingLot()  # the writer
-        self._deserted = trio.lowlevel.ParkingLot()
         self._mark = 0  # the writer waits until no reader is behind this offset
         self._behind = 0
 
@@ -149,12 +148,6 @@ class Fill:
         self.was_read = True
         self._behind += self._mark > 0
         return reader
-
-    async def wait_deserted(self) -> None:
-        """Return once there have been readers and the last of them has left."""
-        await trio.lowlevel.checkpoint()
-        while self._readers or not self.was_read:
-            await self._deserted.park()
 
     # What the writer does.
 
@@ -369,8 +362,6 @@ class Fill:
         self._readers.discard(reader)
         if self._mark:
             self._cross(reader.position < self._mark)
-        if not self._readers:
-            self._deserted.unpark_all()
         if not self.shared:
             self._drop_passed()
         self._tidy()

@@ -130,12 +130,6 @@ class Flight(Generic[StoredT]):
             await self._news.park()
         return self._interims[told:]
 
-    async def wait_landed(self) -> Outcome[StoredT]:
-        """How it ended, once it has."""
-        while self.outcome is None:
-            await self._news.park()
-        return self.outcome
-
 
 class Flights(Generic[StoredT]):
     """The flights of a node whose heads are not known yet, and what the last ones taught."""

@@ -19,6 +19,7 @@ from edge.errors import ExchangeError, Failure
 from edge.trip import Trip
 from edge.wire.hop import Forwarding
 from edge.wire.message import Chunk, End, Headers, RequestHead, ResponseHead, Times
+from tests.unit.landing import landed
 from tests.unit.unpurged import nothing_purged
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ async def test_a_cancelled_errand_lands_its_flight_and_fails_its_fill() -> None:
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(desk.errands.fetch, flight, desk.trip(Origin(script)))
-            await flight.wait_landed()
+            await landed(flight)
             scope.cancel()
     assert isinstance(flight.outcome, Stored)
     assert flight.outcome.stored.fill is not None
@@ -234,7 +235,7 @@ async def test_a_large_body_waits_for_its_leader_to_begin() -> None:
     flight = desk.flight()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(desk.errands.fetch, flight, desk.trip(Origin(script)))
-        outcome = await flight.wait_landed()
+        outcome = await landed(flight)
         for _ in range(4):  # the leader is slow to take its turn, as under load
             await trio.lowlevel.checkpoint()
         assert isinstance(outcome, Stored)
@@ -253,7 +254,7 @@ async def test_a_large_body_is_not_fetched_for_a_leader_who_left_before_it_began
     flight = desk.flight()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(desk.errands.fetch, flight, desk.trip(Origin(script)))
-        outcome = await flight.wait_landed()
+        outcome = await landed(flight)
         flight.leave()
     assert isinstance(outcome, Stored)
     assert outcome.stored.fill is not None
@@ -270,7 +271,7 @@ async def test_a_tunnel_belongs_to_the_errand_until_its_user_is_done(
     script = Script(ResponseHead(101, Headers()), tunnel=pipe, leftover=b"hello")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(desk.errands.pass_on, flight, desk.trip(Origin(script)), None, switch)
-        await flight.wait_landed()
+        await landed(flight)
         assert (switch.transport, switch.leftover) == (pipe, b"hello")
         await trio.sleep(1)
         assert len(nursery.child_tasks) == 1

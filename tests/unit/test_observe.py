@@ -106,7 +106,7 @@ def test_a_row_asked_for_ahead_is_the_one_of_its_record() -> None:
     measurements = Measurements(tallies)
     measurements.record(replace(RECORD, cache=Outcome.HIT, first_byte_s=RECORD.total_s))
     row = measurements.row(Outcome.HIT, "hit", 200)
-    measurements.tally.add_hit(row, RECORD.bytes, RECORD.total_s)
+    measurements.tally.add(row, RECORD.bytes, RECORD.total_s, RECORD.total_s, hit=True)
     assert tallies.reading().requests == {("hit", "hit", "200", ""): 2}
     assert tallies.reading().hits.first_byte.counts[2] == 2
 

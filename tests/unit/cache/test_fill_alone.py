@@ -228,35 +228,16 @@ async def test_a_closed_reader_cannot_read() -> None:
 
 async def test_a_fill_is_deserted_when_its_last_reader_has_left_and_not_before() -> None:
     fill = Fill(None, shared=True)
-    order: list[str] = []
-
-    async def watch() -> None:
-        await fill.wait_deserted()
-        order.append("deserted")
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch)
-        await wait_all_tasks_blocked()
-        first, second = fill.reader(), fill.reader()
-        await wait_all_tasks_blocked()
-        first.close()
-        await wait_all_tasks_blocked()
-        order.append("one left")
-        second.close()
-    assert order == ["one left", "deserted"]
-
-
-async def test_a_reader_that_joins_in_the_last_moment_keeps_a_fill_from_being_deserted() -> None:
-    fill = Fill(None, shared=True)
-    first = fill.reader()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(fill.wait_deserted)
-        await wait_all_tasks_blocked()
-        first.close()
-        second = fill.reader()
-        await wait_all_tasks_blocked()
-        assert len(nursery.child_tasks) == 1
-        second.close()
+    assert (fill.readers, fill.was_read) == (0, False)
+    first, second = fill.reader(), fill.reader()
+    first.close()
+    assert (fill.readers, fill.was_read) == (1, True)
+    third = fill.reader()  # joins in the last moment
+    second.close()
+    second.close()
+    assert fill.readers == 1
+    third.close()
+    assert (fill.readers, fill.was_read) == (0, True)
 
 
 async def test_a_cancelled_reader_counts_until_it_closes() -> None:

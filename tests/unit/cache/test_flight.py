@@ -10,6 +10,7 @@ from edge.cache.flight import KEYS_REMEMBERED, LONELY_S, Failed, Flight, Flights
 from edge.cache.reasons import Reason
 from edge.errors import ExchangeError, Failure
 from edge.wire.message import ResponseHead
+from tests.unit.landing import landed
 
 KEY = (b"k" * 16, ())
 AS_OF = Seq(0)
@@ -21,7 +22,7 @@ async def test_everyone_who_waits_is_told_of_the_landing() -> None:
     seen: list[Outcome[str]] = []
 
     async def follow() -> None:
-        seen.append(await flight.wait_landed())
+        seen.append(await landed(flight))
 
     async with trio.open_nursery() as nursery:
         for _ in range(100):
@@ -49,7 +50,7 @@ async def test_only_the_first_landing_counts() -> None:
     first = Failed(ExchangeError(Failure.CONNECT_REFUSED))
     flight.land(first)
     flight.land(Stored("late", ResponseHead(200), Reason.STORED))
-    assert await flight.wait_landed() is first
+    assert await landed(flight) is first
 
 
 async def test_an_overtaken_flight_does_not_take_its_successor_off_the_table() -> None:
