@@ -27,11 +27,12 @@ from edge import __version__
 from edge.accesslog import AccessLog
 from edge.admin import AdminSocket
 from edge.answer import refusal
-from edge.cache.disk import Disk
+from edge.cache.estate import Estate
 from edge.cache.flight import Flights
 from edge.cache.held import Held
 from edge.cache.journal import Journal
 from edge.cache.reaper import Reaper
+from edge.cache.shards import Shards
 from edge.cache.store import Store
 from edge.clock import Clock
 from edge.config import policies
@@ -116,7 +117,8 @@ class Node:
         self._tended: dict[Upstream, trio.CancelScope] = {}
         self._started = self._clock.now()
         directory, tell = _store_directory(config), self._error_log.tell
-        self._disk = self._made_disk(directory)
+        self._estate = Estate(directory)
+        self._disk: Shards | None = None  # once it is known which purges it is to be judged by
         self._journal = Journal(directory, log=partial(tell, "journal"))
         self._routes: dict[bytes, dict[bytes, Handler]] = {}  # filled when there is what to ask
         self._admin: AdminSocket | None = None
@@ -130,10 +132,12 @@ class Node:
         tell = partial(self._error_log.tell, "metrics")
         return Scrapes(address, self._tallies, tell) if address is not None else None
 
-    def _made_disk(self, directory: Path) -> Disk:
+    def _made_disk(self) -> Shards:
         told = self.config.store
-        return Disk(
-            directory,
+        return Shards(
+            self._estate,
+            0,
+            1,
             quota_bytes=told.disk,
             free_floor_bytes=told.free_floor,
             log=partial(self._error_log.tell, "store"),
@@ -144,8 +148,10 @@ class Node:
         """Serve until TERM or INT, then drain."""
         self._admin = self._made_admin()
         try:
-            await self._disk.open()
+            await trio.to_thread.run_sync(self._estate.enter, 1)
             await self._open_journal()
+            self._disk = self._made_disk()
+            await self._disk.open()
             with self._now:
                 await self._run()
         finally:
@@ -156,21 +162,16 @@ class Node:
                 self._scrapes.close()
             with trio.move_on_after(CLEANUP_S, shield=True):
                 await self._journal.close()  # before the store's lock is another process's to take
-                await self._disk.close()
+                if self._disk is not None:
+                    await self._disk.close()
+            self._estate.leave()
             self._error_log.close()
 
     async def _open_journal(self) -> None:
         """Know what has been purged; what was stored without that being known is forgotten."""
-        if await self._journal.open(self._disk.birth):
-            return
-        try:
-            await self._disk.empty()
-        except OSError as error:
-            where = self.config.store.dir
-            message = f"{where}: what was purged from it is not known, and it cannot be emptied"
-            way_out = "make room on its disk, or remove the directory"
-            raise OSError(f"{message} ({error.strerror or error}); {way_out}") from error
-        await self._journal.begin(self._disk.birth)
+        if not await self._journal.open(self._estate.birth):
+            birth = await trio.to_thread.run_sync(self._estate.renew_birth)
+            await self._journal.begin(birth)
 
     async def _run(self) -> None:
         async with trio.open_nursery() as plumbing:  # logs, pools, admin: the last to go
@@ -209,6 +210,7 @@ class Node:
 
     def _build(self, plumbing: trio.Nursery, background: trio.Nursery) -> None:
         """The parts that live as long as the node."""
+        assert self._disk is not None, "run opens it"
         self._plumbing = plumbing
         told, purges = self.config.store, self._journal.follower()
         self._store = Store(

@@ -19,6 +19,10 @@ process loses what was queued. A loss of power loses the last seconds, and may l
 their end, which their checks tell. Turned down: fsync for each object, at 5 ms apiece, for what
 can be fetched again.
 
+*Births.* What is here can be judged only with the purges recorded for its birth. Where the tier is
+given another birth, it is emptied as it is opened (see `home`; `estate` for why that holds through
+a crash).
+
 *Readers hold descriptors,* one for each body that is being read; where there are none left, that
 body is a miss, and its row stays.
 """
@@ -27,7 +31,6 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -51,6 +54,7 @@ from edge.cache.scan import SCAN_ROWS, Scan, Unreadable
 from edge.cache.space import Space
 from edge.cache.spool import FileSpool
 from edge.cache.threads import MakeWorkers, Threads
+from edge.cache.tier import DiskStatistics
 from edge.cache.trouble import Troubles
 from edge.cache.writer import ROW_ERRORS, STEP_ROWS, Writer
 
@@ -68,24 +72,6 @@ QUEUE_BYTES: Final = 64 << 20
 HEAD_BYTES: Final = 2048  # what a queued row is counted for beside its body
 
 
-@dataclass(frozen=True, slots=True)
-class DiskStatistics:
-    """What the tier holds and has done. Bytes as the quota counts them."""
-
-    rows: int
-    committed_bytes: int
-    spooled_bytes: int
-    queued_bytes: int
-    quota_bytes: int
-    saved: int
-    dropped: int
-    evicted: int
-    lost: int
-    errors: int
-    rebuilt: int
-    is_shut: bool
-
-
 class _Load:
     """A lookup in a reading thread; `spoiled` once a change has overtaken it."""
 
@@ -97,7 +83,8 @@ class _Load:
 
 
 class Disk:
-    """The tier in `directory`. `log` may be called in any thread.
+    """The tier in `directory`, emptied where that has another birth. `log` may be called in any
+    thread.
 
     So may `hot(digest)`, which tells eviction what to pass over; it is the store's to set.
     """
@@ -106,6 +93,7 @@ class Disk:
         self,
         directory: Path,
         *,
+        birth: str,
         quota_bytes: int,
         free_floor_bytes: int = 0,
         io: MakeWorkers = Threads,
@@ -113,7 +101,7 @@ class Disk:
         clock: Callable[[], float] = time.monotonic,
         variants: int = VARIANTS,
     ) -> None:
-        self.birth = ""  # random, as old as the directory's contents
+        self._birth = birth
         self._directory = directory.absolute()
         self._quota = quota_bytes
         self._variants = variants  # of one resource, at the most
@@ -210,8 +198,9 @@ class Disk:
         os.close(descriptor)
         return b"".join(blocks)
 
-    def spool(self, expected: int | None = None) -> FileSpool:
+    def spool(self, expected: int | None = None, digest: bytes | None = None) -> FileSpool:
         """A new spool, its body `expected` long; raises `SpoolFull` while nothing is stored."""
+        del digest  # whatever it is for, it lies here
         if not self._opened or self._space.shut:
             raise SpoolFull("the store takes nothing now")
         path = self._directory / "spool" / self._writer.new_spool_name()
@@ -280,16 +269,6 @@ class Disk:
             rows += len(removed)
             size += sum(row.charge for row in removed)
         return rows, size
-
-    async def empty(self) -> None:
-        """Remove everything that is stored, and have a new `birth`; raises OSError.
-
-        To be called when the tier has been opened and before anything is served from it. What
-        names the old birth must be gone by now: a crash leaves the old birth until the rows are
-        gone for good. It takes the same time for any number of rows; their space comes back by
-        and by.
-        """
-        await self._workers.run(self._empty)
 
     async def sync(self) -> None:
         """Return when everything queued before has been done, and outlives a loss of power."""
@@ -443,18 +422,17 @@ class Disk:
 
     def _open(self) -> None:
         self._home.enter()
+        try:
+            self._home.adopt(self._birth)
+        except BaseException:
+            self._home.leave()
+            raise
         was_clean = self._home.take_clean()
         self._writer.open()
         self._space.resample()
         self._readers.every(self._connect)
-        self.birth = self._home.birth()
         if not was_clean or not self._writer.count:
             self._writer.start_sweep()
-
-    def _empty(self) -> None:
-        self._writer.empty()
-        self._readers.every(self._connect)
-        self.birth = self._home.renew_birth()
 
     def _connect(self) -> None:
         """Have this thread's connection now: later there may be no descriptors for it."""

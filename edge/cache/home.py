@@ -1,8 +1,9 @@
-"""The store's directory: that it is a store or nothing yet, ours alone, and whose contents it has.
+"""The directory of one shard: that it is one or nothing yet, ours alone, and of which birth.
 
-The *birth id* is as old as the contents. What is kept elsewhere about them, the purges above all,
-names it, and does not hold for the contents of another birth. So it is made anew only once the old
-contents are gone for good, and it is on the disk before anyone is told of it.
+The *birth id* says with which purges the contents can be judged: those of the journal that names
+the same one (see `estate`). Contents of another birth, or of none, are of no use. So `adopt` moves
+them away, for good and on the disk, before it writes the birth that it was given; a process that
+is killed before that finds the old birth, or none, and does it again.
 
 The mark *clean* is there between an orderly end and the next start: no orphans to look for.
 """
@@ -13,16 +14,24 @@ import contextlib
 import fcntl
 import os
 import secrets
+import time
 from typing import TYPE_CHECKING, Final
 
-from edge.cache.rows import DATABASE
+from edge.cache.rows import DATABASE, DATABASE_FILES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 BIRTH: Final = "birth"
+BODIES: Final = "bodies"
 CLEAN: Final = "clean"
 LOCK: Final = "lock"
+SPOOL: Final = "spool"
+SIGNS: Final = (BIRTH, DATABASE, BODIES, SPOOL)  # any of them tells a shard's directory
+
+PATIENCE_S = 2.0  # for a lock: the processes of a node that was killed may be just dying
+PAUSE_S: Final = 0.02
 
 
 class NotAStore(OSError):  # noqa: N818 - it says what the directory is
@@ -34,7 +43,7 @@ class StoreBusy(OSError):  # noqa: N818 - it says what the directory is
 
 
 class Home:
-    """The directory of one store. Everything here blocks."""
+    """The directory of one shard. Everything here blocks."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -42,22 +51,29 @@ class Home:
 
     def enter(self) -> None:
         """Make the directory ready and hold it; raises `NotAStore`, `StoreBusy`, or OSError."""
-        _check_is_ours(self._directory)
-        for name in ("", "spool", "bodies"):
-            path = self._directory / name
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.chmod(0o700)
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        self._lock = os.open(self._directory / LOCK, flags, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._lock)
-            raise StoreBusy(f"{self._directory}: another process uses this store") from error
+        check_is_ours(self._directory, SIGNS)
+        for name in ("", SPOOL, BODIES):
+            make_private(self._directory / name)
+        self._lock = lock(self._directory)
 
     def leave(self) -> None:
         """Let others have it."""
         os.close(self._lock)
+
+    def adopt(self, birth: str) -> None:
+        """Have contents of this birth, or none; raises OSError, and then nobody may read them.
+
+        The database goes among the orphans, and so its bodies become orphans: that takes the same
+        time for any number of rows. To be called before the database is opened.
+        """
+        assert birth, "without one, nothing that is stored could be used again"
+        if read_birth(self._directory) == birth:
+            return
+        try:
+            move_away(self._directory, DATABASE_FILES, f"gone-{secrets.token_hex(8)}")
+            write_whole(self._directory / BIRTH, birth)
+        except OSError as error:
+            raise cannot_empty(self._directory, error) from error
 
     def take_clean(self) -> bool:
         """Whether the last end was an orderly one; only the first to ask is told so."""
@@ -71,32 +87,60 @@ class Home:
         """This is an orderly end; raises OSError."""
         (self._directory / CLEAN).touch(0o600)
 
-    def birth(self) -> str:
-        """The birth id, made if there is none; "" where it cannot be kept."""
-        try:
-            known = (self._directory / BIRTH).read_bytes()
-            if len(known) == 32 and known.isalnum():
-                return known.decode("ascii")
-        except (OSError, UnicodeDecodeError):
-            pass
-        try:
-            return self.renew_birth()
-        except OSError:
-            return ""
 
-    def renew_birth(self) -> str:
-        """A new birth id, on the disk by now; raises OSError, and then there is the old one."""
-        made = secrets.token_hex(16)
-        fresh = self._directory / f"{BIRTH}.new"
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+def check_is_ours(directory: Path, signs: Iterable[str]) -> None:
+    """Raise `NotAStore` for a directory with other things in it: what we do not know we delete."""
+    try:
+        found = set(os.listdir(directory)) - {"lost+found"}
+    except FileNotFoundError:
+        return
+    if found and found.isdisjoint(signs):
+        raise NotAStore(f"{directory}: neither empty nor a store; name another directory")
+
+
+def make_private(directory: Path) -> None:
+    """Have this directory, for its owner alone; raises OSError."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.chmod(0o700)
+
+
+def lock(directory: Path) -> int:
+    """A descriptor that holds `directory`, until all copies of it are closed, those in forked
+    processes too; raises `StoreBusy` where another process does not let go in time."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    descriptor = os.open(directory / LOCK, flags, 0o600)
+    give_up_at = time.monotonic() + PATIENCE_S
+    while True:
         try:
-            os.write(descriptor, made.encode())
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        fresh.rename(self._directory / BIRTH)
-        sync_directory(self._directory)
-        return made
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except OSError as error:
+            if time.monotonic() >= give_up_at:
+                os.close(descriptor)
+                raise StoreBusy(f"{directory}: another process uses this store") from error
+        time.sleep(PAUSE_S)
+
+
+def read_birth(directory: Path) -> str:
+    """The birth id that is kept there; "" where there is none, or none that can be read."""
+    try:
+        known = (directory / BIRTH).read_bytes()
+        return known.decode("ascii") if len(known) == 32 and known.isalnum() else ""
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Put `text` in a file, whole and on the disk; raises OSError, and then all is as before."""
+    fresh = path.with_name(f"{path.name}.new")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, text.encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    fresh.rename(path)
+    sync_directory(path.parent)
 
 
 def sync_directory(directory: Path) -> None:
@@ -108,22 +152,19 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def move_away(directory: Path, names: tuple[str, ...], token: str) -> None:
-    """Put these files of a store, where they are there, among its orphans; raises OSError.
+def move_away(directory: Path, names: Iterable[str], token: str) -> None:
+    """Put these files of a shard, where they are there, among its orphans; raises OSError.
 
     They are gone for good, at once and whatever happens then; the sweep gives back their space.
     """
     for name in names:
         with contextlib.suppress(FileNotFoundError):
-            (directory / name).rename(directory / "spool" / f"{token}-{name}")
+            (directory / name).rename(directory / SPOOL / f"{token}-{name}")
     sync_directory(directory)
 
 
-def _check_is_ours(directory: Path) -> None:
-    """Raise `NotAStore` for a directory with other things in it: what we do not know we delete."""
-    try:
-        found = set(os.listdir(directory)) - {"lost+found"}
-    except FileNotFoundError:
-        return
-    if found and found.isdisjoint((BIRTH, DATABASE, "bodies", "spool")):
-        raise NotAStore(f"{directory}: neither empty nor a store; name another directory")
+def cannot_empty(directory: Path, error: OSError) -> OSError:
+    """Why there is no store, in words: what it has cannot be judged, and cannot be left out."""
+    message = f"{directory}: what was purged from it is not known, and it cannot be emptied"
+    way_out = "make room on its disk, or remove the directory"
+    return OSError(f"{message} ({error.strerror or error}); {way_out}")

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     import builtins
     from collections.abc import Iterator
 
-    from edge.cache.disk import Disk
     from edge.cache.entry import Entry, Seq, Variant
     from edge.cache.held import Held, Resource
     from edge.cache.packing import Scanned
     from edge.cache.ram import RamStore
+    from edge.cache.tier import Tier
 
 BATCH_ITEMS: Final = 256
 
@@ -49,7 +49,7 @@ class Item:
 class Inventory:
     """The items of a store; see `Store.scan`."""
 
-    def __init__(self, ram: RamStore[Resource], disk: Disk | None) -> None:
+    def __init__(self, ram: RamStore[Resource], disk: Tier | None) -> None:
         keys = ram.keys()
         self._ram = ram
         self._scan = disk.scan(BATCH_ITEMS) if disk is not None else None

@@ -28,7 +28,8 @@ number a damaged file had reached. Numbers then go on `LEAP` higher, so that no 
 is newer than they are.
 
 A journal belongs to the store whose birth id it has. Without one, or with that of another store,
-the numbers in the store's entries mean nothing, and it has to be emptied.
+the numbers in the store's entries mean nothing, and it has to be emptied: by a new birth, which is
+on the disk before there is a journal for it (see `estate`).
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ class Journal:
         """Know the purges of the store that has this birth id.
 
         False where they cannot be known: there is no journal, or it is of another store. Then the
-        store is to be emptied, and `begin` called.
+        store's birth is to be renewed, and `begin` called with the new one.
         """
         self._workers = self._io(1, "edge-journal")
         is_open = False
@@ -125,8 +126,8 @@ class Journal:
         return found
 
     async def begin(self, birth: str) -> None:
-        """Have a journal for a store that is empty. Where none can be written, that is logged,
-        and tried again for each purge."""
+        """Have a journal for a store that has this birth from now on. Where none can be written,
+        that is logged, and tried again for each purge."""
         assert self._workers is not None, "open it first"
         self._follower.birth = birth
         await self._workers.run(partial(self._pen.begin, birth))

@@ -35,10 +35,9 @@ from edge.cache.scan import Unreadable
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from edge.cache.disk import Disk
     from edge.cache.packing import Scanned
     from edge.cache.purge import Purges
-    from edge.cache.scan import Scan
+    from edge.cache.tier import RowScan, Tier
 
 T = TypeVar("T")
 
@@ -71,7 +70,7 @@ class ReaperStatistics:
 class Reaper:
     """Goes over the rows of `disk`, which must be open, after each of the `purges`."""
 
-    def __init__(self, disk: Disk, purges: Callable[[], Purges]) -> None:
+    def __init__(self, disk: Tier, purges: Callable[[], Purges]) -> None:
         self._disk = disk
         self._purges = purges
         self._swept_to = Seq(0)
@@ -126,7 +125,7 @@ class Reaper:
             self._is_sweeping = False
         self._swept_to = number
 
-    async def _step(self, scan: Scan) -> bool:
+    async def _step(self, scan: RowScan) -> bool:
         """Look at some more rows, then pause; False at the end."""
         begun = trio.current_time()
         rows = await _insist(scan.next)

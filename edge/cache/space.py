@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+RESERVE: Final = "reserve"
 SAMPLE_S: Final = 1.0
 KIB: Final = 1024
 FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -46,7 +47,7 @@ class Space:
         self._floor = max(floor_bytes, 2 * self.reserve_bytes)
         self._limit = self.capacity
         self._directory = directory
-        self._reserve = directory / "reserve"
+        self._reserve = directory / RESERVE
         self._log = directory / "cache.db-wal"
         self._clock = clock
         self._next_sample = float("-inf")

@@ -48,9 +48,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from edge.cache.body import Spool
-    from edge.cache.disk import Disk, DiskStatistics
     from edge.cache.entry import Entry, Key
     from edge.cache.packing import StoredRow
+    from edge.cache.tier import DiskStatistics, Tier
 
 VARIANTS: Final = 32
 OBJECT_BYTES: Final = 1 << 20
@@ -82,7 +82,7 @@ class Store:
     def __init__(
         self,
         memory_bytes: int,
-        disk: Disk | None = None,
+        disk: Tier | None = None,
         *,
         fill_memory_bytes: int = 64 << 20,
         object_bytes: int = OBJECT_BYTES,
@@ -192,7 +192,7 @@ class Store:
         return _body_at_hand(held)
 
     async def _open_behind(
-        self, held: Held, read: Callable[[Disk, Held, StoredRow], Awaitable[Body]]
+        self, held: Held, read: Callable[[Tier, Held, StoredRow], Awaitable[Body]]
     ) -> Body:
         """What `read` opens on the disk; raises BODY_LOST."""
         if self._disk is None or held.row is None:
@@ -206,7 +206,7 @@ class Store:
         except NoDescriptors as error:
             raise ExchangeError(Failure.BODY_LOST, str(error)) from error
 
-    async def _read_or_promote(self, disk: Disk, held: Held, row: StoredRow) -> Body:
+    async def _read_or_promote(self, disk: Tier, held: Held, row: StoredRow) -> Body:
         clock = trio.current_time()
         second_use = clock - held.opened_at <= PROMOTE_WITHIN_S
         held.opened_at = clock
@@ -226,15 +226,15 @@ class Store:
 
         One that is outdated already stays out of sight, and is not stored.
         """
+        digest = entry.key.digest
         fill = Fill(
-            partial(self._disk.spool, entry.length) if self._disk is not None else None,
+            partial(self._disk.spool, entry.length, digest) if self._disk is not None else None,
             shared=True,
             memory_bytes=self._fill_bytes,
             memory=self._fill_memory,
             expected=entry.length,
         )
         held = Held(entry, fill=fill)
-        digest = entry.key.digest
         filling = self._filling.get(digest, ())
         if not self._is_outdated(entry, filling):
             self._filling[digest] = (*filling, held)
@@ -470,7 +470,7 @@ def _body_at_hand(held: Held) -> Body | None:
     return held.fill.reader() if held.fill is not None else None
 
 
-async def _read(disk: Disk, _: Held, row: StoredRow) -> Body:
+async def _read(disk: Tier, _: Held, row: StoredRow) -> Body:
     return await disk.body(row, is_use=False)
 
 

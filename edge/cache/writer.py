@@ -30,7 +30,6 @@ import diskcache
 
 from edge.cache.bytesdisk import new_filename
 from edge.cache.hand import Hand
-from edge.cache.home import move_away
 from edge.cache.jobs import Job, Save
 from edge.cache.packing import Packed, RowRefused, StoredRow, Victim, pack
 from edge.cache.rows import (
@@ -202,20 +201,6 @@ class Writer:
             raise
         self._count()
         return removed
-
-    def empty(self) -> None:
-        """Go on without anything that was stored; raises OSError, and then it may all be there.
-
-        The database is moved among the orphans, and so its bodies have become orphans: the time
-        that this takes does not depend on how many there are.
-        """
-        while self._queue:
-            self._drain()
-        self._close_rows()
-        move_away(self._directory, DATABASE_FILES, f"gone-{secrets.token_hex(8)}")
-        self.undead.clear()
-        self.hand.at = 0
-        self._start_anew()
 
     def sync(self) -> None:
         """Do all that is queued, and have the database's log on the disk."""

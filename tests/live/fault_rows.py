@@ -57,16 +57,16 @@ class Stage:
         return Node(self.directory / "node", origin.url, **arguments)  # type: ignore[arg-type]
 
 
-def orphans_of(store: Path) -> int:
+def orphans_of(shard: Path) -> int:
     """Files that no row names."""
-    spools = len(list((store / "spool").glob("*")))
-    named = {name for (name,) in rows_of(store, "SELECT filename FROM Cache")}
-    bodies = [path for path in (store / "bodies").rglob("*") if path.is_file()]
-    return spools + sum(str(path.relative_to(store)) not in named for path in bodies)
+    spools = len(list((shard / "spool").glob("*")))
+    named = {name for (name,) in rows_of(shard, "SELECT filename FROM Cache")}
+    bodies = [path for path in (shard / "bodies").rglob("*") if path.is_file()]
+    return spools + sum(str(path.relative_to(shard)) not in named for path in bodies)
 
 
-def rows_of(store: Path, query: str) -> list[tuple[object, ...]]:
-    with sqlite3.connect(f"file:{store}/cache.db?mode=ro", uri=True) as database:
+def rows_of(shard: Path, query: str) -> list[tuple[object, ...]]:
+    with sqlite3.connect(f"file:{shard}/cache.db?mode=ro", uri=True) as database:
         rows = database.execute(query).fetchall()
     database.close()
     return rows
@@ -94,7 +94,7 @@ def kill_node(stage: Stage) -> Row:
                 stage.say(f"kill {number + 1} of {times}: ready in {node.ready_s:.2f} s")
         in_flight = load.tally.lost
         row.tally.add(load.tally)
-        is_swept = wait_until(lambda: not orphans_of(node.store), 15 if stage.quick else 60)
+        is_swept = wait_until(lambda: not orphans_of(node.shard), 15 if stage.quick else 60)
         row.demand(f"ready in {slowest:.2f} s (3 s)", slowest < 3)
         row.demand(f"{usable:.1%} of complete objects usable (99 %)", usable >= 0.99)
         row.demand(f"{in_flight} lost in flight (at most 8 a kill)", in_flight <= 8 * times)
@@ -117,7 +117,7 @@ def power_loss(stage: Stage) -> Row:
                 shutil.copytree(node.store, copy / "store")
                 node.signal(signal.SIGCONT)
             row.tally.add(load.tally)
-            _lose_tails(copy / "store", random.Random(number))
+            _lose_tails(copy / "store" / "shard-0", random.Random(number))
             with Node(copy, origin.url, sets=TOOL_SETS) as survivor:
                 slowest = max(slowest, survivor.ready_s)
                 row.tally.add(check_all(survivor.port, kept))
@@ -131,13 +131,13 @@ def power_loss(stage: Stage) -> Row:
     return row
 
 
-def _lose_tails(store: Path, rng: random.Random) -> None:
+def _lose_tails(shard: Path, rng: random.Random) -> None:
     """What ext4 leaves of files that were never synced: short, or full of zeros; or nothing."""
-    wal = store / "cache.db-wal"
+    wal = shard / "cache.db-wal"
     if wal.exists():
         os.truncate(wal, rng.randrange(wal.stat().st_size + 1) & ~4095)
-    (store / "cache.db-shm").unlink(missing_ok=True)
-    for path in [path for path in (store / "bodies").rglob("*") if path.is_file()]:
+    (shard / "cache.db-shm").unlink(missing_ok=True)
+    for path in [path for path in (shard / "bodies").rglob("*") if path.is_file()]:
         size, fate = path.stat().st_size, rng.random()
         if fate < 0.2:
             path.unlink()
@@ -205,7 +205,7 @@ def rot(stage: Stage) -> Row:
     with Origin(respond) as origin, stage.node(origin) as node:
         row.tally.add(check_all(node.port, kept))
         node.stop()
-        bodies = sorted(path for path in (node.store / "bodies").rglob("*") if path.is_file())
+        bodies = sorted(path for path in (node.shard / "bodies").rglob("*") if path.is_file())
         rng = random.Random(1)
         for number, path in enumerate(bodies):
             size = path.stat().st_size
@@ -267,7 +267,7 @@ def bad_index(stage: Stage) -> Row:
         for name, hurt in BAD_INDEXES.items():
             shutil.rmtree(node.store)
             shutil.copytree(good, node.store)
-            hurt(node.store / "cache.db")
+            hurt(node.shard / "cache.db")
             said = len(node.complaints())
             node.start()
             slowest = max(slowest, node.ready_s)
@@ -307,7 +307,7 @@ def planted(stage: Stage) -> Row:
     with Origin(respond) as origin, stage.node(origin) as node:
         row.tally.add(check_all(node.port, kept))
         node.stop()
-        with sqlite3.connect(node.store / "cache.db") as database:
+        with sqlite3.connect(node.shard / "cache.db") as database:
             change = "UPDATE Cache SET "
             database.execute(change + "mode = 4, value = ? WHERE rowid % 4 = 0", (bomb,))
             database.execute(

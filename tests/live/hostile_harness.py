@@ -62,6 +62,7 @@ class Node:
         self.directory = directory
         self.port = port or free_port()
         self.store = store or directory / "store"
+        self.shard = self.store / "shard-0"
         self.admin = directory / "admin.sock"
         self.access_log = directory / "access.log"
         self.error_log = directory / "error.log"

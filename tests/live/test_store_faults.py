@@ -71,7 +71,13 @@ def body_of(entry: Entry) -> bytes:
 async def opened(
     directory: Path, log: list[str], quota_bytes: int = 1 << 30, floor: int = 0
 ) -> AsyncIterator[tuple[Disk, Store]]:
-    disk = Disk(directory, quota_bytes=quota_bytes, free_floor_bytes=floor, log=log.append)
+    disk = Disk(
+        directory,
+        birth="b" * 32,
+        quota_bytes=quota_bytes,
+        free_floor_bytes=floor,
+        log=log.append,
+    )
     await disk.open()
     try:
         yield disk, Store(256 * KIB, disk)

@@ -20,10 +20,11 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from edge.answer import refusal
-from edge.cache.disk import Disk
+from edge.cache.estate import Estate
 from edge.cache.flight import Flights
 from edge.cache.held import Held
 from edge.cache.journal import Journal
+from edge.cache.shards import Shards
 from edge.cache.store import Store
 from edge.cache.threads import Inline
 from edge.config import for_proxy, policies
@@ -56,7 +57,7 @@ class Edge:
     """The node. `now` is its time of day."""
 
     def __init__(
-        self, sets: Sequence[str], disk: Disk | None, journal: Journal, origin: ScriptedOrigin
+        self, sets: Sequence[str], disk: Shards | None, journal: Journal, origin: ScriptedOrigin
     ) -> None:
         self.now = MIDNIGHT
         self.journal = journal
@@ -336,9 +337,12 @@ async def a_world(
     """A node with its origin and its clients; with `directory`, it has a disk tier there."""
     origin = ScriptedOrigin()
     with TemporaryDirectory() as home:
-        disk = await _opened_disk(directory, io) if directory is not None else None
         journal = Journal(directory or Path(home), log=lambda _: None, io=io)
-        await _open_journal(journal, disk)
+        estate = Estate(directory) if directory is not None else None
+        if estate is not None:
+            estate.enter(1)
+        await _open_journal(journal, estate)
+        disk = await _opened_disk(estate, io) if estate is not None else None
         edge = Edge(sets, disk, journal, origin)
         async with trio.open_nursery() as nursery:
             origin.nursery = nursery
@@ -349,23 +353,21 @@ async def a_world(
         if disk is not None:
             await disk.close()
         await journal.close()
+        if estate is not None:
+            estate.leave()
     statistics = edge.upstream.statistics()
     assert (statistics.open, statistics.waiting, len(edge.flights)) == (0, 0, 0)
     assert edge.store.statistics().filling == 0
     assert edge.store.statistics().fill_memory_bytes == 0
 
 
-async def _opened_disk(directory: Path, io: MakeWorkers) -> Disk:
-    disk = Disk(directory, quota_bytes=64 << 20, free_floor_bytes=0, io=io, log=lambda _: None)
+async def _opened_disk(estate: Estate, io: MakeWorkers) -> Shards:
+    disk = Shards(estate, 0, 1, quota_bytes=64 << 20, io=io, log=lambda _: None)
     await disk.open()
     return disk
 
 
-async def _open_journal(journal: Journal, disk: Disk | None) -> None:
+async def _open_journal(journal: Journal, estate: Estate | None) -> None:
     """As the node does at its start."""
-    birth = disk.birth if disk is not None else "0" * 32
-    if not await journal.open(birth):
-        if disk is not None:
-            await disk.empty()
-            birth = disk.birth
-        await journal.begin(birth)
+    if not await journal.open(estate.birth if estate is not None else ""):
+        await journal.begin(estate.renew_birth() if estate is not None else "0" * 32)

@@ -283,7 +283,7 @@ async def test_a_body_that_is_lost_is_told_of(tmp_path: Path, autojump_clock: Mo
     async with a_world((), tmp_path / "store") as world:
         await stored(world, body=b"x" * 100_000)
         world[0].store._ram.clear()
-        (path,) = (tmp_path / "store" / "bodies").rglob("*-*")
+        (path,) = (tmp_path / "store" / "shard-0" / "bodies").rglob("*-*")
         path.unlink()
         with pytest.raises(Refused, match="its body cannot be had") as caught:
             await got(world[0], Question(URL))
@@ -296,7 +296,7 @@ async def test_a_body_that_rots_further_on_breaks_off(
     async with a_world((), tmp_path / "store") as world:
         await stored(world, body=b"x" * 3_000_000)
         world[0].store._ram.clear()
-        (path,) = (tmp_path / "store" / "bodies").rglob("*-*")
+        (path,) = (tmp_path / "store" / "shard-0" / "bodies").rglob("*-*")
         data = bytearray(path.read_bytes())
         data[-1] ^= 1
         path.write_bytes(data)

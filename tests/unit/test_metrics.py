@@ -8,10 +8,10 @@ import pytest
 
 from edge import metrics
 from edge.accesslog import AccessLogStatistics
-from edge.cache.disk import DiskStatistics
 from edge.cache.journal import JournalStatistics
 from edge.cache.ram import RamStatistics
 from edge.cache.reaper import ReaperStatistics
+from edge.cache.tier import DiskStatistics
 from edge.errorlog import ErrorLogStatistics
 from edge.exposition import FAMILIES
 from edge.listen.tcp import ConnectionStatistics

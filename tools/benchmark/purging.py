@@ -41,7 +41,7 @@ from tools.benchmark.figures import Unreadable, percentile
 from tools.benchmark.plain import Broken, Client, Origin
 from tools.benchmark.report import Report, progress
 from tools.benchmark.servers import ROOT, NotReady, Server, running, start_node
-from tools.benchmark.stores import copied, disk_option, kept_store
+from tools.benchmark.stores import SHARD, copied, disk_option, kept_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -157,7 +157,7 @@ def _acknowledge(wishes: Wishes, shape: Shape, report: Report) -> None:
     stores = []
     for each in (few, shape):
         place, told = kept_store(directory, each)
-        size = (place / "cache.db").stat().st_size
+        size = (place / SHARD / "cache.db").stat().st_size
         report.say(
             f"  {each.objects:,} objects with {each.tags:,} tags, {size / each.objects:.0f} bytes "
             f"each, built in {told.build_s:.0f} s: {place}"

@@ -95,14 +95,15 @@ async def _measure(wishes: Wishes, report: Report, place: Path) -> None:
             await _fill(server, story, report, count)
             killed = await _load_and_kill(server, story, count, wishes.seconds or SECONDS)
             story.is_closed = True
-            files = _files(place / "store")
+            shard = place / "store" / "shard-0"
+            files = _files(shard)
             began = time.perf_counter()
             server = start_node(place, origin.url, port=port, extra=MEMORY)
             ready_s = time.perf_counter() - began
             report.say(f"  ready {empty_s:.2f} s after the start with an empty store")
             report.goal("ready after kill -9", ready_s, GOAL_READY_S, "s")
             report.figures |= {"ready_s": ready_s, "ready_empty_s": empty_s}
-            await _count_orphans(place / "store", files, report)
+            await _count_orphans(shard, files, report)
             await _look_again(server, story)
             _tell(report, story, killed)
         finally:
@@ -193,27 +194,27 @@ async def _look_again(server: Server, story: Story) -> None:
     await _with_clients(server.port, iter(list(story.complete)), use)
 
 
-def _files(store: Path) -> set[str]:
-    """Bodies and spools, relative to the store."""
-    found = [*store.glob("bodies/*/*"), *store.glob("spool/*")]
-    return {str(path.relative_to(store)) for path in found}
+def _files(shard: Path) -> set[str]:
+    """Bodies and spools, relative to the shard."""
+    found = [*shard.glob("bodies/*/*"), *shard.glob("spool/*")]
+    return {str(path.relative_to(shard)) for path in found}
 
 
-def _named(store: Path) -> set[str]:
+def _named(shard: Path) -> set[str]:
     """The files that rows name."""
-    with sqlite3.connect(f"file:{store}/cache.db?mode=ro", uri=True) as database:
+    with sqlite3.connect(f"file:{shard}/cache.db?mode=ro", uri=True) as database:
         rows = database.execute("SELECT filename FROM Cache WHERE filename IS NOT NULL")
         return {str(name) for (name,) in rows}
 
 
-async def _count_orphans(store: Path, before: set[str], report: Report) -> None:
+async def _count_orphans(shard: Path, before: set[str], report: Report) -> None:
     """Wait until no file is left that no row names; nothing is stored meanwhile."""
     began = time.perf_counter()
-    left = _files(store) - _named(store)
+    left = _files(shard) - _named(shard)
     while left and time.perf_counter() - began < RECLAIM_S:
         await trio.sleep(0.1)
-        left = _files(store) - _named(store)
-    took, gone = time.perf_counter() - began, len(before - _files(store))
+        left = _files(shard) - _named(shard)
+    took, gone = time.perf_counter() - began, len(before - _files(shard))
     report.say(
         f"  {gone} of {len(before)} files reclaimed, none left after {took:.1f} s of running"
     )

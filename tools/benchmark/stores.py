@@ -24,6 +24,7 @@ import trio
 from edge.admission import admit
 from edge.cache.disk import Disk
 from edge.cache.entry import Seq
+from edge.cache.estate import Estate
 from edge.cache.integrity import checks_of
 from edge.cache.journal import Journal
 from edge.cache.packing import pack
@@ -45,6 +46,7 @@ BATCH: Final = 1000
 TELL_S: Final = 10.0
 ROW_BYTES: Final = 1300  # on the disk, for each object; measured 1,084
 SLACK_BYTES: Final = 512 * MIB  # for the node's log and what it fetches anew
+SHARD: Final = "shard-0"
 AGED_S: Final = 90 * 86_400  # a store older than that is built again, before its objects expire
 SAMPLES: Final = 10
 
@@ -86,8 +88,9 @@ class Told:
 
 
 def form_of(shape: Shape) -> str:
-    """Another word for each way in which the rows of some objects have ever been written."""
-    maker, seen = Maker(0.0), blake2b(digest_size=16)
+    """Another word for each way in which the rows of some objects have ever been written, and for
+    each place where they were."""
+    maker, seen = Maker(0.0), blake2b(SHARD.encode(), digest_size=16)
     for number in range(SAMPLES):
         item = shape.item(number * shape.objects // SAMPLES)
         seen.update(pack(maker.entry(item), checks_of(item.stored), item.stored))
@@ -168,21 +171,23 @@ def _build(place: Path, shape: Shape) -> None:
 
 async def _fill(place: Path, shape: Shape) -> None:
     began, now = time.perf_counter(), time.time()
-    disk = Disk(place, quota_bytes=_quota(shape), log=progress)
-    await disk.open()
-    if disk.statistics().rows:  # someone was interrupted
-        await disk.empty()
-    await _save_all(disk, shape, Maker(now))
+    estate = Estate(place)
+    estate.enter(1)
+    birth = estate.renew_birth()  # someone may have been interrupted
     journal = Journal(place, log=progress)
-    if await journal.open(disk.birth):
+    if await journal.open(birth):
         raise NotReady(f"{place}: its journal is older than the store")
-    await journal.begin(disk.birth)
+    await journal.begin(birth)
     await journal.close()
+    disk = Disk(estate.shard(0), birth=birth, quota_bytes=_quota(shape), log=progress)
+    await disk.open()
+    await _save_all(disk, shape, Maker(now))
     await disk.close()
+    estate.leave()
     took = time.perf_counter() - began
     told = Told(shape.objects, shape.tags, form_of(shape), now, took)
     (place / "shape.json").write_text(json.dumps(asdict(told)))
-    size = (place / "cache.db").stat().st_size
+    size = (place / SHARD / "cache.db").stat().st_size
     progress(f"{shape.objects:,} objects in {took:.0f} s, {size / shape.objects:.0f} bytes each")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
-from edge.cache import rows
+from edge.cache import home, rows
 from edge.cache.disk import Disk
 from edge.cache.entry import Entry, Key, Seq, Source, Terms, Times, Variant
 from edge.cache.threads import Inline, MakeWorkers
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MakeEntry: TypeAlias = Callable[..., Entry]
 OpenDisk: TypeAlias = Callable[..., AbstractAsyncContextManager[Disk]]
+
+BIRTH_ID = "b" * 32
 
 
 def entry_of(
@@ -70,8 +72,9 @@ def clock() -> Clock:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waits for another's lock on the database end at once."""
+    """Waits for another's lock end at once."""
     monkeypatch.setattr(rows, "BUSY_S", 0.01)
+    monkeypatch.setattr(home, "PATIENCE_S", 0.0)
 
 
 @pytest.fixture
@@ -86,10 +89,15 @@ def open_disk(tmp_path: Path, clock: Clock, log: list[str]) -> OpenDisk:
 
     @asynccontextmanager
     async def opened(
-        *, quota_bytes: int = 64 << 20, free_floor_bytes: int = 0, io: MakeWorkers = Inline
+        *,
+        birth: str = BIRTH_ID,
+        quota_bytes: int = 64 << 20,
+        free_floor_bytes: int = 0,
+        io: MakeWorkers = Inline,
     ) -> AsyncIterator[Disk]:
         disk = Disk(
             tmp_path / "store",
+            birth=birth,
             quota_bytes=quota_bytes,
             free_floor_bytes=free_floor_bytes,
             io=io,

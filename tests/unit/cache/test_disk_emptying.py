@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edge.cache.entry import Entry, Seq
-from edge.cache.home import BIRTH
+from edge.cache.home import BIRTH, read_birth
 from edge.cache.scan import Unreadable
 from edge.cache.threads import Inline, Threads
+from tests.unit.cache.conftest import BIRTH_ID
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from tests.unit.cache.conftest import MakeEntry, OpenDisk
 
 LARGE = bytes(100_000)
+OTHER = "c" * 32
 
 
 async def scanned(disk: Disk) -> list[Scanned]:
@@ -45,60 +47,39 @@ def save_some(disk: Disk, make_entry: MakeEntry) -> list[Entry]:
 
 
 @pytest.mark.parametrize("io", [Inline, Threads])
-async def test_an_emptied_tier_holds_nothing_and_has_another_birth(
+async def test_a_tier_that_is_given_another_birth_holds_nothing(
     open_disk: OpenDisk, make_entry: MakeEntry, tmp_path: Path, io: MakeWorkers
 ) -> None:
     store = tmp_path / "store"
     async with open_disk(io=io) as disk:
-        entries, birth = save_some(disk, make_entry), disk.birth
-    async with open_disk(io=io) as disk:
-        await disk.empty()
+        entries = save_some(disk, make_entry)
+    async with open_disk(io=io, birth=OTHER) as disk:
         assert [await disk.load(entry.key.digest) for entry in entries] == [[], []]
-        assert disk.birth not in ("", birth)
-        assert (store / BIRTH).read_text() == disk.birth
+        assert read_birth(store) == OTHER
         assert (disk.statistics().rows, disk.statistics().rebuilt) == (0, 0)
         disk.save(entries[0], b"again")
         await disk.flush()
         assert disk.statistics().committed_bytes < 100_000
-        renewed = disk.birth
     assert files_in(store / "bodies") == files_in(store / "spool") == []
     assert not list(store.glob("*.broken*"))
-    async with open_disk(io=io) as disk:
+    async with open_disk(io=io, birth=OTHER) as disk:
         assert [len(await disk.load(entry.key.digest)) for entry in entries] == [1, 0]
-        assert disk.birth == renewed
 
 
-async def test_a_birth_is_new_only_once_the_rows_are_gone(
+async def test_a_tier_that_cannot_be_emptied_is_not_opened_and_keeps_its_birth(
     open_disk: OpenDisk, make_entry: MakeEntry, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
     async with open_disk() as disk:
-        entries, birth = save_some(disk, make_entry), disk.birth
-        (store / f"{BIRTH}.new").mkdir()  # no birth can be made
-        with pytest.raises(OSError, match="directory"):
-            await disk.empty()
-    async with open_disk() as disk:
-        assert await disk.load(entries[0].key.digest) == []
-        assert disk.birth == birth
-
-
-async def test_a_tier_that_cannot_be_emptied_says_so_and_keeps_its_birth(
-    open_disk: OpenDisk, make_entry: MakeEntry, tmp_path: Path
-) -> None:
-    store = tmp_path / "store"
-    async with open_disk() as disk:
-        save_some(disk, make_entry)
-        birth = disk.birth
-        (store / "spool").rmdir()
-        (store / "spool").touch()  # nowhere to move the database to
-        with pytest.raises(OSError, match="spool"):
-            await disk.empty()
-        assert (disk.birth, (store / BIRTH).read_text()) == (birth, birth)
-        (store / "spool").unlink()
-        (store / "spool").mkdir()
-        await disk.empty()
-        assert await scanned(disk) == []
-        assert disk.birth != birth
+        small, _ = save_some(disk, make_entry)
+    (store / f"{BIRTH}.new").mkdir()  # no birth can be written
+    with pytest.raises(OSError, match="cannot be emptied"):
+        async with open_disk(birth=OTHER):
+            pass
+    assert read_birth(store) == BIRTH_ID
+    (store / f"{BIRTH}.new").rmdir()
+    async with open_disk(birth=OTHER) as disk:  # and it has been let go
+        assert await disk.load(small.key.digest) == []
 
 
 async def test_a_tier_without_a_usable_database_can_be_emptied(
@@ -106,9 +87,9 @@ async def test_a_tier_without_a_usable_database_can_be_emptied(
 ) -> None:
     async with open_disk() as disk:
         save_some(disk, make_entry)
-        for name in ("cache.db", "cache.db-wal", "cache.db-shm"):
-            (tmp_path / "store" / name).unlink(missing_ok=True)
-        await disk.empty()
+    (tmp_path / "store" / "cache.db").write_bytes(b"rot" * 10_000)
+    async with open_disk(birth=OTHER) as disk:
+        assert disk.statistics().rebuilt == 0
         entry = make_entry(b"new")
         disk.save(entry, b"hello")
         assert len(await disk.load(entry.key.digest)) == 1

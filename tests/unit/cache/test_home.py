@@ -1,16 +1,20 @@
-"""The store's directory: ours alone, and its birth is made anew only as a whole."""
+"""A shard's directory: ours alone, and what is of another birth goes before that is taken."""
 
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
-from edge.cache.home import BIRTH, Home, NotAStore, StoreBusy, move_away
+from edge.cache.home import BIRTH, Home, NotAStore, StoreBusy, move_away, read_birth
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+FIRST, SECOND = "1" * 32, "2" * 32
 
 
 @pytest.fixture
@@ -18,6 +22,7 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path / "store")
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_directory_is_made_held_and_let_go(home: Home, tmp_path: Path) -> None:
     home.enter()
     with pytest.raises(StoreBusy):
@@ -43,32 +48,87 @@ def test_an_orderly_end_is_told_once(home: Home) -> None:
     home.leave()
 
 
-@pytest.mark.parametrize("rot", [b"", b"short", b"\xff" * 32, b"-" * 32])
-def test_a_birth_is_kept_and_one_that_is_none_is_made_anew(
-    home: Home, tmp_path: Path, rot: bytes
+async def test_a_directory_is_waited_for_while_its_user_is_dying(
+    home: Home, tmp_path: Path
 ) -> None:
     home.enter()
-    first = home.birth()
-    assert len(first) == 32
-    assert home.birth() == first
-    (tmp_path / "store" / BIRTH).write_bytes(rot)
-    assert home.birth() not in ("", first)
+    again = Home(tmp_path / "store")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.to_thread.run_sync, again.enter)
+        await trio.to_thread.run_sync(wait_opened, tmp_path / "store" / "lock", 2)
+        home.leave()
+    again.leave()
+
+
+def wait_opened(path: Path, times: int) -> None:
+    """Until this process has a file open so many times."""
+    give_up_at = time.monotonic() + 10
+    while time.monotonic() < give_up_at:
+        open_now = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+        if open_now.count(str(path)) >= times:
+            return
+    raise AssertionError(f"{path} is not open {times} times")
+
+
+def test_a_new_directory_takes_the_birth_it_is_given(home: Home, tmp_path: Path) -> None:
+    home.enter()
+    assert read_birth(tmp_path / "store") == ""
+    home.adopt(FIRST)
+    assert read_birth(tmp_path / "store") == FIRST
     home.leave()
 
 
-def test_a_birth_that_cannot_be_kept_is_none(tmp_path: Path) -> None:
-    assert Home(tmp_path / "nowhere").birth() == ""
-
-
-def test_a_birth_is_renewed_as_a_whole_or_not_at_all(home: Home, tmp_path: Path) -> None:
+def test_what_is_of_the_same_birth_stays(home: Home, tmp_path: Path) -> None:
     home.enter()
-    first = home.birth()
-    second = home.renew_birth()
-    assert (second != first, home.birth()) == (True, second)
+    home.adopt(FIRST)
+    (tmp_path / "store" / "cache.db").touch()
+    home.adopt(FIRST)
+    assert (tmp_path / "store" / "cache.db").exists()
+    home.leave()
+
+
+@pytest.mark.parametrize("rot", [b"", b"short", b"\xff" * 32, b"-" * 32, b"0" * 32, None])
+def test_what_is_of_another_birth_or_of_none_goes(
+    home: Home, tmp_path: Path, rot: bytes | None
+) -> None:
+    store = tmp_path / "store"
+    home.enter()
+    home.adopt(FIRST)
+    for name in ("cache.db", "cache.db-wal"):
+        (store / name).touch()
+    if rot is None:
+        (store / BIRTH).unlink()
+    else:
+        (store / BIRTH).write_bytes(rot)
+    home.adopt(FIRST)
+    assert read_birth(store) == FIRST
+    assert not list(store.glob("cache.db*"))
+    assert len(os.listdir(store / "spool")) == 2
+    home.leave()
+
+
+def test_a_birth_is_taken_as_a_whole_or_not_at_all(home: Home, tmp_path: Path) -> None:
+    home.enter()
+    home.adopt(FIRST)
+    (tmp_path / "store" / "cache.db").touch()
     (tmp_path / "store" / f"{BIRTH}.new").mkdir()
-    with pytest.raises(IsADirectoryError):
-        home.renew_birth()
-    assert home.birth() == second
+    with pytest.raises(OSError, match=r"cannot be emptied .*directory.*; make room on its disk"):
+        home.adopt(SECOND)
+    assert read_birth(tmp_path / "store") == FIRST
+    assert not (tmp_path / "store" / "cache.db").exists()
+    home.leave()
+
+
+def test_what_cannot_be_moved_away_keeps_its_birth(home: Home, tmp_path: Path) -> None:
+    home.enter()
+    home.adopt(FIRST)
+    (tmp_path / "store" / "cache.db").touch()
+    (tmp_path / "store" / "spool").rmdir()
+    (tmp_path / "store" / "spool").touch()
+    with pytest.raises(OSError, match="cannot be emptied"):
+        home.adopt(SECOND)
+    assert (tmp_path / "store" / "cache.db").exists()
+    assert read_birth(tmp_path / "store") == FIRST
     home.leave()
 
 
@@ -99,14 +159,20 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return told
 
 
-def test_a_birth_is_on_the_disk_under_its_name(home: Home, synced: list[str]) -> None:
+def test_a_birth_is_on_the_disk_under_its_name_behind_what_it_made_go(
+    home: Home, tmp_path: Path, synced: list[str]
+) -> None:
     home.enter()
-    home.renew_birth()
+    (tmp_path / "store" / "cache.db").touch()
+    home.adopt(FIRST)
     home.leave()
-    assert synced[0] == "birth.new"
-    assert synced[1] == "store"
-    assert "  birth" in synced
-    assert "  birth.new" not in synced
+    first = synced.index("birth.new")
+    assert synced[0] == "store"
+    assert "  cache.db" not in synced
+    assert "  birth" not in synced[:first]
+    assert synced[first + 1] == "store"
+    assert "  birth" in synced[first:]
+    assert "  birth.new" not in synced[first:]
 
 
 def test_what_is_moved_away_is_gone_on_the_disk_too(

@@ -18,6 +18,7 @@ from edge.cache.packing import row_key
 from edge.cache.scan import SCAN_ROWS, Unreadable
 from edge.cache.threads import Inline, Threads
 from edge.cache.writer import RETRY_S
+from tests.unit.cache.conftest import BIRTH_ID
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,7 +75,12 @@ def test_what_is_there_throughout_is_seen_once_and_nothing_live_is_removed(
 
     async def run() -> None:
         disk = Disk(
-            directory, quota_bytes=quota_bytes, io=Inline, log=lambda line: None, clock=clock
+            directory,
+            birth=BIRTH_ID,
+            quota_bytes=quota_bytes,
+            io=Inline,
+            log=lambda line: None,
+            clock=clock,
         )
         await disk.open()
         version = 0
@@ -193,7 +199,7 @@ async def test_a_scan_blocks_no_writer_and_no_writer_blocks_it(
 
 @pytest.mark.parametrize("io", [Inline, Threads])
 async def test_a_scan_begins_again_with_a_database_made_anew(
-    open_disk: OpenDisk, make_entry: MakeEntry, io: MakeWorkers
+    open_disk: OpenDisk, make_entry: MakeEntry, tmp_path: Path, io: MakeWorkers
 ) -> None:
     async with open_disk(io=io) as disk:
         for number in range(4):
@@ -201,7 +207,7 @@ async def test_a_scan_begins_again_with_a_database_made_anew(
         await disk.flush()
         scan = disk.scan(2)
         await scan.next()
-        await disk.empty()
+        (tmp_path / "store" / "cache.db").unlink()
         new = make_entry(b"new")
         disk.save(new, b"hello")
         await disk.flush()
