@@ -18,8 +18,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import select
-import signal
 import socket
 import subprocess
 import time
@@ -33,18 +31,18 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from tools.benchmark.admin import purge_tags, timed_purge
-from tools.benchmark.figures import percentile, read_wrk
+from tools.benchmark.figures import percentile
 from tools.benchmark.report import MIB, Report, progress
 from tools.benchmark.servers import (
     NotReady,
     Server,
-    pinned,
     program,
     running,
     start_node,
     start_plain_origin,
-    start_varnish,
 )
+from tools.benchmark.varnish import start_varnish
+from tools.benchmark.wrk import run_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,7 +57,6 @@ FILLED_AT_ONCE: Final = 20_000
 ASKED: Final = 20_000  # objects, each once in a run
 QUICK_ASKED: Final = 2000
 CONNECTIONS: Final = 32
-PATIENCE_S: Final = 300.0
 ROUNDS: Final = 3
 BANS: Final = 100
 COMMANDS: Final = 20
@@ -151,40 +148,15 @@ class Load:
         """Ask for `count` objects, each once, and wait: CPU µs for each."""
         script = self.place / "once.lua"
         script.write_text(ONCE % {"first": first, "count": count, "tags": self.tags})
-        command = [
-            *pinned(1), self.wrk, "--threads", "1", "--connections", str(CONNECTIONS),
-            "--timeout", "60s", "--duration", f"{PATIENCE_S:.0f}s", "--latency",
-            "--script", str(script), server.url,
-        ]  # fmt: skip
         before = server.cpu_s()
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            try:
-                text = _until_done(process)
-            finally:
-                process.kill()
+        load = run_until(self.wrk, server, script, ONCE_DONE, connections=CONNECTIONS)
         used = server.cpu_s() - before
-        load = read_wrk(text)
-        if load.failed or load.requests < count:
-            raise NotReady(f"{load.failed} of {load.requests} requests failed")
+        if load.requests < count:
+            raise NotReady(f"{load.requests} of {count} requests were answered")
         return 1e6 * used / load.requests
 
 
-def _until_done(process: subprocess.Popen[bytes]) -> str:
-    """What wrk prints, told to end when its script says that all have been answered."""
-    assert process.stdout is not None
-    said = b""
-    until = time.monotonic() + PATIENCE_S
-    while ONCE_DONE not in said and time.monotonic() < until:
-        if select.select([process.stdout], [], [], 1.0)[0]:
-            piece = process.stdout.read1(65_536)  # type: ignore[attr-defined]
-            if not piece:
-                break
-            said += piece
-    process.send_signal(signal.SIGINT)
-    return (said + process.stdout.read()).decode()
-
-
-ONCE_DONE: Final = b"all answered"
+ONCE_DONE: Final = "all answered"
 ONCE: Final = """\
 local first, count, tags, asked, seen = %(first)d, %(count)d, %(tags)d, 0, 0
 function request()

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 _UNITS_S: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _TIME: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(us|ms|s|m|h)\Z")
-_TOTAL: Final = re.compile(r"^\s*([0-9]+) requests in ", re.MULTILINE)
+_TOTAL: Final = re.compile(
+    r"^\s*([0-9]+) requests in \S+, ([0-9]+\.[0-9]+)([KMGT]?)B read$", re.MULTILINE
+)
+_SIZES: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _RATE: Final = re.compile(r"^Requests/sec:\s+([0-9.]+)", re.MULTILINE)
 _PERCENTILE: Final = re.compile(r"^\s+(50|99)%[ ]+(\S+)[ ]*$", re.MULTILINE)
 _SOCKET_ERRORS: Final = re.compile(
@@ -40,6 +43,7 @@ class Load:
     p50_s: float
     p99_s: float
     failed: int
+    read_bytes: float = 0.0  # heads and bodies, as far as three digits tell
 
 
 def seconds(text: str) -> float:
@@ -60,12 +64,17 @@ def read_wrk(text: str) -> Load:
     others = _OTHER_STATUS.search(text)
     failed = sum(map(int, broken.groups())) if broken else 0
     failed += int(others[1]) if others else 0
-    return Load(int(total[1]), float(rate[1]), seconds(tail["50"]), seconds(tail["99"]), failed)
+    p50_s, p99_s = seconds(tail["50"]), seconds(tail["99"])
+    read_bytes = float(total[2]) * _SIZES[total[3]]
+    return Load(int(total[1]), float(rate[1]), p50_s, p99_s, failed, read_bytes)
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessLine:
-    """What is of use here in /proc/PID/stat; `ticks` of the processor, user and system."""
+    """What is of use here in /proc/PID/stat; `ticks` of the processor, user and system.
+
+    Those of children that have ended are in it, as else what they used would be lost.
+    """
 
     parent: int
     ticks: int
@@ -74,7 +83,7 @@ class ProcessLine:
 def read_stat(text: str) -> ProcessLine:
     """One /proc/PID/stat: the command's name may hold blanks and parentheses, so from its end."""
     words = text.rpartition(")")[2].split()
-    return ProcessLine(int(words[1]), int(words[11]) + int(words[12]))
+    return ProcessLine(int(words[1]), sum(map(int, words[11:15])))
 
 
 def descendants(root: int, parents: dict[int, int]) -> set[int]:

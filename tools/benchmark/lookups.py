@@ -27,17 +27,13 @@ from edge.cache.scope import digest, packed, tag_name
 from edge.finding import judge
 from tools.benchmark.admin import Admin, purge_tags
 from tools.benchmark.catalogue import Shape
+from tools.benchmark.loads import KINDS
+from tools.benchmark.peers import start_origin
 from tools.benchmark.report import MIB, Report, progress
-from tools.benchmark.servers import (
-    Server,
-    program,
-    running,
-    start_nginx_origin,
-    start_node,
-    start_plain_origin,
-)
+from tools.benchmark.servers import Server, program, running, start_node
 from tools.benchmark.stores import Maker
-from tools.benchmark.throughput import KINDS, WARM_S, Run, run_wrk
+from tools.benchmark.throughput import WARM_S
+from tools.benchmark.wrk import Run, run_wrk
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -196,15 +192,13 @@ class Pair:
 
 
 def _on_nodes(wishes: Wishes, shape: Shape, count: int, report: Report) -> None:
-    wrk, nginx, place = program("wrk"), program("nginx"), wishes.directory / "lookups"
+    wrk, place = program("wrk"), wishes.directory / "lookups"
     if wrk is None:
         report.fault("requests after purges not measured: wrk is missing")
         return
     seconds = wishes.seconds or (QUICK_SECONDS if shape.is_quick else SECONDS)
     with ExitStack() as stack:
-        make = start_plain_origin(place / "origin") if nginx is None else None
-        origin = make or start_nginx_origin(nginx or "", place / "origin")
-        stack.enter_context(running(origin))
+        origin = stack.enter_context(running(start_origin(place / "origin")))
         alone = stack.enter_context(running(start_node(place / "alone", origin.url)))
         socket = place / "admin"
         options = ("--admin", str(socket))

@@ -10,40 +10,55 @@ import sys
 
 import trio
 
+from tools.benchmark.objects import LIFETIME_S, body_at, etag
 from tools.benchmark.plain import content, head
 
-TAGGED = b"GET /tagged/"
+TAGGED = "/tagged/"
 TAGGED_BODY = content("tagged", 200)
-BODIES = {False: content("1k", 1024), True: content("1m", 1 << 20)}
-ANSWERS = {large: head(len(body)) + body for large, body in BODIES.items()}
+COUNTED = "/requests"
 
 
-def answer_to(request: bytes) -> bytes:
-    """The whole answer to a request."""
-    if not request.startswith(TAGGED):
-        return ANSWERS[request.startswith(b"GET /1m ")]
-    tags = request.split(b" ", 2)[1].split(b"/")[2:-1]
-    field = b"surrogate-key: %b\r\n\r\n" % b" ".join(tags)
-    return head(len(TAGGED_BODY)).removesuffix(b"\r\n") + field + TAGGED_BODY
+def answer_to(request: bytes, number: int = 1) -> bytes:
+    """The whole answer to a request, which is the `number`th."""
+    target = request.split(b" ", 2)[1].decode("ascii")
+    if target == COUNTED:
+        body = b"Active connections: 1\nserver accepts handled requests\n 1 1 %d\n" % number
+        return head(len(body), lifetime_s=0) + body
+    if not target.startswith(TAGGED):
+        body = body_at(target)
+        return _with(head(len(body), lifetime_s=LIFETIME_S), b"etag: " + etag(len(body))) + body
+    tags = target.split("/")[2:-1]
+    return _with(head(len(TAGGED_BODY)), f"surrogate-key: {' '.join(tags)}".encode()) + TAGGED_BODY
 
 
-async def answer(stream: trio.SocketStream) -> None:
-    """Answer until the client leaves."""
-    data = b""
-    try:
-        while more := await stream.receive_some():
-            data += more
-            while (end := data.find(b"\r\n\r\n")) >= 0:
-                await stream.send_all(answer_to(data))
-                data = data[end + 4 :]
-    except trio.BrokenResourceError:
-        pass
-    await trio.aclose_forcefully(stream)
+def _with(head: bytes, line: bytes) -> bytes:
+    return head.removesuffix(b"\r\n") + line + b"\r\n\r\n"
+
+
+class Counted:
+    """Answers, and how many there were."""
+
+    def __init__(self) -> None:
+        self._number = 0
+
+    async def answer(self, stream: trio.SocketStream) -> None:
+        """Answer until the client leaves."""
+        data = b""
+        try:
+            while more := await stream.receive_some():
+                data += more
+                while (end := data.find(b"\r\n\r\n")) >= 0:
+                    self._number += 1
+                    await stream.send_all(answer_to(data, self._number))
+                    data = data[end + 4 :]
+        except trio.BrokenResourceError:
+            pass
+        await trio.aclose_forcefully(stream)
 
 
 async def serve(port: int) -> None:
     """Serve until killed."""
-    await trio.serve_tcp(answer, port, host="127.0.0.1")
+    await trio.serve_tcp(Counted().answer, port, host="127.0.0.1")
 
 
 if __name__ == "__main__":

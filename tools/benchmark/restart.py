@@ -34,9 +34,11 @@ LARGE_BYTES: Final = 100 * 1024
 RECLAIM_S: Final = 60.0
 UNFINISHED: Final = 8  # bodies that are being written when the node is killed: orphans for sure
 UNFINISHED_BYTES: Final = 4 * MIB
-GOAL_READY_S: Final = 3.0
+GOAL_READY_S: Final = 2.0
 GOAL_LOST: Final = 0.01
 MEMORY: Final = ("--memory", "64MiB")
+ROOM_BYTES: Final = 16 * 1024  # for each object, more than twice of what it takes
+LEAST_ROOM: Final = 10 * 1024 * MIB
 
 
 def size_of(number: int) -> int:
@@ -89,7 +91,8 @@ async def _measure(wishes: Wishes, report: Report, place: Path) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(origin.run)
         began, port = time.perf_counter(), free_port()
-        server = start_node(place, origin.url, port=port, extra=MEMORY)
+        extra = (*MEMORY, "--disk", f"{max(LEAST_ROOM, ROOM_BYTES * count) // MIB}MiB")
+        server = start_node(place, origin.url, port=port, extra=extra)
         try:
             empty_s = time.perf_counter() - began
             await _fill(server, story, report, count)
@@ -98,7 +101,7 @@ async def _measure(wishes: Wishes, report: Report, place: Path) -> None:
             shard = place / "store" / "shard-0"
             files = _files(shard)
             began = time.perf_counter()
-            server = start_node(place, origin.url, port=port, extra=MEMORY)
+            server = start_node(place, origin.url, port=port, extra=extra)
             ready_s = time.perf_counter() - began
             report.say(f"  ready {empty_s:.2f} s after the start with an empty store")
             report.goal("ready after kill -9", ready_s, GOAL_READY_S, "s")
@@ -164,9 +167,8 @@ async def _load_and_kill(server: Server, story: Story, count: int, seconds: floa
     async def kill() -> None:
         nonlocal killed
         await trio.sleep_until(until)
-        server.process.kill()
+        await trio.to_thread.run_sync(server.kill)
         killed = trio.current_time()
-        await trio.to_thread.run_sync(server.process.wait)
 
     async def leave_unfinished(number: int) -> None:
         with suppress(Broken):

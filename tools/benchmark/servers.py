@@ -1,14 +1,12 @@
-"""The programs that are measured, each a process of its own in a directory of its own.
-
-nginx gets the settings that someone who knows it would give it (keep-alive to the origin, open
-files cached, a buffered access log, no limit on requests of a connection): what is compared is the
-servers and not their defaults.
+"""The programs that are measured, each with a directory of its own: what a running one uses, this
+node, and the origin in Python. The peers are in `nginx`, `varnish` and `limit`.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
+import random
+import resource
 import shutil
 import signal
 import socket
@@ -19,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tools.benchmark.figures import descendants, read_stat
+from tools.benchmark.figures import ProcessLine, descendants, read_stat
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,10 +26,12 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 START_S: Final = 30.0
 LAST_WORDS: Final = 2000
+PORTS: Final = range(10_000, 32_768)  # below those that the system gives to clients
 MISSING: Final = {
     "nginx": "no nginx to compare with; on Debian: apt-get install nginx-light",
     "wrk": "no wrk to load servers with; on Debian: apt-get install wrk",
     "varnishd": "no Varnish to compare with; on Debian: apt-get install varnish",
+    "cc": "no C compiler to build the limit with; on Debian: apt-get install gcc libc6-dev",
 }
 
 
@@ -48,16 +48,28 @@ def program(name: str) -> str | None:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of 127.0.0.1 that nothing listens on, nor the system gives to a client meanwhile."""
+    for port in random.sample(PORTS, len(PORTS)):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise NotReady(f"none of the ports {PORTS.start} to {PORTS.stop - 1} is free")
 
 
-def pinned(core: int) -> list[str]:
+def pinned(core: int | None) -> list[str]:
     """What goes before a command to have it on one core; nothing where there is but one."""
     cores = os.cpu_count() or 1
-    return ["taskset", "-c", str(core)] if core < cores and shutil.which("taskset") else []
+    is_there = core is not None and core < cores
+    return ["taskset", "-c", str(core)] if is_there and shutil.which("taskset") else []
+
+
+def allow_descriptors(count: int) -> None:
+    """Let this process, and those it starts, open so many files; raises `NotReady`."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, max(count, hard)))
+    except (ValueError, OSError) as error:
+        raise NotReady(f"{count} descriptors are needed, {hard} allowed: ulimit -n") from error
 
 
 class Server:
@@ -78,9 +90,10 @@ class Server:
 
     def cpu_s(self) -> float:
         """Processor time that its processes have used so far, user and system."""
-        return sum(line for _, line in self._lines()) / TICKS_PER_S
+        return sum(line.ticks for line in self._lines().values()) / TICKS_PER_S
 
-    def _lines(self) -> list[tuple[int, int]]:
+    def _lines(self) -> dict[int, ProcessLine]:
+        """All its processes: itself, what it has started, what these have."""
         lines = {}
         for path in Path("/proc").glob("[0-9]*/stat"):
             try:
@@ -88,15 +101,19 @@ class Server:
             except (FileNotFoundError, ProcessLookupError):
                 continue  # it has ended meanwhile
         family = descendants(self.process.pid, {pid: line.parent for pid, line in lines.items()})
-        return [(pid, lines[pid].ticks) for pid in family if pid in lines]
+        return {pid: lines[pid] for pid in family if pid in lines}
 
     def resident_bytes(self) -> int:
         """Memory that its processes hold; what they share is counted once."""
-        return sum(_proportional_bytes(pid) for pid, _ in self._lines())
+        return sum(_proportional_bytes(pid, "Pss", "VmRSS") for pid in self._lines())
+
+    def anonymous_bytes(self) -> int:
+        """That part of it which is of no file, and so does not change with who else maps one."""
+        return sum(_proportional_bytes(pid, "Pss_Anon", "RssAnon") for pid in self._lines())
 
     def peak_bytes(self) -> int:
-        """The most that its first process has ever had resident."""
-        return _status_bytes(self.process.pid, "VmHWM")
+        """The most that its processes have ever had resident; what they share counts for each."""
+        return sum(_status_bytes(pid, "VmHWM") for pid in self._lines())
 
     def last_words(self) -> str:
         """Whether it lives, and the end of its error log."""
@@ -107,7 +124,7 @@ class Server:
 
     def kill(self) -> None:
         """kill -9, and wait until it is gone; what it has started goes with it."""
-        children = {pid for pid, _ in self._lines()} - {self.process.pid}
+        children = self._lines().keys() - {self.process.pid}
         self.process.kill()  # first: it would start them again
         for pid in children:
             with suppress(ProcessLookupError):
@@ -123,16 +140,23 @@ class Server:
             self.kill()
 
 
-def _proportional_bytes(pid: int) -> int:
+def _proportional_bytes(pid: int, name: str, otherwise: str) -> int:
+    """By `name` what is shared is counted once; `otherwise` is for who may not read that."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
+    except PermissionError:
+        return _status_bytes(pid, otherwise)
+    except (FileNotFoundError, ProcessLookupError):
         return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
 def _status_bytes(pid: int, name: str) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    for line in lines:
         if line.startswith(name + ":"):
             return int(line.split()[1]) * 1024
     return 0
@@ -142,15 +166,16 @@ def start_node(
     directory: Path,
     origin: str,
     *,
-    core: int = 0,
+    core: int | None = 0,
     port: int | None = None,
+    workers: int = 1,
     extra: tuple[str, ...] = (),
 ) -> Server:
     """This node as a caching proxy of `origin`, its store and logs in `directory`; ready."""
     port = port or free_port()
     command = [
         *pinned(core), sys.executable, "-m", "edge", "proxy",
-        "--listen", f"127.0.0.1:{port}", "--to", origin,
+        "--listen", f"127.0.0.1:{port}", "--to", origin, "--workers", str(workers),
         "--store", str(directory / "store"),
         "--access-log", str(directory / "access.log"), *extra,
     ]  # fmt: skip
@@ -159,40 +184,18 @@ def start_node(
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT
         )
+    server = Server("this node", port, process, directory / "error.log")
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line.startswith("ready "):
-        process.kill()
+        server.kill()
         said = line + (directory / "error.log").read_text()
-        raise NotReady(f"the node did not start: {said}")
-    return Server("this node", port, process, directory / "error.log")
-
-
-def _start_nginx(path: str, directory: Path, core: int, port: int, http: str, name: str) -> Server:
-    directory.mkdir(parents=True, exist_ok=True)
-    user = "user root;\n" if os.geteuid() == 0 else ""
-    folders = "".join(
-        f"  {kind}_temp_path {directory}/{kind};\n"
-        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    settings = (
-        f"{user}daemon off;\nworker_processes 1;\npid {directory}/pid;\n"
-        "events { worker_connections 8192; }\n"
-        f"http {{\n{folders}"
-        "  sendfile on; tcp_nopush on; tcp_nodelay on;\n"
-        "  keepalive_requests 1000000000; keepalive_timeout 600;\n"
-        f"{http}}}\n"
-    )
-    (directory / "nginx.conf").write_text(settings)
-    log = directory / "error.log"
-    command = [*pinned(core), path, "-p", str(directory), "-e", str(log), "-c", "nginx.conf"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, text=True)
-    server = Server(name, port, process, log)
-    _await_port(server)
+        raise NotReady(f"the node did not start: {said.strip()}")
     return server
 
 
-def _await_port(server: Server) -> None:
+def await_port(server: Server) -> None:
+    """Wait until someone listens; raises `NotReady`."""
     until = time.monotonic() + START_S
     while time.monotonic() < until and server.process.poll() is None:
         try:
@@ -205,54 +208,14 @@ def _await_port(server: Server) -> None:
     raise NotReady(f"no one listens: {server.last_words()}")
 
 
-def start_nginx_cache(path: str, directory: Path, origin: str, *, core: int = 0) -> Server:
-    """nginx as a caching proxy of `origin`; ready."""
-    port = free_port()
-    http = (
-        '  log_format json escape=json \'{"time":"$time_iso8601","id":"$request_id",'
-        '"client":"$remote_addr","method":"$request_method","host":"$host",'
-        '"target":"$request_uri","status":$status,"bytes":$body_bytes_sent,'
-        '"cache":"$upstream_cache_status","upstream":"$upstream_addr",'
-        '"total_s":$request_time,"upstream_s":"$upstream_response_time"}\';\n'
-        f"  access_log {directory}/access.log json buffer=64k flush=1s;\n"
-        "  open_file_cache max=10000 inactive=60s;\n"
-        f"  proxy_cache_path {directory}/cache levels=1:2 keys_zone=c:64m max_size=10g\n"
-        "    inactive=1h use_temp_path=off;\n"
-        f"  upstream origin {{ server {origin.removeprefix('http://')}; keepalive 128;\n"
-        "    keepalive_requests 1000000000; }\n"
-        f"  server {{ listen 127.0.0.1:{port} backlog=4096;\n"
-        "    location / { proxy_pass http://origin; proxy_http_version 1.1;\n"
-        '      proxy_set_header Connection ""; proxy_set_header Host $host;\n'
-        "      proxy_set_header X-Forwarded-For $remote_addr;\n"
-        "      proxy_cache c; proxy_cache_lock on;\n"
-        "      add_header Cache-Status $upstream_cache_status; } }\n"
-    )
-    return _start_nginx(path, directory, core, port, http, "nginx")
-
-
-def start_nginx_origin(path: str, directory: Path, *, core: int = 1) -> Server:
-    """nginx as an origin: 1 KiB at any target, 1 MiB at /1m; good for an hour. Ready."""
-    port = free_port()
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "1m").write_bytes(bytes(range(256)) * 4096)
-    http = (
-        "  access_log off;\n"
-        f"  server {{ listen 127.0.0.1:{port} backlog=4096;\n"
-        '    add_header Cache-Control "max-age=3600";\n'
-        f"    location = /1m {{ root {directory}; }}\n"
-        f'    location / {{ default_type text/plain; return 200 "{"x" * 1024}"; }} }}\n'
-    )
-    return _start_nginx(path, directory, core, port, http, "nginx as origin")
-
-
 def start_plain_origin(directory: Path, *, core: int = 1) -> Server:
-    """The same origin without nginx, and slower; ready."""
+    """An origin that has what that of `nginx` has, and is slower; ready."""
     port = free_port()
     directory.mkdir(parents=True, exist_ok=True)
     command = [*pinned(core), sys.executable, "-m", "tools.benchmark.origin", str(port)]
     process = subprocess.Popen(command, text=True, cwd=ROOT)
     server = Server("plain origin", port, process, directory / "error.log")
-    _await_port(server)
+    await_port(server)
     return server
 
 
@@ -263,26 +226,3 @@ def running(server: Server) -> Iterator[Server]:
         yield server
     finally:
         server.stop()
-
-
-def start_varnish(
-    path: str, directory: Path, origin: str, memory: str, *, core: int = 0
-) -> tuple[Server, int]:
-    """Varnish before `origin` with `memory` for objects, ready; and its CLI's port."""
-    directory.mkdir(parents=True, exist_ok=True)
-    host, _, number = origin.removeprefix("http://").partition(":")
-    backend = f'backend default {{ .host = "{host}"; .port = "{number}"; }}\n'
-    (directory / "vcl").write_text(f"vcl 4.1;\n{backend}")
-    (directory / "secret").write_text(secrets.token_hex(16))
-    port, cli = free_port(), free_port()
-    log = directory / "error.log"
-    command = [
-        *pinned(core), path, "-F", "-n", str(directory / "work"), "-j", "none",
-        "-a", f"127.0.0.1:{port}", "-T", f"127.0.0.1:{cli}", "-S", str(directory / "secret"),
-        "-f", str(directory / "vcl"), "-s", f"malloc,{memory}", "-t", "86400",
-    ]  # fmt: skip
-    with log.open("a") as said:
-        process = subprocess.Popen(command, stdout=said, stderr=said, text=True)
-    server = Server("Varnish", port, process, log)
-    _await_port(server)
-    return server, cli

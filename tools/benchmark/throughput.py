@@ -1,31 +1,27 @@
-"""hit-1k, hit-1m, miss-1k: this node beside nginx, under wrk.
+"""The scenarios of `loads.KINDS`: this node beside its peers, under wrk.
 
-Both stand before the same origin. They take turns, and the order turns about from round to round,
-so that neither always runs on the warmer machine. The server under load has core 0; wrk and the
-origin share core 1, where there is one.
+All stand before the same origin. They take turns, and the order turns about from round to round,
+so that none always runs on the warmer machine. The server under load has core 0; wrk and the
+origin share core 1, where there is one. Each must answer rightly before it is measured, and still
+afterwards; what the origin was asked meanwhile tells how many hits there were.
 """
 
 from __future__ import annotations
 
-import subprocess
-import urllib.request
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
-from tools.benchmark.figures import Load, ratio, read_wrk
-from tools.benchmark.report import MIB, Report, milliseconds
-from tools.benchmark.servers import (
-    Server,
-    pinned,
-    program,
-    running,
-    start_nginx_cache,
-    start_nginx_origin,
-    start_node,
-    start_plain_origin,
-)
+from tools.benchmark import comparison, proof
+from tools.benchmark.limit import NAME as LIMIT
+from tools.benchmark.loads import KINDS, Kind
+from tools.benchmark.mixture import FILL_DONE, HIT_SHARE, Mixture
+from tools.benchmark.objects import requests_told
+from tools.benchmark.peers import start_origin, start_peers, tell_notes
+from tools.benchmark.report import Report, progress
+from tools.benchmark.servers import NotReady, Server, program, running
+from tools.benchmark.wrk import Run, run_until, run_wrk
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,138 +31,95 @@ if TYPE_CHECKING:
 ROUNDS: Final = 5
 SECONDS: Final = 4.0
 WARM_S: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """One kind of load: what is asked for, over how many connections."""
-
-    target: str
-    connections: int
-    is_unique: bool = False
-
-
-KINDS: Final = {
-    "hit-1k": Kind("/1k", 64),
-    "hit-1m": Kind("/1m", 16),
-    "miss-1k": Kind("/miss", 64, is_unique=True),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One server in one round."""
-
-    load: Load
-    cpu_us: float  # for each request
-    resident_bytes: int
+MISSES: Final = 0.001  # of requests for what is stored; with more it is not hits that are measured
+DIGITS: Final = 0.99  # wrk tells bytes with three of them
+HIT_MARGIN: Final = 0.015
+COUNTED: Final = b"GET /requests HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
 def measure(name: str, wishes: Wishes) -> Report:
     """One of `KINDS`."""
     kind, report = KINDS[name], Report()
-    wrk, nginx = program("wrk"), program("nginx")
+    if kind.mixture is not None and wishes.objects:
+        kind = replace(kind, mixture=Mixture(wishes.objects))
+    wrk = program("wrk")
     if wrk is None:
         report.fault("not measured: wrk is missing")
         return report
     with ExitStack() as stack:
         place = wishes.directory
-        if nginx is None:
-            origin = stack.enter_context(running(start_plain_origin(place / "origin")))
-        else:
-            origin = stack.enter_context(running(start_nginx_origin(nginx, place / "origin")))
-        servers = [stack.enter_context(running(start_node(place / "node", origin.url)))]
-        if nginx is not None:
-            peer = start_nginx_cache(nginx, place / "nginx", origin.url)
-            servers.append(stack.enter_context(running(peer)))
-        runs = _rounds(wrk, kind, servers, wishes)
-        for server in servers if not kind.is_unique else ():
-            _check_hit(server, kind, report)
-    _tell(report, runs, wishes.rounds or ROUNDS)
+        origin = stack.enter_context(running(start_origin(place / "origin")))
+        servers = start_peers(
+            stack, place, origin.url, report, memory=kind.memory, beside_limit=kind.beside_limit
+        )
+        Course(wrk, kind, origin, servers, report).run(wishes)
     return report
 
 
-def _rounds(wrk: str, kind: Kind, servers: list[Server], wishes: Wishes) -> dict[str, list[Run]]:
-    for server in servers:
-        run_wrk(wrk, kind, server, WARM_S, wishes.directory, "warm")
-    runs: dict[str, list[Run]] = {server.name: [] for server in servers}
-    for number in range(wishes.rounds or ROUNDS):
-        for server in servers if number % 2 == 0 else reversed(servers):
-            seconds = wishes.seconds or SECONDS
-            run = run_wrk(wrk, kind, server, seconds, wishes.directory, str(number))
-            runs[server.name].append(run)
-    return runs
+class Course:
+    """One scenario on running servers, ours first."""
 
+    def __init__(
+        self, wrk: str, kind: Kind, origin: Server, servers: list[Server], report: Report
+    ) -> None:
+        self._wrk = wrk
+        self._kind = kind
+        self._origin = origin
+        self._servers = servers
+        self._report = report
+        self._hits: dict[str, list[float]] = {server.name: [] for server in servers}
 
-def run_wrk(wrk: str, kind: Kind, server: Server, seconds: float, place: Path, mark: str) -> Run:
-    """One run of wrk; `mark` is in the targets of this run alone, where they are unique."""
-    command = [
-        *pinned(1), wrk, "--threads", "1", "--connections", str(kind.connections),
-        "--duration", f"{max(1, round(seconds))}s", "--latency",
-    ]  # fmt: skip
-    if kind.is_unique:
-        script = place / "unique.lua"
-        script.write_text(UNIQUE % f"{kind.target}/{mark}/")
-        command += ["--script", str(script)]
-    before = server.cpu_s()
-    done = subprocess.run(
-        [*command, server.url + kind.target], capture_output=True, text=True, check=True
-    )
-    used = server.cpu_s() - before
-    load = read_wrk(done.stdout)
-    return Run(load, 1e6 * used / max(1, load.requests), server.resident_bytes())
+    def run(self, wishes: Wishes) -> None:
+        """Warm, check, measure, check again, tell."""
+        for server in self._servers:
+            self._warm(server, wishes.directory)
+            proof.check(server, self._kind, "before")
+        runs: dict[str, list[Run]] = {server.name: [] for server in self._servers}
+        for number in range(wishes.rounds or ROUNDS):
+            for server in self._servers if number % 2 == 0 else reversed(self._servers):
+                run = self._measure(server, wishes, str(number))
+                runs[server.name].append(run)
+        for server in self._servers:
+            proof.check(server, self._kind, "after")
+        comparison.tell(self._report, runs, self._kind.goals)
+        self._tell_hits()
+        tell_notes(self._report, runs)
 
+    def _warm(self, server: Server, place: Path) -> None:
+        if self._kind.mixture is not None and server.name != LIMIT:
+            progress(f"{server.name}: {self._kind.mixture.stored:,} objects to be stored")
+            script = place / "fill.lua"
+            script.write_text(self._kind.mixture.fill_script())
+            run_until(self._wrk, server, script, FILL_DONE, connections=self._kind.connections)
+        run_wrk(self._wrk, self._kind, server, WARM_S, place, "warm")
 
-UNIQUE: Final = """\
-local number = 0
-function request()
-  number = number + 1
-  return wrk.format("GET", "%s" .. number)
-end
-"""
+    def _measure(self, server: Server, wishes: Wishes, mark: str) -> Run:
+        seconds = wishes.seconds or SECONDS
+        before = self._origin_requests()
+        run = run_wrk(self._wrk, self._kind, server, seconds, wishes.directory, mark)
+        missed = self._origin_requests() - before - 1  # that one is this one
+        # Of misses some are still on their way when wrk has ended.
+        self._hits[server.name].append(max(0.0, 1 - missed / max(1, run.load.requests)))
+        expected = DIGITS * len(self._kind.body) * run.load.requests
+        if run.load.read_bytes < expected:
+            raise NotReady(
+                f"{server.name}: {run.load.read_bytes:.0f} of {expected:.0f} bytes came"
+            )
+        return run
 
+    def _origin_requests(self) -> int:
+        return requests_told(proof.ask(self._origin.port, COUNTED).body.decode())
 
-def _check_hit(server: Server, kind: Kind, report: Report) -> None:
-    with urllib.request.urlopen(server.url + kind.target) as answer:
-        status = answer.headers.get("Cache-Status", "")
-        size = len(answer.read())
-    if "hit" not in status.lower() or size not in (1024, MIB):
-        report.fault(f"{server.name}: not a hit: {status!r}, {size} bytes")
+    def _tell_hits(self) -> None:
+        shares = {name: median(each) for name, each in self._hits.items() if name != LIMIT}
+        told = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+        self._report.say(f"  hits, by what the origin was asked: {told}")
+        self._report.figures["hits"] = shares
+        for name, share in shares.items():
+            if not self._is_right(share):
+                self._report.fault(f"{name}: {share:.2%} of the requests were hits")
 
-
-def _tell(report: Report, runs: dict[str, list[Run]], rounds: int) -> None:
-    heading = ("", "requests/s", "p50", "p99", "CPU µs/request", "resident MiB", "failed")
-    report.say("  " + "".join(f"{word:>16}" for word in heading))
-    for name, each in runs.items():
-        failed = sum(run.load.failed for run in each)
-        cells = (
-            name,
-            f"{median(run.load.per_s for run in each):.0f}",
-            milliseconds(median(run.load.p50_s for run in each)),
-            milliseconds(median(run.load.p99_s for run in each)),
-            f"{median(run.cpu_us for run in each):.1f}",
-            f"{max(run.resident_bytes for run in each) / MIB:.0f}",
-            str(failed),
-        )
-        report.say("  " + "".join(f"{cell:>16}" for cell in cells))
-        report.figures[name] = [asdict(run) for run in each]
-        if failed:
-            report.fault(f"{name}: {failed} requests failed")
-    report.say(f"  medians of {rounds} rounds; resident: the largest")
-    if len(runs) == 2:
-        _compare(report, *runs.values())
-
-
-def _compare(report: Report, ours: list[Run], theirs: list[Run]) -> None:
-    measures = {
-        "requests/s": ([r.load.per_s for r in ours], [r.load.per_s for r in theirs]),
-        "p50": ([r.load.p50_s for r in ours], [r.load.p50_s for r in theirs]),
-        "p99": ([r.load.p99_s for r in ours], [r.load.p99_s for r in theirs]),
-        "CPU/request": ([r.cpu_us for r in ours], [r.cpu_us for r in theirs]),
-    }
-    for name, (mine, others) in measures.items():
-        found = ratio(mine, others)
-        said = "no ratio: one round tells of no spread" if found is None else str(found)
-        report.say(f"  ours/nginx {name}: {said}")
-        telling = found is not None and found.is_telling
-        report.figures[f"ratio {name}"] = asdict(found) if found and telling else None
+    def _is_right(self, share: float) -> bool:
+        if self._kind.mixture is not None:
+            return abs(share - HIT_SHARE) < HIT_MARGIN
+        return share < MISSES if self._kind.is_unique else share > 1 - MISSES

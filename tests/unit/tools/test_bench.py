@@ -3,12 +3,16 @@ purge covers."""
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import shutil
 import socket
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -20,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 from edge.config import for_proxy, policies  # noqa: E402
 from edge.orders import order_from_json  # noqa: E402
 from edge.purging import matches  # noqa: E402
+from tools.benchmark import comparison, proof  # noqa: E402
 from tools.benchmark.bans import Load, ban_of  # noqa: E402
 from tools.benchmark.catalogue import (  # noqa: E402
     KINDS,
@@ -28,6 +33,7 @@ from tools.benchmark.catalogue import (  # noqa: E402
     number_in,
     sorted_out,
 )
+from tools.benchmark.figures import Load as Figures  # noqa: E402
 from tools.benchmark.figures import (  # noqa: E402
     Ratio,
     Unreadable,
@@ -38,13 +44,23 @@ from tools.benchmark.figures import (  # noqa: E402
     read_wrk,
     seconds,
 )
+from tools.benchmark.limit import start_limit  # noqa: E402
+from tools.benchmark.loads import KINDS as LOADS  # noqa: E402
+from tools.benchmark.loads import Goal  # noqa: E402
 from tools.benchmark.lookups import doubt_of  # noqa: E402
+from tools.benchmark.mixture import BOUNDS, SCATTER, Mixture, size_of, stored_count  # noqa: E402
+from tools.benchmark.objects import FILES, SIZES, SMALL, body_at, etag, requests_told  # noqa: E402
 from tools.benchmark.origin import answer_to  # noqa: E402
 from tools.benchmark.plain import Broken, content, parse_head  # noqa: E402
-from tools.benchmark.restart import size_of  # noqa: E402
-from tools.benchmark.servers import NotReady  # noqa: E402
+from tools.benchmark.report import Report  # noqa: E402
+from tools.benchmark.restart import size_of as restart_size_of  # noqa: E402
+from tools.benchmark.servers import PORTS, NotReady, free_port, running  # noqa: E402
 from tools.benchmark.stores import SLACK_BYTES, Maker, Told, check_room, form_of  # noqa: E402
 from tools.benchmark.waiting import Waiter  # noqa: E402
+from tools.benchmark.wrk import Run  # noqa: E402
+
+if TYPE_CHECKING:
+    from tools.benchmark.loads import Kind
 
 PRINTED = """\
 Running 2s test @ http://127.0.0.1:8080/1k
@@ -70,6 +86,7 @@ finite = st.floats(min_value=1e-3, max_value=1e6)
 def test_a_run_without_errors_is_read() -> None:
     load = read_wrk(PRINTED)
     assert (load.requests, load.per_s, load.failed) == (6462, 3230.05, 0)
+    assert load.read_bytes == 7.93 * 1024 * 1024
     assert [load.p50_s, load.p99_s] == pytest.approx([0.01894, 1.12])
 
 
@@ -95,7 +112,7 @@ def test_times_are_read_in_every_unit_of_wrk() -> None:
 
 def test_a_command_with_blanks_and_parentheses_does_not_shift_the_numbers() -> None:
     line = read_stat("42 (a) b) (c) S 7 42 42 0 -1 4194560 9 0 0 0 150 25 3 4 20 0 1 0 99 0 0")
-    assert (line.parent, line.ticks) == (7, 175)
+    assert (line.parent, line.ticks) == (7, 150 + 25 + 3 + 4)
 
 
 def test_a_family_is_all_generations_and_no_one_else() -> None:
@@ -177,8 +194,8 @@ def test_contents_differ_by_name_and_have_their_length() -> None:
 
 
 def test_objects_of_the_restart_are_small_but_for_one_in_fifty() -> None:
-    sizes = [size_of(number) for number in range(1000)]
-    assert sizes == [size_of(number) for number in range(1000)]
+    sizes = [restart_size_of(number) for number in range(1000)]
+    assert sizes == [restart_size_of(number) for number in range(1000)]
     assert sum(size == 100 * 1024 for size in sizes) == 20
     assert all(1024 <= size < 8 * 1024 or size == 100 * 1024 for size in sizes)
 
@@ -311,3 +328,151 @@ def test_the_origin_tags_what_it_is_asked_to_tag() -> None:
 
 def test_a_ban_names_a_whole_tag() -> None:
     assert ban_of("t1") == r"ban obj.http.surrogate-key ~ (^|\\s)t1(\\s|$)"
+
+
+# --- load, and what must come back --------------------------------------------
+
+
+@pytest.mark.parametrize("kind", LOADS.values(), ids=LOADS)
+def test_what_is_asked_for_is_one_whole_head(kind: Kind) -> None:
+    head, end, rest = kind.request().partition(b"\r\n\r\n")
+    first, *lines = head.split(b"\r\n")
+    assert (first, end, rest) == (b"GET %b HTTP/1.1" % kind.target.encode(), b"\r\n\r\n", b"")
+    assert all(re.fullmatch(rb"[A-Za-z-]+: [ -~]+", line) for line in lines)
+
+
+def test_a_browser_sends_twelve_fields_and_no_cookie() -> None:
+    head = LOADS["hit-browser-heads"].request().lower()
+    assert head.count(b"\r\n") == 1 + 12 + 1
+    assert b"accept-encoding: gzip" in head
+    assert b"cookie" not in head
+
+
+def test_a_script_sends_the_bytes_of_the_request() -> None:
+    kind = LOADS["hit-browser-heads"]
+    assert json.dumps(kind.request().decode()) in kind.script("")
+
+
+def test_only_what_is_new_in_each_run_has_the_mark_of_the_run() -> None:
+    assert {name for name, kind in LOADS.items() if "mark-7" in kind.script("mark-7")} == {
+        "miss-1k",
+        "mixed",
+    }
+
+
+@given(st.integers(min_value=1, max_value=100_000))
+def test_the_script_of_the_mixture_can_do_the_sum_in_doubles(rank: int) -> None:
+    place = math.floor(float(rank * SCATTER) % 2.0**32 * BOUNDS[-1] / 2.0**32)
+    assert tuple(SIZES)[sum(bound <= place for bound in BOUNDS)] == size_of(rank)
+
+
+def test_the_sizes_of_the_mixture_are_as_frequent_as_told() -> None:
+    found = Counter(size_of(rank) for rank in range(1, 100_001))
+    assert sum(SIZES.values()) == BOUNDS[-1] == 1000
+    for size, share in SIZES.items():
+        assert found[size] / 100_000 == pytest.approx(share / 1000, abs=0.005)
+
+
+@pytest.mark.parametrize("urls", [1000, 100_000])
+def test_what_the_mixture_stores_has_95_of_100_requests(urls: int) -> None:
+    count = stored_count(urls)
+    stored = sum(1 / rank for rank in range(1, count + 1))
+    assert stored / sum(1 / rank for rank in range(1, urls + 1)) == pytest.approx(0.95, abs=1e-3)
+
+
+def test_what_the_mixture_does_not_store_is_new_to_each_run() -> None:
+    mixture = Mixture(1000)
+    last = mixture.stored
+    assert mixture.target(last, "a") == mixture.target(last, "b")
+    assert mixture.target(last + 1, "a") != mixture.target(last + 1, "b")
+    assert body_at(mixture.target(last + 1, "a")) == FILES[str(size_of(last + 1))]
+
+
+def test_the_origins_have_files_and_count_requests() -> None:
+    for target, body in (
+        ("/files/1k", FILES["1k"]),
+        ("/mixed/400/9/x", FILES["400"]),
+        ("/", SMALL),
+    ):
+        head, _, sent = answer_to(f"GET {target} HTTP/1.1\r\n\r\n".encode()).partition(b"\r\n\r\n")
+        assert sent == body
+        assert parse_head(head)[1][b"etag"] == etag(len(body))
+    told = answer_to(b"GET /requests HTTP/1.1\r\n\r\n", 17).partition(b"\r\n\r\n")[2]
+    assert requests_told(told.decode()) == 17
+    nginx = "Active connections: 1 \nserver accepts handled requests\n 2 3 44 \nReading: 0 \n"
+    assert requests_told(nginx) == 44
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "hit"),
+    [
+        ("Cache-Status", "edge-1; hit; ttl=59", True),
+        ("Cache-Status", "edge-1; fwd=uri-miss; fwd-status=200; stored; ttl=60", False),
+        ("Cache-Status", "HIT", True),
+        ("Cache-Status", "MISS", False),
+        ("X-Varnish", "32770 3", True),
+        ("X-Varnish", "32770", False),
+        ("X-Cache", "hit", False),
+    ],
+)
+def test_each_server_tells_a_hit_in_its_own_way(name: str, value: str, *, hit: bool) -> None:
+    assert proof.is_hit({name: value}) is hit
+
+
+def test_an_answer_is_right_only_with_its_status_its_bytes_and_where_it_came_from() -> None:
+    told = proof.Told(200, {"Cache-Status": "HIT"}, b"body")
+    assert proof.fault_of(told, 200, b"body", hit=True) is None
+    assert proof.fault_of(told, 200, b"body", hit=None) is None
+    assert proof.fault_of(told, 206, b"body", hit=True) == "status 200 and not 206"
+    assert proof.fault_of(told, 200, b"bodies", hit=True) == "4 bytes that are not the right 6"
+    assert proof.fault_of(told, 200, b"body", hit=False) == "a hit: 'HIT'"
+
+
+def test_a_goal_is_met_by_all_rounds_or_it_is_not_told() -> None:
+    most, least = Goal("CPU/request", 0.6), Goal("requests/s", 1.0, is_least=True)
+    assert comparison.verdict(most, Ratio(0.5, 0.4, 0.6)) == "at most 0.6: goal met"
+    assert comparison.verdict(most, Ratio(0.8, 0.7, 0.9)) == "at most 0.6: GOAL MISSED"
+    assert "both sides" in comparison.verdict(most, Ratio(0.6, 0.5, 0.7))
+    assert comparison.verdict(least, Ratio(1.2, 1.0, 1.3)) == "at least 1: goal met"
+    assert comparison.verdict(least, Ratio(0.8, 0.7, 0.9)) == "at least 1: GOAL MISSED"
+    assert "one round" in comparison.verdict(least, None)
+
+
+def test_a_table_gives_ratios_to_each_peer_but_not_within_the_noise() -> None:
+    def run(cpu_us: float, p99_s: float) -> Run:
+        return Run(Figures(1000, 100.0, 0.01, p99_s, 0), cpu_us, 1 << 20)
+
+    report = Report()
+    runs = {
+        "this node": [run(10.0, 0.1), run(11.0, 0.1)],
+        "nginx": [run(20.0, 0.05), run(22.0, 0.2)],
+    }
+    comparison.tell(report, runs, [Goal("CPU/request", 0.6)])
+    said = "\n".join(report.lines)
+    assert "0.5 (0.5–0.5)" in said
+    assert "noise (0.5–2)" in said
+    assert "CPU/request by nginx's: at most 0.6: goal met" in said
+    assert report.figures["ratios"]["nginx"]["p99"] is None
+    assert report.faults == []
+
+
+def test_broken_answers_are_faults_of_a_table() -> None:
+    report = Report()
+    comparison.tell(report, {"this node": [Run(Figures(10, 1.0, 0.1, 0.1, 3), 1.0, 1)]})
+    assert report.faults == ["this node: 3 requests failed"]
+
+
+def test_a_port_is_none_that_the_system_gives_to_clients() -> None:
+    assert free_port() in PORTS
+    assert PORTS.stop <= 32_768
+
+
+@pytest.mark.live
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_the_limit_answers_each_head_with_a_kibibyte(tmp_path: Path) -> None:
+    request = LOADS["hit-1k"].request()
+    with running(start_limit("cc", tmp_path)) as server:
+        told = proof.ask(server.port, request * 2)
+        assert proof.fault_of(told, 200, SMALL, hit=None) is None
+        assert server.cpu_s() >= 0
+        assert server.resident_bytes() > 0
