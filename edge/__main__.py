@@ -11,17 +11,20 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from edge import __version__
 from edge.commands import COMMANDS
+from edge.place import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from edge.config import Config
+
+T = TypeVar("T")
 
 SETTINGS_BYTES = 16 * 1024 * 1024  # a file of settings that is larger is something else
 
@@ -48,8 +51,8 @@ def run(file: Path) -> None:
     Example:
         edge run /etc/edge/edge.toml
     """
-    config = _loaded(file)
-    _serve(config, lambda: _read(file), source=file)
+    text, config = _loaded(file)
+    _serve(config, text, Source(str(file), lambda: _bytes_of(file), _parsed))
 
 
 @main.command()
@@ -61,7 +64,7 @@ def check(file: Path) -> None:
     Example:
         edge check edge.toml && edge run edge.toml
     """
-    config = _loaded(file)
+    _, config = _loaded(file)
     sites, origins = len(config.sites), len(config.origins)
     click.echo(f"{file}: good; sites: {sites}, origins: {origins}")
 
@@ -75,7 +78,7 @@ def check(file: Path) -> None:
 @click.option(
     "--admin", metavar="SOCKET", help="UNIX socket for `edge purge`, `edge explain` and the like."
 )
-@click.option("--workers", metavar="N", help="Worker processes; this version runs 1.")
+@click.option("--workers", metavar="N", help="Worker processes; one a core if not given.")
 @click.option("--access-log", metavar="PATH|-|off", help="JSON lines, one a request; off if not given.")  # fmt: skip # noqa: E501
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Any other setting of `edge settings`; may be given again.")  # fmt: skip # noqa: E501
 def proxy(listen: tuple[str, ...], to: str, sets: tuple[str, ...], **options: str | None) -> None:
@@ -99,7 +102,8 @@ def proxy(listen: tuple[str, ...], to: str, sets: tuple[str, ...], **options: st
             hostname += f" {os.getpid()}"  # a port of the system's choosing tells no two apart
         return for_proxy(listen, to, hostname=hostname, options=_by_path(options), sets=sets)
 
-    _serve(_whole(build, "edge proxy"), build, source=None)
+    source = Source("the command line", lambda: b"", lambda _text: build())
+    _serve(_whole(build, "edge proxy"), b"", source)
 
 
 def _by_path(options: Mapping[str, str | None]) -> dict[str, Any]:
@@ -112,7 +116,9 @@ def _by_path(options: Mapping[str, str | None]) -> dict[str, Any]:
         "access_log": "node.access_log",
     }
     given = {paths[name]: value for name, value in options.items()}
-    return given | ({"node.workers": 1} if options["workers"] == "1" else {})
+    workers = options["workers"]
+    is_count = workers is not None and workers.isascii() and workers.isdigit()
+    return given | ({"node.workers": int(workers[:9])} if workers and is_count else {})
 
 
 @main.command()
@@ -135,15 +141,18 @@ for _command in COMMANDS:
     main.add_command(_command)
 
 
-def _serve(config: Config, build: Callable[[], Config], *, source: Path | None) -> None:
+def _serve(config: Config, text: bytes, source: Source) -> None:
     """Run a node to its end, with a store of its own where the settings name none."""
     if config.store.dir is not None:
-        _exit(config, build, source)
+        _exit(config, text, source)
     import tempfile
+    from dataclasses import replace
 
-    with tempfile.TemporaryDirectory(prefix="edge-", ignore_cleanup_errors=True) as name:
-        click.echo(f"edge: no store given; answers are kept in {name} for this run", err=True)
-        _exit(_stored_in(config, name), lambda: _stored_in(build(), name), source)
+    with tempfile.TemporaryDirectory(prefix="edge-", ignore_cleanup_errors=True) as store:
+        click.echo(f"edge: no store given; answers are kept in {store} for this run", err=True)
+        parse = source.parse
+        source = replace(source, parse=lambda text: _stored_in(parse(text), store))
+        _exit(_stored_in(config, store), text, source)
 
 
 def _stored_in(config: Config, directory: str) -> Config:
@@ -154,36 +163,50 @@ def _stored_in(config: Config, directory: str) -> Config:
     return replace(config, store=replace(config.store, dir=Path(directory)))
 
 
-def _exit(config: Config, build: Callable[[], Config], source: Path | None) -> None:
-    from edge.node import serve
+def _exit(config: Config, text: bytes, source: Source) -> None:
+    from edge.workers import serve
 
-    sys.exit(serve(config, source=source, reload=build))
-
-
-def _loaded(file: Path) -> Config:
-    return _whole(lambda: _read(file), str(file))
+    sys.exit(serve(config, text, source))
 
 
-def _read(file: Path) -> Config:
-    """The settings in a file. Raises `SettingsError`, also for a file that cannot be read."""
-    from edge.config import load_config
+def _loaded(file: Path) -> tuple[bytes, Config]:
+    """The text in a file of settings, and what it says."""
+
+    def read() -> tuple[bytes, Config]:
+        text = _bytes_of(file)
+        return text, _parsed(text)
+
+    return _whole(read, str(file))
+
+
+def _bytes_of(file: Path) -> bytes:
+    """What a file of settings holds. Raises `SettingsError`."""
     from edge.settings import Fault, SettingsError
 
     try:
         with file.open("rb") as opened:
             data = opened.read(SETTINGS_BYTES + 1)
-        if len(data) > SETTINGS_BYTES:
-            raise SettingsError([Fault(None, "", None, "is too large for settings")])
-        text = data.decode("utf-8")
     except OSError as error:
         raise SettingsError([Fault(None, "", None, error.strerror or str(error))]) from error
+    if len(data) > SETTINGS_BYTES:
+        raise SettingsError([Fault(None, "", None, "is too large for settings")])
+    return data
+
+
+def _parsed(data: bytes) -> Config:
+    """The settings in what a file holds. Raises `SettingsError`."""
+    from edge.config import load_config
+    from edge.settings import Fault, SettingsError
+
+    try:
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise SettingsError([Fault(line, "", None, "is not UTF-8 text")]) from error
     return load_config(text, hostname=_hostname())
 
 
-def _whole(build: Callable[[], Config], file: str) -> Config:
+def _whole(build: Callable[[], T], file: str) -> T:
     """What `build` gives, or every fault on standard error and exit 1."""
     from edge.settings import SettingsError
 

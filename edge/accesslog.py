@@ -18,7 +18,7 @@ import msgspec
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from edge.observe import Record
 
@@ -63,6 +63,15 @@ class AccessLog:
             return
         self._waiting.append(record)
         self._news.set()
+
+    def add_all(self, records: Sequence[Record]) -> None:
+        """Take finished records, in their order."""
+        if len(self._waiting) + len(records) > self._room:
+            for record in records:
+                self.add(record)
+        elif self._fd >= 0 and records:
+            self._waiting += records
+            self._news.set()
 
     async def run(self) -> None:
         """Write batches until cancelled; then what is left, and let go of the file."""

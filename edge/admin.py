@@ -75,16 +75,26 @@ _CREDENTIALS: Final = struct.Struct("iII")  # struct ucred: pid, uid, gid
 class AdminSocket:
     """A listening admin socket. Raises OSError where it cannot be made, or is in use.
 
+    `listener` is one that already listens at `path`, and whose file is somebody else's to remove.
     `told` is given a line, without the caller, for each call that could change something and for
     each fault of ours: `POST /v1/purge 200: purge 17`.
     """
 
-    def __init__(self, path: Path, routes: Routes, told: Told) -> None:
+    def __init__(
+        self,
+        path: Path,
+        routes: Routes,
+        told: Told,
+        *,
+        listener: socket.socket | None = None,
+        callers: int = CALLERS,
+    ) -> None:
         self._path = path
+        self._callers = callers
         self._desk = _Desk(routes, told)
-        self._socket = _listen(path)
-        self._identity = _identity(path)
-        self._places = trio.CapacityLimiter(CALLERS)
+        self._socket = _listen(path) if listener is None else listener
+        self._identity = _identity(path) if listener is None else None
+        self._places = trio.CapacityLimiter(callers)
 
     async def run(self) -> None:
         """Answer callers until cancelled; then remove the socket's file."""
@@ -108,7 +118,7 @@ class AdminSocket:
             try:
                 self._places.acquire_nowait()
             except trio.WouldBlock:
-                await conversation.turn_away()
+                await conversation.turn_away(self._callers)
                 return
             try:
                 await conversation.run()
@@ -182,9 +192,9 @@ class _Conversation:
         except Exception as error:  # around a connection: the node lives on
             self._desk.told(self._caller, f"connection given up: {_fault(error)}", False)
 
-    async def turn_away(self) -> None:
+    async def turn_away(self, places: int) -> None:
         """Say that there is no place, to whoever may be listening."""
-        full = Refused(503, "", f"all {CALLERS} places are taken; ask again in a moment")
+        full = Refused(503, "", f"all {places} places are taken; ask again in a moment")
         try:
             await self._reply(_written(full.reply()))
         except trio.BrokenResourceError:

@@ -28,7 +28,7 @@ from edge.wire.message import Headers, ResponseHead
 
 if TYPE_CHECKING:
     from edge.cache.entry import Key
-    from edge.visit import Visit
+    from edge.visit import Tools, Visit
 
 
 async def purge(visit: Visit) -> None:
@@ -62,15 +62,36 @@ async def _tell(visit: Visit, status: int, document: dict[str, str | bool]) -> N
 
 async def invalidate(visit: Visit, fetched: ResponseHead, spared: Key | None) -> None:
     """Make unusable what the visit's request has changed, all but `spared`."""
-    request, site, tools = visit.request, visit.site, visit.tools
+    request, site, relays = visit.request, visit.site, visit.tools.relays
     for target in invalidates(request, fetched):
         forwarded = forwarded_target(target, site.key)
         key = key_of(request.scheme, request.authority, forwarded, request, site.key)
-        tools.flights.overtake(key.digest)
-        if key != spared:
-            tools.store.invalidate(key)
+        if relays is None or relays.owns(key.digest):
+            overtake(visit.tools, key, spared)
+        elif not await relays.invalidate(key):
+            await _purge_url(visit, forwarded)
     if is_write(request, fetched):
         await _invalidate_groups(visit, fetched)
+
+
+def overtake(tools: Tools, key: Key, spared: Key | None = None) -> None:
+    """Make unusable what is stored under a key of this worker's, or on its way there."""
+    tools.flights.overtake(key.digest)
+    if key != spared:
+        tools.store.invalidate(key)
+
+
+async def _purge_url(visit: Visit, target: bytes) -> None:
+    """Purge a URL whose owner cannot be told that it was written to.
+
+    The owner may be another process before long, that has its store and no word of this. A purge
+    it will know of, as all workers do, and it covers their copies, and fetches under way.
+    """
+    request, who = visit.request, f"a write, by {visit.record.client}"
+    try:
+        await visit.tools.purging.invalidate_url(request.authority, target, who)
+    except JournalError as error:
+        visit.tools.complain("purge", f"a URL not invalidated: {error}", visit.id)
 
 
 async def _invalidate_groups(visit: Visit, fetched: ResponseHead) -> None:

@@ -182,21 +182,27 @@ def status(path: Path, *, as_json: bool) -> None:
 
 
 @click.command("reload")
+@click.option("--wait", is_flag=True, help="Return when every process goes by them.")
 @json_option
 @socket_option
-def reload_(path: Path, *, as_json: bool) -> None:
+def reload_(path: Path, *, wait: bool, as_json: bool) -> None:
     """Have a node read its settings again; where they have faults, it keeps the old.
 
+    What running processes can take up, they do. For the rest the workers are replaced: new ones
+    begin, and the old ones finish what they are at. No request is refused or cut.
+
     \b
-    Example:
+    Examples:
         edge check /etc/edge/edge.toml && edge reload
+        edge reload --wait
     """
     from edge.status import clean
+    from edge.telling import reloaded
 
     with answering(as_json=as_json) as deed:
-        document = node_at(path).post("/v1/reload")
+        document = node_at(path).post("/v1/reload", {"wait": wait})
         deed.done = "the settings are taken"
-        print_result(document if as_json else "settings taken")
+        print_result(document if as_json else reloaded(document))
         later = document.get("later")
         for name in later if isinstance(later, list) and not as_json else []:
             click.echo(clean(f"note: {name} changed; it counts from the next start on"), err=True)

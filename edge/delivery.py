@@ -17,7 +17,7 @@ from edge.cache.ranges import Span
 from edge.cache.reasons import Reason, cache_status
 from edge.errors import ExchangeError, Failure, Side
 from edge.wire.hop import end_to_end
-from edge.wire.message import Chunk, End
+from edge.wire.message import Chunk, End, ResponseHead
 
 if TYPE_CHECKING:
     from edge.answer import Answer
@@ -126,11 +126,8 @@ async def deliver_refusal(visit: Visit, error: ExchangeError) -> None:
     if visit.stream.head_sent or error.failure in _GONE:
         visit.failed(error)
         return
-    head, body = refusal(error, visit.id, visit.tools.now())
-    if error.side is Side.CLIENT and error.failure not in _HARMLESS:
-        head = replace(head, headers=head.headers.plus((b"connection", b"close")))
-    status = own_status(visit.parts.name, error, visit.because)
-    head = replace(head, headers=head.headers.plus((b"cache-status", status)))
+    now, name = visit.tools.now(), visit.parts.name
+    head, body = own_answer(error, visit.id, now, name, visit.because)
     visit.refused(error)
     pieces = [] if visit.head.method == b"HEAD" else [Chunk(body)]
     try:
@@ -140,6 +137,21 @@ async def deliver_refusal(visit: Visit, error: ExchangeError) -> None:
         await visit.stream.send(End())
     except ExchangeError as gone:
         visit.failed(gone)
+
+
+def own_answer(
+    error: ExchangeError, request_id: str, now: float, name: bytes, because: Reason | None = None
+) -> tuple[ResponseHead, bytes]:
+    """What the node called `name` tells of `error`: a whole head, and the body."""
+    head, body = refusal(error, request_id, now)
+    own = [(b"connection", b"close")] if ends_connection(error) else []
+    own.append((b"cache-status", own_status(name, error, because)))
+    return replace(head, headers=head.headers.plus(*own)), body
+
+
+def ends_connection(error: ExchangeError) -> bool:
+    """Whether nothing more is read from a client that is told of `error`."""
+    return error.side is Side.CLIENT and error.failure not in _HARMLESS
 
 
 def own_status(name: bytes, error: ExchangeError, because: Reason | None = None) -> bytes:

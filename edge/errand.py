@@ -68,8 +68,13 @@ class Switch:
 AnyFlight: TypeAlias = Flight[Held]
 
 
+def _every_key(digest: bytes) -> bool:
+    """A worker that is the only one owns all keys."""
+    return True
+
+
 class Errands:
-    """Runs errands for a node."""
+    """Runs errands for a node, or for a worker that `owns` some of its keys, by their digests."""
 
     def __init__(
         self,
@@ -78,7 +83,9 @@ class Errands:
         purges: Follower,
         now: Callable[[], float],
         complain: Callable[[str, str, str | None], None],
+        owns: Callable[[bytes], bool] = _every_key,
     ) -> None:
+        self._owns = owns
         self._store = store
         self._flights = flights
         self._purges = purges
@@ -292,7 +299,8 @@ class Errands:
                 await switch.done.wait()
                 return
             _check_unasked(trip.request, head)
-            if trip.request.method == (b"HEAD" if body is None else b"POST"):
+            tells = trip.request.method == (b"HEAD" if body is None else b"POST")
+            if tells and self._owns(trip.key.digest):
                 kept = self._take_note(trip, head, response.times)
                 if isinstance(kept, Keep):
                     # RFC 9111 §4.4: all variants go, before the one answer that stands for them

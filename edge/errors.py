@@ -60,6 +60,7 @@ class Failure(Enum):
 
     # What we did.
     BODY_LOST = ("body-lost", Side.US, 500)  # a stored body failed its check while being read
+    OWNER_GONE = ("owner-gone", Side.US, 503)  # the worker that stores what was asked for
     DRAINING = ("draining", Side.US, 503)
     INTERNAL = ("internal", Side.US, 500)
 

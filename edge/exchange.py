@@ -25,6 +25,7 @@ from edge.answer import Answer
 from edge.cache import decision, vary
 from edge.cache.flight import Failed, Flight, Private, Spurned, Stored
 from edge.cache.freshness import current_age, time_to_live
+from edge.cache.held import NOTHING as NO_COPIES
 from edge.cache.purge import Verdict
 from edge.cache.reasons import Reason
 from edge.cache.ruling import Fetch, Refuse, Revalidate, Serve, ServeStale
@@ -32,6 +33,7 @@ from edge.delivery import deliver, deliver_refusal, follow_interims
 from edge.errand import Switch, without_credentials
 from edge.errors import ExchangeError, Failure, Side
 from edge.finding import NOTHING, Alone, Found, Joins
+from edge.relay import copy_of, facts_of
 from edge.trip import flight_key, trip_for, trip_of
 from edge.visit import Visit
 from edge.wire.hop import (
@@ -46,6 +48,9 @@ if TYPE_CHECKING:
     from edge.cache.purge import Purges
     from edge.errand import AnyFlight
     from edge.listen.connection import ClientStream
+    from edge.listen.hop import HopStream
+    from edge.observe import Record
+    from edge.relay import Relays
     from edge.trip import Asking
     from edge.visit import Parts, Tools
     from edge.wire.message import RequestHead
@@ -63,7 +68,17 @@ class Exchange:
 
     async def serve(self, stream: ClientStream, head: RequestHead) -> None:
         """Answer one request, whatever it is; leaves one log record, also when cancelled."""
-        visit = Visit(self._tools, self.parts, stream, head)
+        await self._see_through(Visit(self._tools, self.parts, stream, head))
+
+    async def serve_relayed(self, stream: HopStream, head: RequestHead) -> None:
+        """Answer a request that another worker relays, who logs it and counts it."""
+        tools = replace(self._tools, new_id=lambda: stream.id, log=_leave_unlogged)
+        visit = Visit(tools, self.parts, stream, head)
+        visit.hop = stream
+        stream.tell = lambda: facts_of(visit.record)
+        await self._see_through(visit)
+
+    async def _see_through(self, visit: Visit) -> None:
         told = False
         try:
             await self._answer_or_refuse(visit)
@@ -105,6 +120,10 @@ class Exchange:
             await clearing.purge(visit)
             return
         reason = decision.may_use_store(visit.head, visit.policy)
+        relays = self._tools.relays
+        if relays is not None and not relays.owns(visit.key.digest):
+            await self._by_owner(visit, relays, reason)
+            return
         if reason is not None:
             await self._go_alone(visit, NOTHING, reason)
             return
@@ -112,6 +131,32 @@ class Exchange:
             if await self._round(visit):
                 return
         await self._go_alone(visit, NOTHING, Reason.URI_MISS)
+
+    async def _by_owner(self, visit: Visit, relays: Relays, reason: Reason | None) -> None:
+        """Answer a request whose key another worker owns; `reason` keeps it from the store."""
+        is_stored = reason is None or (
+            decision.is_stored_post(visit.head, visit.policy)
+            and visit.stream.request_body() is not None
+        )
+        if visit.hop is not None or not is_stored:
+            await self._go_alone(visit, NOTHING, reason or Reason.URI_MISS)
+        elif reason is not None or not await self._serve_copy(visit, relays):
+            await relays.relay(visit)
+
+    async def _serve_copy(self, visit: Visit, relays: Relays) -> bool:
+        """Answer with a copy, where there is one and nothing but a hit may come of it."""
+        visit.as_of = self._purges.latest
+        now = self._tools.now()
+        copies = relays.store.find_nowait(visit.key, now) or NO_COPIES
+        found = finding.select(copies, visit.request, visit.policy, self._purges)
+        if found.dead:
+            relays.store.drop_copies(visit.key)
+        ruling = finding.rule(
+            visit.request, found, visit.key.digest, self._tools.flights, visit.policy, now
+        )
+        if not isinstance(ruling, Serve) or ruling.because is not Reason.HIT:
+            return False
+        return await self._serve(visit, found, Reason.HIT)
 
     async def _round(self, visit: Visit) -> bool:
         """One try at an answer; False if the store has changed under it."""
@@ -136,12 +181,15 @@ class Exchange:
     async def _find(self, visit: Visit) -> Found:
         store, now = self._tools.store, self._tools.now()
         visit.as_of = self._purges.latest  # before the store is read: a purge in between must win
+        if visit.hop is not None and self._tools.relays is not None:  # and so must a change
+            visit.lease = self._tools.relays.store.lend(visit.key)
         resource = store.find_nowait(visit.key, now)
         if resource is None:
             resource = await store.find(visit.key, now)
         found = finding.select(resource, visit.request, visit.policy, self._purges)
         for held in found.dead:
             store.drop(held)
+        visit.variants = found.variants
         return found
 
     @property
@@ -189,6 +237,8 @@ class Exchange:
                 return await self._go_alone(visit, NOTHING, Reason.PARTIAL)
             if fetched is not None:
                 composed = answer.for_its_client(composed, held.entry, fetched)
+            if visit.hop is not None and because is Reason.HIT:
+                visit.hop.copy = copy_of(visit, held, composed)
             now = self._tools.now()
             age: float | None = current_age(held.entry, now)
             if fetched is not None and fate is Reason.STORED:
@@ -374,6 +424,10 @@ class Exchange:
             await visit.stream.tunnel(switch.transport, switch.leftover)
         finally:
             switch.done.set()
+
+
+def _leave_unlogged(record: Record) -> None:
+    """It is another worker's to log."""
 
 
 async def _give_up_when_left(

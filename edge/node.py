@@ -1,12 +1,15 @@
 """One worker: builds the parts, owns every task, and ends them in the right order.
 
-Nurseries stand inside one another as their tasks depend on each other: plumbing (logs, pools, the
-admin socket) outlives background fetches, which outlive clients' connections, which outlive the
-listeners. TERM cancels the innermost and lets the rest finish within the drain deadline.
+Nurseries stand inside one another as their tasks depend on each other: plumbing (logs, pools, what
+the keeper asks) outlives background fetches, which outlive clients' connections, which outlive the
+listeners. Told to drain, the worker cancels the innermost and lets the rest finish within the
+drain deadline.
 
-HUP reads the settings again. What follows from them is built whole, then one reference is swapped;
-exchanges under way finish with what they began with. A setting that only a new process can take up
-(where to listen, the store, the logs, the admin socket) is named in the log and waits for that.
+Settings come from the parent, which has found them good. What follows from them is built whole,
+then one reference is swapped; exchanges under way finish with what they began with. Settings that
+only a new process can take up come with one: the old worker *releases* its slot then. It takes in
+nobody any more, lets go of its disk, owns no key from there on, and drains; what its clients still
+ask for, its successor answers.
 """
 
 from __future__ import annotations
@@ -14,95 +17,87 @@ from __future__ import annotations
 import gc
 import secrets
 import signal
-import sys
-from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from edge import __version__
 from edge.accesslog import AccessLog
 from edge.admin import AdminSocket
 from edge.answer import refusal
-from edge.cache.estate import Estate
 from edge.cache.flight import Flights
 from edge.cache.held import Held
-from edge.cache.journal import Journal
+from edge.cache.journal import follower_of
+from edge.cache.lending import LendingStore
 from edge.cache.reaper import Reaper
 from edge.cache.shards import Shards
 from edge.cache.store import Store
-from edge.clock import Clock
 from edge.config import policies
+from edge.config.share import share_of
 from edge.control import Control
 from edge.delivery import own_status
+from edge.desk import Desk
 from edge.errand import Errands
 from edge.errorlog import ErrorLog
 from edge.errors import Side
 from edge.exchange import Exchange
+from edge.hopdesk import HopDesk, OwnersDesk, SoleDesk
+from edge.leash import Collar, Dismiss, Drain, Ready, Release, Released, Settings, Taken
 from edge.listen import lane
 from edge.listen.connection import Connection
-from edge.listen.tcp import Connections, accept, address_of, bind, in_a_task
+from edge.listen.hop import HopConnection
+from edge.listen.local import connect_local
+from edge.listen.tcp import Connections, accept, in_a_task
 from edge.observe import Measurements, Outcome, Record, text
+from edge.owner import Owners
 from edge.purging import Purging
 from edge.quick import Quick
-from edge.scrape import Scrapes, publishing
-from edge.settings import Fault, SettingsError
-from edge.tally import Tallies
+from edge.recorder import RemoteRecorder
+from edge.relay import Relays
+from edge.scrape import publishing
 from edge.upstream.fetch import Upstream
 from edge.visit import Parts, Tools
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
-    from pathlib import Path
 
     from edge.call import Caller, Handler
     from edge.config import Config
     from edge.errors import ExchangeError
+    from edge.place import Place
     from edge.upstream.transport import SocketTransport
     from edge.wire.message import ResponseHead
 
 CLEANUP_S: Final = 5.0  # for the store to be written out at the end
 # Before a collection; with Python's 700 the 99th percentile of misses was 106 ms instead of 88.
 YOUNG_OBJECTS: Final = 10_000
+MOST_HOPS: Final = 1_000_000  # each carries a request of one client, and those are bounded
+DESK_CALLERS: Final = 4_096  # the keeper's, on behalf of its own callers
 
 
-def serve(config: Config, *, source: Path | None, reload: Callable[[], Config]) -> int:
-    """Run a node until it is told to stop; the exit code. `source` is named in the log."""
-    try:
-        node = Node(config, reload, str(source or "the command line"))
-    except (OSError, ValueError) as error:
-        return _fail(error)
-    gc.freeze()  # modules and settings are here to stay: not to be looked through again and again
+def serve(place: Place) -> None:
+    """Be the worker of a place, to its end; raises OSError, ValueError."""
     gc.set_threshold(YOUNG_OBJECTS)
-    try:
-        trio.run(node.run)
-    except OSError as error:
-        return _fail(error)
-    return 0
-
-
-def _fail(error: OSError | ValueError) -> int:
-    """Say why there is no node, in words; the exit code."""
-    words = isinstance(error, OSError) and error.filename is None and error.strerror
-    print(f"edge: {words or error}", file=sys.stderr)
-    return 1
+    trio.run(Node(place).run)
 
 
 class Node:
-    """A node's parts and tasks. Making one binds its addresses; raises OSError, ValueError."""
+    """A worker's parts and tasks. Raises OSError, ValueError when made."""
 
-    def __init__(self, config: Config, reload: Callable[[], Config], source: str) -> None:
-        self.config = config
-        self._reload = reload
-        self._source = source
-        self._clock = Clock()
-        self._tallies = Tallies(config.node.workers)
-        self.measurements = Measurements(self._tallies, 0, now=self._clock.now())
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._collar = Collar(place.leash)
+        self.config = config = share_of(place.config, place.workers)
+        self._clock = place.clock
+        self.measurements = Measurements(place.tallies, place.tally, now=self._clock.now())
         self._stopping = trio.Event()
+        self._dismissed = trio.Event()
+        self._owners = Owners(place.slot, place.workers, place.estate.shards)
+        self._hops = Connections(MOST_HOPS)
+        self._hop_scope = trio.CancelScope()
         self._error_log = ErrorLog(config.node.error_log)
         self._access_log = AccessLog(
             config.node.access_log, trouble=partial(self._error_log.tell, "access-log")
@@ -115,29 +110,19 @@ class Node:
         self._upstreams: dict[str, Upstream] = {}
         self._upstreams = self._made_upstreams(config)
         self._tended: dict[Upstream, trio.CancelScope] = {}
-        self._started = self._clock.now()
-        directory, tell = _store_directory(config), self._error_log.tell
-        self._estate = Estate(directory)
-        self._disk: Shards | None = None  # once it is known which purges it is to be judged by
-        self._journal = Journal(directory, log=partial(tell, "journal"))
+        self._disk = self._made_disk()
+        self._listeners = list(place.listeners)
         self._routes: dict[bytes, dict[bytes, Handler]] = {}  # filled when there is what to ask
-        self._admin: AdminSocket | None = None
-        self._listeners = _bound(config)
-        self._scrapes = self._made_scrapes()
+        self._desk_scope = trio.CancelScope()
         self._lane: lane.Lane[Record] | None = None
         self._now = trio.CancelScope()  # cancelled when there is no patience left for draining
 
-    def _made_scrapes(self) -> Scrapes | None:
-        address = self.config.node.metrics
-        tell = partial(self._error_log.tell, "metrics")
-        return Scrapes(address, self._tallies, tell) if address is not None else None
-
     def _made_disk(self) -> Shards:
-        told = self.config.store
+        told, place = self.config.store, self._place
         return Shards(
-            self._estate,
-            0,
-            1,
+            place.estate,
+            place.slot,
+            place.workers,
             quota_bytes=told.disk,
             free_floor_bytes=told.free_floor,
             log=partial(self._error_log.tell, "store"),
@@ -145,76 +130,93 @@ class Node:
         )
 
     async def run(self) -> None:
-        """Serve until TERM or INT, then drain."""
-        self._admin = self._made_admin()
+        """Serve until told to drain, then drain."""
         try:
-            await trio.to_thread.run_sync(self._estate.enter, 1)
-            await self._open_journal()
-            self._disk = self._made_disk()
             await self._disk.open()
             with self._now:
                 await self._run()
         finally:
             self._close_listeners()
-            if self._admin is not None:
-                self._admin.close()
-            if self._scrapes is not None:
-                self._scrapes.close()
             with trio.move_on_after(CLEANUP_S, shield=True):
-                await self._journal.close()  # before the store's lock is another process's to take
-                if self._disk is not None:
-                    await self._disk.close()
-            self._estate.leave()
+                await self._disk.close()
             self._error_log.close()
-
-    async def _open_journal(self) -> None:
-        """Know what has been purged; what was stored without that being known is forgotten."""
-        if not await self._journal.open(self._estate.birth):
-            birth = await trio.to_thread.run_sync(self._estate.renew_birth)
-            await self._journal.begin(birth)
+            self._collar.close()
 
     async def _run(self) -> None:
-        async with trio.open_nursery() as plumbing:  # logs, pools, admin: the last to go
+        async with trio.open_nursery() as plumbing:  # logs, pools: the last to go
             plumbing.start_soon(self._access_log.run)
             async with trio.open_nursery() as background:  # fetches outlive clients
                 self._build(plumbing, background)
                 plumbing.start_soon(self._reaper.run)
                 plumbing.start_soon(publishing, lambda: self.measurements.publish(self._state()))
-                if self._scrapes is not None:
-                    plumbing.start_soon(self._scrapes.run)
-                if self._admin is not None:
-                    plumbing.start_soon(self._admin.run)
-                await plumbing.start(self._heed_signals)  # before anyone is told that we are ready
-                async with trio.open_nursery() as clients:  # one task a connection
-                    async with trio.open_nursery() as accepting:
-                        take_in = self._taking_in(clients)
-                        for listener in self._listeners:
-                            accepting.start_soon(
-                                accept,
-                                listener,
-                                self._connections,
-                                take_in,
-                                partial(self._error_log.tell, "accept"),
-                            )
-                        self._say_ready()
-                        await self._stopping.wait()
-                        accepting.cancel_scope.cancel()
-                    self._close_listeners()
-                    self._connections.drain()
-                    if self._lane is not None:
-                        self._lane.stop()
-                    deadline = trio.current_time() + self._drain_s
-                    clients.cancel_scope.deadline = deadline
+                plumbing.start_soon(self._answer_keeper)
+                plumbing.start_soon(self._heed)
+                plumbing.start_soon(self._heed_signals)
+                async with trio.open_nursery() as hops:  # other workers may need this one longer
+                    hops.start_soon(self._take_hops, hops)
+                    deadline = await self._serve_clients()
+                    await self._collar.say(Released())
+                    await self._dismissed.wait()
+                    self._hops.drain()
+                    self._hop_scope.cancel()
+                    hops.cancel_scope.deadline = deadline
                 background.cancel_scope.deadline = deadline
             plumbing.cancel_scope.cancel()
 
+    async def _serve_clients(self) -> float:
+        """Serve clients until told to drain, and then those that there are; the time by which
+        all has to end."""
+        async with trio.open_nursery() as clients:  # one task a connection
+            async with trio.open_nursery() as accepting:
+                take_in = self._taking_in(clients)
+                for listener in self._listeners:
+                    accepting.start_soon(
+                        accept,
+                        listener,
+                        self._connections,
+                        take_in,
+                        partial(self._error_log.tell, "accept"),
+                    )
+                await self._collar.say(Ready())
+                await self._stopping.wait()
+                accepting.cancel_scope.cancel()
+            self._close_listeners()
+            self._connections.drain()
+            if self._lane is not None:
+                self._lane.stop()
+            deadline = trio.current_time() + self._drain_s
+            clients.cancel_scope.deadline = deadline
+        return deadline
+
+    async def _take_hops(self, hops: trio.Nursery) -> None:
+        """Answer what other workers relay, until the slot is another process's."""
+        if self._place.hop is None:
+            return
+        take_in = in_a_task(self._hops, self._hop_connection, hops)
+        with self._hop_scope, self._place.hop:
+            tell = partial(self._error_log.tell, "hop")
+            await accept(self._place.hop, self._hops, take_in, tell)
+
+    def _hop_connection(self, transport: SocketTransport) -> HopConnection:
+        return HopConnection(transport, self._exchange.serve_relayed, self._owners_desk)
+
     def _build(self, plumbing: trio.Nursery, background: trio.Nursery) -> None:
         """The parts that live as long as the node."""
-        assert self._disk is not None, "run opens it"
         self._plumbing = plumbing
-        told, purges = self.config.store, self._journal.follower()
-        self._store = Store(
-            told.memory, self._disk, object_bytes=told.object_memory, variants=told.variants
+        place, told = self._place, self.config.store
+        purges = follower_of(
+            place.root,
+            place.estate.birth,
+            place.purge_number,
+            partial(self._error_log.tell, "journal"),
+        )
+        recorder = RemoteRecorder(Desk(place.paths.keeper))
+        self._store = (
+            self._lending_store(self._disk, self._owners)
+            if place.workers > 1
+            else Store(
+                told.memory, self._disk, object_bytes=told.object_memory, variants=told.variants
+            )
         )
         self._reaper = Reaper(self._disk, purges.current)
         self._flights = Flights[Held]()
@@ -224,8 +226,8 @@ class Node:
             flights=self._flights,
             purges=purges,
             purging=Purging(
-                self._journal,
-                self._store.settle,
+                recorder,
+                recorder.settle,
                 now,
                 partial(self._error_log.note, "purge"),
                 partial(self._error_log.tell, "purge-request"),
@@ -237,27 +239,63 @@ class Node:
             log=self._log,
             complain=self._complain,
         )
+        if isinstance(self._store, LendingStore):
+            self._relay_by(self._owners, self._store)
         self._exchange = Exchange(self._tools, self._parts(self.config))
-        self._quick = Quick(self._exchange, self._tools, self._policy.limits)
+        what = self._exchange, self._tools, self._policy.limits, self._log_all
+        relays = self._tools.relays
+        self._quick = Quick(*what) if relays is None else HopDesk(*what, relays)
+        self._owners_desk = SoleDesk(self._tools) if relays is None else OwnersDesk(*what, relays)
         control = Control(
             self._tools,
             lambda: self._exchange.parts,
             lambda: self._policy,
-            self._journal,
-            status=self.status,
-            reload=self._read_settings_again,
-            drain=self._stopping.set,
-            source=self._source,
+            self._state,
+            self._store.settle,
         )
         self._routes.update(control.routes())
 
-    def _made_admin(self) -> AdminSocket | None:
-        path = self.config.node.admin
-        return AdminSocket(path, self._routes, self._told) if path is not None else None
+    def _lending_store(self, disk: Shards | None, owners: Owners) -> LendingStore:
+        told = self.config.store
+        return LendingStore(
+            told.memory,
+            disk,
+            object_bytes=told.object_memory,
+            variants=told.variants,
+            leases=self._place.leases,
+            owns=owners.owns,
+        )
+
+    def _relay_by(self, owners: Owners, store: LendingStore) -> None:
+        """Have the store's part answered from here, and the rest by whose it is."""
+        paths, tools = self._place.paths, self._tools
+
+        async def dial(slot: int) -> SocketTransport:
+            return await connect_local(Path(paths.hop(slot)))
+
+        relays = Relays(owners, store, dial)
+        tools.store, tools.relays = store, relays
+        tools.errands = Errands(
+            store, self._flights, tools.purges, tools.now, self._complain, relays.owns
+        )
+        self._plumbing.start_soon(relays.run)
+
+    async def _answer_keeper(self) -> None:
+        """Tell the keeper what it asks, until the slot is another process's."""
+        place = self._place
+        desk = AdminSocket(
+            place.root / "desk",
+            self._routes,
+            self._told,
+            listener=place.desk,
+            callers=DESK_CALLERS,
+        )
+        with self._desk_scope:
+            await desk.run()
 
     def _told(self, caller: Caller, words: str, done: bool) -> None:
-        say = self._error_log.note if done else self._error_log.tell
-        say("admin", f"{words}; by {caller}")
+        if not done:  # the keeper has told what it was for
+            self._error_log.tell("desk", f"{words}; by {caller}")
 
     def _parts(self, config: Config) -> Parts:
         """All that follows from `config`; raises ValueError, and then nothing has changed."""
@@ -266,7 +304,7 @@ class Node:
             sites=policies.sites(config),
             upstreams=self._made_upstreams(config),
             trusted=policies.trusted(config),
-            salt=secrets.token_bytes(16),
+            salt=self._place.salt,
         )
         self._response_limits = policies.response_limits(config)
         self._tend_only(dict(parts.upstreams))
@@ -344,12 +382,12 @@ class Node:
         self.measurements.record(record)
         self._access_log.add(record)
 
+    def _log_all(self, records: list[Record]) -> None:
+        self.measurements.record_all(records)
+        self._access_log.add_all(records)
+
     def _complain(self, kind: str, message: str, request_id: str | None) -> None:
         self._error_log.tell(kind, message, request_id=request_id)
-
-    def _say_ready(self) -> None:
-        where = " ".join(f"http://{address_of(listener)}" for listener in self._listeners)
-        print(f"ready {where}", flush=True)
 
     def _close_listeners(self) -> None:
         while self._listeners:
@@ -357,71 +395,72 @@ class Node:
             trio.lowlevel.notify_closing(listener)
             listener.close()
 
-    # Signals.
+    # What the parent says.
 
-    async def _heed_signals(
-        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-            task_status.started()
-            async for number in signals:
-                if number == signal.SIGHUP:
-                    with suppress(SettingsError):  # told in the log
-                        self._read_settings_again()
-                elif self._stopping.is_set():
-                    self._now.cancel()  # asked twice
-                else:
-                    self._stopping.set()
+    async def _heed(self) -> None:
+        async for message, given in self._collar.heard():
+            match message:
+                case Settings():
+                    self._take_up(self._place.source.parse(given))
+                    await self._collar.say(Taken(message.turn))
+                case Release():
+                    await self._release()
+                case Drain():
+                    self._drain()
+                case Dismiss():
+                    self._dismissed.set()
+                case _:
+                    pass
+        self._now.cancel()  # there is no node without a parent
 
-    def _read_settings_again(self) -> list[str]:
-        """Take up new settings: the names of those that only a new process can take up.
+    async def _heed_signals(self) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM) as signals:
+            async for _ in signals:
+                self._drain()
 
-        Raises `SettingsError`, and then all is as before.
-        """
+    def _drain(self) -> None:
+        if self._stopping.is_set():
+            self._now.cancel()  # asked twice
+        else:
+            self._stopping.set()
+
+    async def _release(self) -> None:
+        """Let another process have the slot. What is still asked here is asked there from now
+        on, and nothing that this one knows of is an answer any more."""
+        self._stopping.set()
+        self._desk_scope.cancel()
+        self._hop_scope.cancel()
+        self._hops.drain()
+        if self._tools.relays is not None:
+            self._tools.relays.disown()
+        else:
+            nothing = replace(self._owners, slot=-1)
+            self._relay_by(nothing, self._lending_store(None, nothing))
+        await self._disk.close()
+        self._dismissed.set()
+        await self._collar.say(Released())
+
+    def _take_up(self, config: Config) -> None:
+        """Go by these settings, as far as a process that runs can."""
         self._access_log.reopen()
         self._error_log.reopen()
-        try:
-            config = self._reload()
-            parts = self._parts(config)
-        except (SettingsError, ValueError) as error:
-            raise self._not_taken(error) from error
-        later = _only_for_new_processes(self.config, config)
-        for name in later:
-            self._error_log.note("settings", f"{name} changed: it counts from the next start on")
+        config = share_of(config, self._place.workers)
+        parts = self._parts(config)
         self._policy = policies.connection_policy(config)
         self._connections.most = config.limits.connections
         self._drain_s = config.node.drain
         self._exchange.parts = parts
         self._quick.take_up(self._policy.limits)
-        self._error_log.note("settings", f"read again from {self._source}")
-        return later
-
-    def _not_taken(self, error: SettingsError | ValueError) -> SettingsError:
-        """`error` as faults of settings, told in the log."""
-        if not isinstance(error, SettingsError):
-            error = SettingsError([Fault(None, "", None, str(error))])
-        for fault in error.faults:
-            self._error_log.note("settings", f"not taken: {fault.at(self._source)}")
-        return error
+        self._owners_desk.take_up(self._policy.limits)
 
     # Telling.
-
-    def status(self) -> dict[str, Any]:
-        """What `edge status` tells."""
-        return {
-            "version": __version__,
-            "name": self.config.node.name,
-            "uptime_s": round(self._clock.now() - self._started, 3),
-            **self.measurements.snapshot(),
-            **self._state(),
-        }
 
     def _state(self) -> dict[str, Any]:
         """What this worker holds and does, and what it did beside answering."""
         return {
             "connections": asdict(self._connections.statistics()),
             "store": asdict(self._store.statistics()),
-            "purges": self._purge_status(),
+            "purges": {"dead_on_disk": asdict(self._reaper.statistics())},
             "flights": len(self._flights),
             "origins": {
                 name: {
@@ -434,45 +473,8 @@ class Node:
             "error_log": asdict(self._error_log.statistics()),
         }
 
-    def _purge_status(self) -> dict[str, Any]:
-        purges = self._tools.purges.current()
-        return {
-            "latest": purges.latest,
-            "floor": purges.floor,
-            "scopes": len(purges),
-            "journal": asdict(self._journal.statistics()),
-            "dead_on_disk": asdict(self._reaper.statistics()),
-        }
-
-
-def _store_directory(config: Config) -> Path:
-    if config.store.dir is None:
-        raise ValueError("store.dir: is not given; a node keeps its answers and purges there")
-    return config.store.dir
-
-
-def _bound(config: Config) -> list[socket.socket]:
-    """Listeners for all addresses, or for none; raises OSError."""
-    with ExitStack() as undo:
-        listeners: list[socket.socket] = []
-        for each in config.node.listen:
-            listeners.append(bind(each.host, each.port))
-            undo.callback(listeners[-1].close)
-        undo.pop_all()
-    return listeners
-
 
 def _request_ids() -> Callable[[], str]:
     """Makes ids that no other node or run makes: a random beginning and a number."""
     prefix, numbers = secrets.token_hex(5), count(1)
     return lambda: f"{prefix}-{next(numbers):x}"
-
-
-def _only_for_new_processes(old: Config, new: Config) -> list[str]:
-    """The settings that differ and that a running process cannot take up."""
-    names = [
-        f"node.{field}"
-        for field in ("listen", "workers", "admin", "metrics", "access_log", "error_log", "name")
-        if getattr(old.node, field) != getattr(new.node, field)
-    ]
-    return names + (["store"] if old.store != new.store else [])

@@ -10,16 +10,18 @@ the store after waiting for somebody else's fetch was as slow as a miss.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_left
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from edge.errors import Failure, Side
-from edge.metrics import OTHER
+from edge.metrics import OTHER, TIMES_S
 from edge.tally import Tallies
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from edge.reading import Histogram, Reading
 
@@ -46,12 +48,13 @@ LOOKED_UP: Final = (*FROM_STORE, Outcome.MISS)
 _ORIGIN_FAULTS: Final = frozenset(f.slug for f in Failure if f.side is Side.UPSTREAM)
 
 
-@dataclass(slots=True)
-class Record:
+class Record(msgspec.Struct, gc=False):
     """One request, as the access log tells it. `time` is Unix seconds; durations are seconds.
 
     `bytes` counts the body as sent. `ttl` is what was left of the answer's lifetime, in seconds,
-    negative where it was stale. A value that no one came to know is None.
+    negative where it was stale. A value that no one came to know is None. It is a Struct because
+    that takes half of a dataclass's time to make and to write (0.2 and 0.4 µs), and the collector
+    need not look through the thousands that wait to be written: they refer to nothing.
     """
 
     time: float
@@ -106,6 +109,29 @@ class Measurements:
         if record.error is not None and record.error in _ORIGIN_FAULTS:
             self.tally.failed(record.upstream or OTHER)
 
+    def record_all(self, records: Sequence[Record]) -> None:
+        """Count finished exchanges; hits that were sent at once are added up first."""
+        alike: dict[tuple[int, int], int] = {}
+        sent_bytes = took_us = 0
+        for record in records:
+            total_s = record.total_s
+            kind = self._kinds.get((record.cache, record.reason, record.status, record.error))
+            if (
+                kind is None
+                or not kind[1]
+                or record.first_byte_s != total_s
+                or record.upstream is not None
+                or record.error is not None
+            ):
+                self.record(record)
+                continue
+            at = kind[0], bisect_left(TIMES_S, total_s)
+            alike[at] = alike.get(at, 0) + 1
+            sent_bytes += record.bytes
+            took_us += int(total_s * 1e6 + 0.5)
+        if alike:
+            self.tally.add_hits(alike, sent_bytes, took_us)
+
     def row(self, cache: Outcome, reason: str, status: int, error: str | None = None) -> int:
         """Where `tally` counts requests of this kind; the same for as long as the worker lives."""
         return self.tally.row(cache.value, reason, status, error)
@@ -119,23 +145,8 @@ class Measurements:
         return _hit_ratio(self._tallies.reading())
 
     def snapshot(self) -> dict[str, Any]:
-        """What all workers counted as JSON-ready values: counters by their label, histograms by
-        bound."""
-        reading = self._tallies.reading()
-        origins = sorted(reading.origins.items())
-        wait = reading.wait
-        return {
-            "requests": reading.by(lambda words: words[0]),
-            "reasons": reading.by(lambda words: words[1]),
-            "statuses": reading.by(lambda words: words[2]),
-            "errors": reading.by(lambda words: words[3] or None),
-            "sent_bytes": reading.served.sent_bytes,
-            "fetches": {name: told.wait.count for name, told in origins if told.wait.count},
-            "duration_s": _distribution(reading.served.duration),
-            "first_byte_s": _distribution(reading.served.first_byte),
-            "upstream_s": _distribution(wait),
-            "hit_ratio": _hit_ratio(reading),
-        }
+        """What all workers counted: see `counted`."""
+        return counted(self._tallies)
 
     def _kind(self, record: Record) -> tuple[int, bool]:
         """Where a record is counted, and whether it can be a hit; asked once for each kind."""
@@ -144,6 +155,25 @@ class Measurements:
         kind = record.cache, record.reason, record.status, record.error
         self._kinds[kind] = self.row(*kind), record.cache in FROM_STORE
         return self._kinds[kind]
+
+
+def counted(tallies: Tallies) -> dict[str, Any]:
+    """What all workers counted as JSON-ready values: counters by their label, histograms by
+    bound."""
+    reading = tallies.reading()
+    origins = sorted(reading.origins.items())
+    return {
+        "requests": reading.by(lambda words: words[0]),
+        "reasons": reading.by(lambda words: words[1]),
+        "statuses": reading.by(lambda words: words[2]),
+        "errors": reading.by(lambda words: words[3] or None),
+        "sent_bytes": reading.served.sent_bytes,
+        "fetches": {name: told.wait.count for name, told in origins if told.wait.count},
+        "duration_s": _distribution(reading.served.duration),
+        "first_byte_s": _distribution(reading.served.first_byte),
+        "upstream_s": _distribution(reading.wait),
+        "hit_ratio": _hit_ratio(reading),
+    }
 
 
 def _hit_ratio(reading: Reading) -> float | None:

@@ -113,12 +113,20 @@ def _members(document: bytes, draft: Draft) -> dict[str, Any]:
     return members
 
 
+def _is_utf8(document: bytes) -> bool:
+    try:
+        document.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _unread(document: bytes, error: Exception) -> str:
     """Why a document was not read, in plain words."""
     begins = document.strip()[:1]
     if not begins:
         return "this body is empty"
-    if isinstance(error, UnicodeDecodeError):
+    if not _is_utf8(document):
         return "this is not UTF-8"
     if isinstance(error, RecursionError):
         return "this is too deep"

@@ -19,7 +19,7 @@ import trio
 
 from edge.cache.journal import WORDS
 from edge.cache.purge import Manner, Verdict
-from edge.cache.scope import digest, group_name, host_name, packed, told
+from edge.cache.scope import digest, group_name, host_name, packed, told, url_name
 from edge.routing.site import host_of
 
 if TYPE_CHECKING:
@@ -97,6 +97,11 @@ class Purging:
             return await self._purge_host(authority, Manner.HARD, who, f"{len(groups)} groups")
         names = tuple(group_name(scheme, authority, group) for group in groups)
         return await self._purge(names, Manner.HARD, who, host=authority)
+
+    async def invalidate_url(self, authority: bytes, target: bytes, who: str) -> Purge:
+        """Purge one URL, by the target that it is keyed with; raises `JournalError`."""
+        name = url_name(authority, target)
+        return await self._purge((name,), Manner.HARD, who, host=authority)
 
     async def _purge_host(
         self, authority: bytes, manner: Manner, who: str, instead_of: str

@@ -9,13 +9,13 @@ then an exchange answers it as if it had not been here.
 - *It decides nothing.* It asks the functions that the exchange asks, in the same order: `admit`,
   the purge number before the store, `select`, the law (its cheap side first), `from_entry`,
   `finished`. A test sends random requests both ways and compares the bytes and the log records.
-- *It leaves alone* whatever would wait, be refused, or change more than a use and a hit: misses,
-  what is dead, what is being filled, bodies that are on disk only, every error.
+- *It leaves alone* whatever would wait, or change more than a use and a hit: misses, what is
+  dead, what is being filled, bodies that are on disk only, every error but a client's own.
 - *It remembers* what follows from a request's bytes and the settings in force alone (`_Known`),
-  found again by the very object that the reader gives for equal bytes; and of a stored response
-  the heads that answer with it, written (`ready`). New settings begin with nothing remembered.
-  What depends on the peer is never remembered with the request: where a peer is trusted to speak
-  for others, its requests are admitted each time.
+  found again by the very object that the reader gives for equal bytes; of a stored response the
+  heads that answer with it, written (`ready`); and that a request selects such a one. New settings
+  begin with nothing remembered. What depends on the peer is never remembered with the request:
+  where a peer is trusted to speak for others, its requests are admitted each time.
 - *Bounded.* What is known of requests is two generations of a fixed room, each charged with the
   request's bytes; what is ready of a response is charged to the store, and goes with it.
 """
@@ -25,37 +25,45 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from edge.admission import admit
+from edge.admission import PURGE, admit
 from edge.answer import finished, from_entry
 from edge.cache import decision
 from edge.cache.freshness import current_age
+from edge.cache.purge import Verdict
 from edge.cache.ranges import Span
 from edge.cache.reasons import Reason, cache_status
-from edge.cache.ruling import Revalidate, Serve, ServeStale
+from edge.cache.ruling import Refuse, Revalidate, Serve, ServeStale
 from edge.cache.validation import CONDITIONALS, Outcome, preconditions
 from edge.cache.window import part_of
-from edge.errors import ExchangeError, Failure
-from edge.finding import lone, rule, select
+from edge.delivery import ends_connection, own_answer
+from edge.errors import ExchangeError, Failure, Side
+from edge.finding import judge, rule, select
 from edge.guard.address import client_address
+from edge.listen.lane import After
+from edge.observe import Outcome as Told
 from edge.observe import Record, text
 from edge.ready import Made, Ready, Template
 from edge.visit import OUTCOMES
-from edge.wire.plain import PlainReader
+from edge.wire.plain import PlainReader, is_last
 from edge.wire.serial import plain_head
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from edge.admission import Admitted
     from edge.answer import Answer
     from edge.cache.entry import Entry, Seq
     from edge.cache.held import Held
+    from edge.cache.purge import Purges
     from edge.exchange import Exchange
     from edge.finding import Found
+    from edge.listen.lane import Hop
     from edge.upstream.transport import Data
     from edge.visit import Parts, Tools
     from edge.wire.grammar import Limits
     from edge.wire.message import RequestHead
 
-    Answered = tuple[list[Data], Record]
+    Answered = tuple[list[Data], Record, After]
 
 ROOM_BYTES: Final = 4 << 20  # of what is known of requests, in each of two generations
 KNOWN_BYTES: Final = 3000  # of one request, beside twice its bytes
@@ -64,41 +72,67 @@ JOINED_BYTES: Final = 16_384  # to copy so much costs less than a second buffer
 
 
 class _Known:
-    """What follows from a request and the settings; `admitted` is None where it is not for here.
+    """What follows from a request and the settings; `admitted` is None where it is not for here,
+    or `refused`.
 
     `plain` is the law's word for it, and `whole` says that it asks for no part and on no
-    condition; where it does, `outcome` is what its conditions made of what had the `token`. `mark`
-    stands for its site by these settings. The words are for the log.
+    condition. What has the `token` it selects, when that is alone, and is answered with in the
+    `form`. `mark` stands for its site by these settings. The words are for the log.
     """
 
     __slots__ = (
-        "admitted", "head", "host", "mark", "method", "outcome", "plain", "target", "token",
-        "whole",
+        "admitted", "after", "form", "head", "host", "mark", "method", "plain", "refused",
+        "target", "token", "whole",
     )  # fmt: skip
 
-    def __init__(self, head: RequestHead, admitted: Admitted | None, mark: object) -> None:
+    def __init__(
+        self,
+        head: RequestHead,
+        admitted: Admitted | None,
+        mark: object = None,
+        refused: ExchangeError | None = None,
+    ) -> None:
         self.head = head
         self.admitted = admitted
+        self.refused = refused
+        self.after = After.CLOSE if is_last(head) else After.PARK
         self.mark = mark
         # RFC 9211 §2.7: where the key is told, no two answers need be the same
         told = admitted is None or admitted.tells_key
         self.plain = not told and decision.is_plain(head)
         self.token: object = None
-        self.outcome = Outcome.PROCEED
+        self.form = 0
         self.whole = CONDITIONALS.isdisjoint([name for name, _ in head.headers.pairs])
         self.method = text(head.method)
         self.host = text(head.authority)
         self.target = text(head.target)
 
+    def form_of(self, status: int) -> int:
+        """The number of the kind of answer that this has with `status`, among an entry's."""
+        is_last = self.after is After.CLOSE
+        return 4 * (status == 304) + 2 * is_last + (self.method == "HEAD")
+
 
 class Quick:
-    """Answers what it can at once, as `exchange` would; `limits` are those of requests."""
+    """Answers what it can at once, as `exchange` would; `limits` are those of requests.
+
+    `log` takes the records of what was answered, many at a time.
+    """
 
     def __init__(
-        self, exchange: Exchange, tools: Tools, limits: Limits, *, room_bytes: int = ROOM_BYTES
+        self,
+        exchange: Exchange,
+        tools: Tools,
+        limits: Limits,
+        log: Callable[[list[Record]], None],
+        *,
+        room_bytes: int = ROOM_BYTES,
     ) -> None:
         self._exchange = exchange
         self._tools = tools
+        self._log = log
+        self._done: list[Record] = []
+        self._now = 0.0
         self._room = room_bytes
         self.take_up(limits)
 
@@ -106,9 +140,9 @@ class Quick:
         """Go by these limits, and by the settings that the exchange has now."""
         self._limits = limits
         self._reader = PlainReader(limits)
-        self._begin(self._exchange.parts)
+        self._forget(self._exchange.parts)
 
-    def _begin(self, parts: Parts) -> None:
+    def _forget(self, parts: Parts) -> None:
         self._parts = parts
         # By the head's identity, which nobody else can have while the head is kept here.
         self._young: dict[int, _Known] = {}
@@ -117,6 +151,12 @@ class Quick:
         self._left = self._room
         self._clients: dict[bytes, str] = {}
         self._marks: dict[int, object] = {}  # by the identity of sites, which `parts` keeps
+
+    def begin(self) -> None:
+        """What is asked until `settle` is asked now, by the settings of now."""
+        self._now = self._tools.now()
+        if self._exchange.parts is not self._parts:
+            self._forget(self._exchange.parts)
 
     def answer(self, data: bytes, peer: bytes) -> Answered | None:
         """The answer to the request that `data` are, and its record; None: an exchange's.
@@ -139,11 +179,19 @@ class Quick:
         record.total_s = record.first_byte_s = round(took_s, 6)
         if error is not None:
             record.error = error.failure.slug
-        self._tools.log(record)
+        self._done.append(record)
+
+    def settle(self) -> None:
+        """Hand on the records of what has been closed."""
+        if self._done:
+            done, self._done = self._done, []
+            self._log(done)
+
+    def hop(self, data: bytes, peer: bytes) -> Hop | None:
+        """Nobody else can answer at once what is not answered here."""
+        return None
 
     def _answer(self, head: RequestHead, size: int, peer: bytes) -> Answered | None:
-        if self._exchange.parts is not self._parts:
-            self._begin(self._exchange.parts)
         client = self._clients.get(peer) or self._client(peer)
         if client:
             known = self._young.get(id(head)) or self._known(head, size, peer)
@@ -151,29 +199,43 @@ class Quick:
             known = self._made(head, peer)
         admitted = known.admitted
         if admitted is None:
-            return None
+            return self._refusal(known, known.refused, text(peer)) if known.refused else None
         tools, purges = self._tools, self._tools.purges.current()
         as_of = purges.latest  # before the store is read: a purge in between must win
-        now = tools.now()
+        now = self._now
+        if known.token is not None:
+            answered = self._hit(known, admitted, purges, now, client)
+            if answered is not None:
+                return answered
         resource = tools.store.glance(admitted.key, now)
         if resource is None or not resource.variants:
             return None
-        only = lone(resource, admitted.request, admitted.policy, purges)
-        if only is not None and known.plain:
-            answered = self._hit(known, admitted, only, now, client)
-            if answered is not None:
-                return answered
         found = select(resource, admitted.request, admitted.policy, purges)
-        return self._by_law(known, admitted, found, as_of, now, peer)
+        is_copy = resource.variants[0].lease is not None
+        return self._by_law(known, admitted, found, as_of, now, peer, is_copy=is_copy)
 
     def _by_law(
-        self, known: _Known, admitted: Admitted, found: Found, as_of: Seq, now: float, peer: bytes
+        self,
+        known: _Known,
+        admitted: Admitted,
+        found: Found,
+        as_of: Seq,
+        now: float,
+        peer: bytes,
+        *,
+        is_copy: bool,
     ) -> Answered | None:
         """What answers at once with what was found, if anything does."""
-        if found.held is None or found.entry is None or found.dead:
+        if found.dead:
             return None
+        client = self._client(peer) or text(admitted.client)
         because, refreshes = self._ruled(admitted, found, now)
-        if because is None:
+        if is_copy and because is not Reason.HIT:
+            return None  # it is served as it is, or not at all
+        if because is Reason.ONLY_IF_CACHED:
+            self._tools.store.use(admitted.key)
+            return self._refusal(known, ExchangeError(Failure.NOT_IN_STORE), client)
+        if because is None or found.held is None or found.entry is None:
             return None
         age = current_age(found.entry, now)
         ttl = int((found.entry.terms.lifetime_s - age) // 1)
@@ -181,53 +243,69 @@ class Quick:
         if written is None:
             return None
         parts, status, sent = written
+        if because is Reason.HIT and not found.soft and len(found.variants) == 1:
+            _learn(known, found.held, status)
         self._tools.store.use(admitted.key)
         if refreshes:
             asking = admit(self._parts, known.head, peer)  # for this peer, not for who asked first
             self._exchange.refresh(self._parts, asking, found, as_of)
         record = Record(
-            now, self._tools.new_id(), self._client(peer) or text(admitted.client),
-            known.method, known.host, known.target, "1.1",
+            now, self._tools.new_id(), client, known.method, known.host, known.target, "1.1",
             status, sent, OUTCOMES[because], because.slug, ttl,
         )  # fmt: skip
-        return parts, record
+        return parts, record, known.after
+
+    def _refusal(self, known: _Known, error: ExchangeError, client: str) -> Answered | None:
+        """The answer that tells of a client's error, as `deliver_refusal` does."""
+        now, new_id = self._now, self._tools.new_id()
+        head, body = own_answer(error, new_id, now, self._parts.name)
+        after = known.after
+        written = plain_head(head, is_last=after is After.CLOSE)
+        assert written is not None  # it is of our own making
+        if known.method == "HEAD":
+            body = b""
+        if after is After.PARK and ends_connection(error):
+            after = After.LINGER
+        slug = error.failure.slug
+        record = Record(
+            now, new_id, client, known.method, known.host, known.target, "1.1",
+            error.status, len(body), Told.REFUSED, slug, error=slug,
+        )  # fmt: skip
+        return [written + body], record, after
 
     def _hit(
-        self, known: _Known, admitted: Admitted, held: Held, now: float, client: str
+        self, known: _Known, admitted: Admitted, purges: Purges, now: float, client: str
     ) -> Answered | None:
         """The answer where all of it has been made ready; the same as by the longer way."""
+        slot = self._tools.store.at_hand(admitted.key)
+        if slot is None or len(slot.value.variants) != 1:
+            return None
+        held = slot.value.variants[0]
         ready = held.ready
-        if not isinstance(ready, Ready) or ready.mark is not known.mark:
+        if not isinstance(ready, Ready) or ready.token is not known.token:
             return None
-        if now >= ready.fresh_until or ready.entry is not held.entry:
+        entry = ready.entry
+        if now >= ready.fresh_until or entry is not held.entry or held.fill or held.heir:
             return None
-        status = ready.entry.status
-        if not known.whole:
-            if known.token is not ready.token:
-                known.outcome = preconditions(admitted.request, ready.entry)
-                known.token = ready.token
-            if known.outcome is not Outcome.NOT_MODIFIED:
-                return None
-            status = 304
-        made = ready.hits.get((known.method, status))
-        if made is None or made.head is None or not _is_at_hand(held, made):
+        if held.passed < purges.latest and judge(held, purges) is not Verdict.LIVE:
             return None
-        age = ready.age(now)
-        ttl = int((ready.entry.terms.lifetime_s - age) // 1)
-        head, store = made.head.filled(int(age), ttl), self._tools.store
-        store.use(admitted.key)
-        body = store.whole_nowait(held)
-        parts: list[Data] = [head]
+        made, body = ready.hits[known.form], held.body
+        if made.has_body and (body is None or len(body) != entry.length):
+            return None
+        if not made.since <= now < made.until:
+            assert made.head is not None  # as among `hits`
+            ready.fill(made, made.head, now)
+        self._tools.store.serve(slot, held)
+        parts: list[Data] = [made.filled]
         sent = 0
         if made.has_body and body is not None:
             sent = len(body)
-            parts = [head + body] if sent <= JOINED_BYTES else [head, body]
+            parts = [made.filled + body] if sent <= JOINED_BYTES else [made.filled, body]
         record = Record(
-            now, self._tools.new_id(), client or text(admitted.client),
-            known.method, known.host, known.target, "1.1",
-            status, sent, made.outcome, made.slug, ttl,
+            now, self._tools.new_id(), client, known.method, known.host, known.target, "1.1",
+            304 if known.form & 4 else entry.status, sent, made.outcome, made.slug, made.ttl,
         )  # fmt: skip
-        return parts, record
+        return parts, record, known.after
 
     # What is asked.
 
@@ -242,6 +320,8 @@ class Quick:
 
     def _known(self, head: RequestHead, size: int, peer: bytes) -> _Known:
         """What is known of a head that the younger generation does not have, and now has."""
+        if head.method == PURGE:  # it is the peer that may ask for it, or may not
+            return self._made(head, peer)
         known = self._old.pop(id(head), None) or self._made(head, peer)
         for _ in range(min(2, len(self._dying))):  # no request waits until all are freed
             self._dying.popitem()
@@ -255,23 +335,24 @@ class Quick:
     def _made(self, head: RequestHead, peer: bytes) -> _Known:
         try:
             admitted = admit(self._parts, head, peer)
-        except ExchangeError:
-            return _Known(head, None, None)
+        except ExchangeError as error:
+            is_theirs = error.side is Side.CLIENT
+            return _Known(head, None, refused=error if is_theirs else None)
         if decision.may_use_store(head, admitted.policy) is not None:
-            return _Known(head, None, None)
+            return _Known(head, None)
         mark = self._marks.setdefault(id(admitted.site), object())
         return _Known(head, admitted, mark)
 
     def _ruled(self, admitted: Admitted, found: Found, now: float) -> tuple[Reason | None, bool]:
-        """Why what was found may answer at once, None where it may not; and whether it is to be
-        validated behind."""
-        assert found.entry is not None
-        if not found.soft and decision.is_plainly_fresh(found.entry, admitted.request, now):
+        """Why what was found may answer at once, or nothing may; None where that is to be waited
+        for. And whether it is to be validated behind."""
+        entry = found.entry if not found.soft else None
+        if entry is not None and decision.is_plainly_fresh(entry, admitted.request, now):
             return Reason.HIT, False
         flights, digest = self._tools.flights, admitted.key.digest
         ruling = rule(admitted.request, found, digest, flights, admitted.policy, now)
         match ruling:
-            case Serve():
+            case Serve() | Refuse():
                 return ruling.because, False
             case Revalidate(background=True) | ServeStale():
                 return ruling.because, True
@@ -293,13 +374,14 @@ class Quick:
             status = 304 if outcome is Outcome.NOT_MODIFIED else 0
         if not status or admitted.tells_key:
             answer = self._composed(admitted, entry)
-            head, status = self._write(admitted, answer, because, age, ttl), answer.head.status
+            head = self._write(known, admitted, answer, because, age, ttl)
+            status = answer.head.status
             made = Made(None, _is_whole(answer, entry), answer.pieces, OUTCOMES[because], "")
         else:
             made = self._made_ready(known, admitted, held, because, status)
             if made.head is None:
                 answer = self._composed(admitted, entry)
-                head = self._write(admitted, answer, because, age, ttl)
+                head = self._write(known, admitted, answer, because, age, ttl)
             else:
                 head = made.head.filled(age, ttl)
         if head is None or not _is_at_hand(held, made):
@@ -322,31 +404,46 @@ class Quick:
             or ready.entry is not entry
         ):
             ready = held.ready = Ready(known.mark, entry)
-        kind = known.method, status, because.slug
+        form = known.form_of(status)
+        kind = form, because.slug
         made = ready.made.get(kind)
         if made is None:
             answer = self._composed(admitted, entry)
-            template = Template.of(partial(self._write, admitted, answer, because))
+            template = Template.of(partial(self._write, known, admitted, answer, because))
             whole = _is_whole(answer, entry)
             made = Made(template, whole, answer.pieces, OUTCOMES[because], because.slug)
             ready.made[kind] = made
-        if because is Reason.HIT and made.head is not None:
-            ready.hits[known.method, status] = made
+        if because is Reason.HIT and made.head is not None and made.has_body == bool(made.pieces):
+            ready.hits[form] = made
         return made
 
     def _composed(self, admitted: Admitted, entry: Entry) -> Answer:
         return from_entry(admitted.request, entry, entry.length, self._parts.salt)
 
     def _write(
-        self, admitted: Admitted, answer: Answer, because: Reason, age: int, ttl: int
+        self,
+        known: _Known,
+        admitted: Admitted,
+        answer: Answer,
+        because: Reason,
+        age: int,
+        ttl: int,
     ) -> bytes | None:
         """The head of `answer` as it is sent; None where it is not plain."""
         name, key = self._parts.name, admitted.key.url if admitted.tells_key else None
         status = cache_status(name, because, ttl=ttl, key=key)
         rules = admitted.site.fields
-        return plain_head(
-            finished(answer.head, name=name, rules=rules, cache_status=status, age=age)
-        )
+        head = finished(answer.head, name=name, rules=rules, cache_status=status, age=age)
+        return plain_head(head, is_last=known.after is After.CLOSE)
+
+
+def _learn(known: _Known, held: Held, status: int) -> None:
+    """Note that a request selects `held`, which is alone, and how it is answered by that."""
+    ready, form = held.ready, known.form_of(status)
+    if not known.plain or not (known.whole or status == 304):
+        return
+    if isinstance(ready, Ready) and ready.mark is known.mark and form in ready.hits:
+        known.token, known.form = ready.token, form
 
 
 def _is_whole(answer: Answer, entry: Entry) -> bool:

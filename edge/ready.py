@@ -9,9 +9,10 @@ nothing is made ready.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from math import inf
+from typing import TYPE_CHECKING, Final
 
-from edge.cache.decision import plainly_fresh_until
+from edge.cache.decision import ROUNDING_S, plainly_fresh_until
 from edge.cache.freshness import arrival_age, grown_age
 
 if TYPE_CHECKING:
@@ -65,26 +66,43 @@ class Template:
         return self._form % tuple((age, ttl)[slot] for slot in self._slots)
 
 
-class Made(NamedTuple):
+class Made:
     """One kind of answer: its head, what is behind it, and as what it is counted.
 
     `head` is None where it has to be written anew each time. The content is the whole body where
-    it `has_body`, else `pieces`.
+    it `has_body`, else `pieces`. From `since` until `until` its head is `filled`, with `ttl`.
     """
 
-    head: Template | None
-    has_body: bool
-    pieces: tuple[bytes | Span, ...]
-    outcome: Outcome
-    slug: str
+    __slots__ = (
+        "filled", "has_body", "head", "outcome", "pieces", "since", "slug", "ttl", "until",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        head: Template | None,
+        has_body: bool,
+        pieces: tuple[bytes | Span, ...],
+        outcome: Outcome,
+        slug: str,
+    ) -> None:
+        self.head = head
+        self.has_body = has_body
+        self.pieces = pieces
+        self.outcome = outcome
+        self.slug = slug
+        self.since = inf
+        self.until = -inf
+        self.filled = b""
+        self.ttl = 0
 
 
 class Ready:
-    """The answers that one stored response makes, by method and status, and by the slug of why.
+    """The answers that one stored response makes, by form (a number that whoever answers gives to
+    each kind of request) and the slug of why.
 
     `mark` is an object that stands for one site by the settings in force, and keeps neither;
     `token` stands for this. The times are the response's: how old it came and when, and until when
-    it is plainly fresh.
+    it is plainly fresh and kept.
     """
 
     __slots__ = (
@@ -97,10 +115,15 @@ class Ready:
         self.entry = entry
         self.arrived_old = arrival_age(entry.date, entry.age_field, entry.times)
         self.arrived_at = entry.times.response_time
-        self.fresh_until = plainly_fresh_until(entry)
-        self.made: dict[tuple[str, int, str], Made] = {}
-        self.hits: dict[tuple[str, int], Made] = {}  # those among them that have a head
+        self.fresh_until = min(plainly_fresh_until(entry), entry.keep_until)
+        self.made: dict[tuple[int, str], Made] = {}
+        self.hits: dict[int, Made] = {}  # those among them that have a head
 
-    def age(self, now: float) -> float:
-        """As `current_age` of the entry, in seconds."""
-        return grown_age(self.arrived_old, self.arrived_at, now)
+    def fill(self, made: Made, template: Template, now: float) -> None:
+        """Have the head of `made` filled for `now`, and for as long as its numbers stay."""
+        age = grown_age(self.arrived_old, self.arrived_at, now)
+        left_s = self.entry.terms.lifetime_s - age
+        made.ttl = int(left_s // 1)
+        made.filled = template.filled(int(age), made.ttl)
+        made.since = now
+        made.until = now + min(1.0 - age % 1.0, left_s - made.ttl) - ROUNDING_S

@@ -77,13 +77,16 @@ _SLOT_CELLS: Final = SLOT_BYTES // _CELL
 
 
 class Tallies:
-    """The counters of all workers: to be made before they are forked."""
+    """The counters of all workers, and one slot for the keeper, which counts what is the node's:
+    to be made before they are forked."""
 
     def __init__(self, workers: int) -> None:
-        shared = memoryview(mmap.mmap(-1, workers * SLOT_BYTES)).cast("Q")
-        self._slots = [
-            shared[number * _SLOT_CELLS : (number + 1) * _SLOT_CELLS] for number in range(workers)
+        shared = memoryview(mmap.mmap(-1, (workers + 1) * SLOT_BYTES)).cast("Q")
+        slots = [
+            shared[number * _SLOT_CELLS : (number + 1) * _SLOT_CELLS]
+            for number in range(workers + 1)
         ]
+        self._slots, self._kept = slots[:-1], slots[-1]
 
     def take(self, worker: int, now: float) -> Tally:
         """A worker's own slot, from its process: it alone may write there until it ends."""
@@ -93,16 +96,23 @@ class Tallies:
         slot[_STARTED] = int(now)
         return Tally(slot)
 
+    def keep(self) -> Tally:
+        """The keeper's slot, from its process."""
+        self._set_nothing(self._kept)
+        return Tally(self._kept)
+
     def vacate(self, worker: int) -> None:
         """A worker has ended: what was of the moment is over."""
-        slot = self._slots[worker]
+        self._set_nothing(self._slots[worker])
+
+    def _set_nothing(self, slot: memoryview) -> None:
         _set_nothing(slot, _POINTS, POINTS)
         for _, cell in _names(slot, _ORIGINS, ORIGINS, _ORIGIN_CELLS):
             _set_nothing(slot, cell + _ORIGIN_POINTS, ORIGIN_POINTS)
 
     def reading(self) -> Reading:
         """The numbers of all workers together."""
-        total = Reading()
+        total = _read(self._kept)
         for reading in self.by_worker().values():
             total = total.plus(reading)
         return total
@@ -156,6 +166,19 @@ class Tally:
             after_us = int(total_s * 1e6 + 0.5) - first_us
             if after_us > 0:
                 cells[served + _AFTER_US] += after_us
+
+    def add_hits(
+        self, alike: Mapping[tuple[int, int], int], sent_bytes: int, took_us: int
+    ) -> None:
+        """Count hits that were sent at once: how many of each row and bucket of `TIMES_S`, and
+        what they come to together."""
+        cells = self._cells
+        for (row, bucket), count in alike.items():
+            cells[row] += count
+            cells[_HITS + bucket * COLUMNS + bucket] += count
+        cells[_HITS + _SENT] += sent_bytes
+        if took_us > 0:
+            cells[_HITS + _FIRST_US] += took_us
 
     def waited(self, origin: str, waited_s: float) -> None:
         """A request waited for this origin's head, or to learn that there would be none."""

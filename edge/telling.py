@@ -51,6 +51,16 @@ def looked(document: Mapping[str, Any]) -> str:
     )
 
 
+def reloaded(document: Mapping[str, Any]) -> str:
+    """What came of reading the settings again: `settings in force, by new workers (store.memory
+    changed)`."""
+    words = "settings in force" if document.get("done") is True else "settings taken"
+    because = document.get("because")
+    if document.get("replaced") is not True or not isinstance(because, list):
+        return words
+    return clean(f"{words}, by new workers ({', '.join(map(str, because))} changed)")
+
+
 def stored(document: Mapping[str, Any]) -> str:
     """One stored object on one line, under `STORED_HEAD`."""
     variant = document.get("variant")

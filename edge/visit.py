@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from edge.errand import Errands
     from edge.guard.address import Networks
     from edge.listen.connection import ClientStream
+    from edge.listen.hop import HopStream
     from edge.purging import Purging
+    from edge.relay import Relays
     from edge.routing.site import HostTable
     from edge.upstream.fetch import Upstream
     from edge.wire.hop import Forwarding
@@ -48,7 +50,10 @@ class Parts:
 
 @dataclass(slots=True)
 class Tools:
-    """What outlives the settings. `background` belongs to the node: fetches outlive clients."""
+    """What outlives the settings. `background` belongs to the node: fetches outlive clients.
+
+    `relays` reach the other workers; None where this one owns all keys.
+    """
 
     store: Store
     flights: Flights[Held]
@@ -60,6 +65,7 @@ class Tools:
     new_id: Callable[[], str]
     log: Callable[[Record], None]
     complain: Callable[[str, str, str | None], None]  # kind, message, request id
+    relays: Relays | None = None
 
 
 OUTCOMES: Final = {
@@ -96,6 +102,9 @@ class Visit:
         self.because: Reason | None = None  # why it went forward, where that failed
         self.purges = False  # it is a purge, from where the site lets it come
         self.tells_key = False  # a trusted client has asked for the key in Cache-Status
+        self.hop: HopStream | None = None  # another worker speaks for the client
+        self.lease: int | None = None  # for a copy of what was found, taken before that
+        self.variants: tuple[Held, ...] = ()  # among which that was
         self._began = trio.current_time()
         self._forwarded: float | None = None
         self.record = Record(
@@ -137,7 +146,6 @@ class Visit:
     ) -> None:
         """What is answered, and why; `fate` is what became of a fetched answer."""
         record = self.record
-        record.status = status
         record.ttl = None if ttl is None else int(ttl // 1)
         if fate is Reason.FRESHENED:
             record.cache = Outcome.REVALIDATED
@@ -146,14 +154,18 @@ class Visit:
         record.reason = because.slug
         if fate is not None and fate is not Reason.STORED:
             record.reason = f"{because.slug}/{fate.slug}"
-        record.first_byte_s = round(trio.current_time() - self._began, 6)
+        self.head_sent(status)
+
+    def head_sent(self, status: int) -> None:
+        """The answer's head is on its way."""
+        self.record.status = status
+        self.record.first_byte_s = round(trio.current_time() - self._began, 6)
 
     def refused(self, error: ExchangeError) -> None:
         """The client is told of `error`."""
         self.failed(error)
-        self.record.status = error.status
         self.record.reason = (self.because.slug + "/" if self.because else "") + error.failure.slug
-        self.record.first_byte_s = round(trio.current_time() - self._began, 6)
+        self.head_sent(error.status)
 
     def failed(self, error: ExchangeError) -> None:
         """Something went wrong, whether or not the client will notice."""

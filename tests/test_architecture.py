@@ -14,17 +14,19 @@ IMPURE = {"trio", "socket", "ssl", "os", "time", "random", "logging", "diskcache
 PURE_PACKAGES = ("edge.wire", "edge.guard", "edge.routing", "edge.settings", "edge.config")
 IMPURE_IN_CACHE = {
     "bytesdisk", "disk", "diskbody", "estate", "fill", "flight", "home", "inventory", "jobs",
-    "journal", "pen", "reaper", "rows", "scan", "shards", "space", "spool", "store", "sweep",
-    "threads", "trouble", "writer",
+    "journal", "lending", "pen", "reaper", "rows", "scan", "shards", "space", "spool", "store",
+    "sweep", "threads", "trouble", "writer",
 }  # fmt: skip
 PURE_MODULES = {
     "edge.errors", "edge.observe", "edge.metrics", "edge.reading", "edge.tally",
-    "edge.exposition", "edge.answer", "edge.draft", "edge.orders", "edge.ready",
+    "edge.exposition", "edge.answer", "edge.draft", "edge.orders", "edge.owner", "edge.ready",
+    "edge.merge",
 }  # fmt: skip
 
 ALLOWED = {
     "edge.errors": set(),
     "edge.settings": set(),
+    "edge.merge": set(),
     "edge.metrics": set(),
     "edge.reading": {"edge.metrics"},
     "edge.exposition": {"edge.metrics", "edge.reading"},

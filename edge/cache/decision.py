@@ -88,6 +88,7 @@ __all__ = [
     "invalidates",
     "is_plain",
     "is_plainly_fresh",
+    "is_stored_post",
     "may_use_store",
     "on_failure",
     "on_request",
@@ -258,7 +259,7 @@ def on_response(
     (see `purge`). A `Forward` of a 304 or 206 because of UNASKED or PARTIAL is right only
     where the client's own conditions or range went to the origin; else the origin is at fault.
     """
-    reason = None if _is_stored_post(request, policy) else may_use_store(request, policy)
+    reason = None if is_stored_post(request, policy) else may_use_store(request, policy)
     if reason is not None:
         return Forward(reason)
     if response.status == 304:
@@ -270,7 +271,7 @@ def on_response(
     return storing.judged(request, response, times, policy)
 
 
-def _is_stored_post(request: RequestHead, policy: CachePolicy) -> bool:
+def is_stored_post(request: RequestHead, policy: CachePolicy) -> bool:
     """Whether this is a POST whose answer may be for later GETs (RFC 9110 §9.3.3)."""
     return policy.store_post and not policy.bypass and request.method == b"POST"
 

@@ -21,12 +21,13 @@ class Held:
     The body is in `body` (memory), in `row` (disk), in both, or still in `fill`. No purge up to
     the number `passed` covers it, as far as those who judge it have noted. `hits` counts the
     requests that it has answered since it came to memory. In `ready` whoever answers with it keeps
-    what would be the same the next time; a new head has a new one.
+    what would be the same the next time; a new head has a new one. One that is a copy of what
+    another worker stores has a `lease`, and is that only as long as it is current (see `leases`).
     """
 
     __slots__ = (
-        "body", "dropped", "entry", "fill", "heir", "hits", "opened_at", "passed", "ready", "row",
-        "used",
+        "body", "dropped", "entry", "fill", "heir", "hits", "lease", "opened_at", "passed",
+        "ready", "row", "used",
     )  # fmt: skip
 
     def __init__(
@@ -48,6 +49,7 @@ class Held:
         self.dropped = False  # while it was being filled
         self.passed = entry.fetched_at
         self.ready: object = None
+        self.lease: int | None = None
 
     @property
     def newest(self) -> Held:

@@ -95,7 +95,8 @@ class Inventory:
                 yield None
                 continue
             for held in resource.variants:
-                told = row_key(held.entry) in self._told
+                # A copy is stored by another worker, and told of there.
+                told = held.lease is not None or row_key(held.entry) in self._told
                 yield None if told else _in_memory_only(held)
 
 

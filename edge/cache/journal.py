@@ -46,19 +46,21 @@ from typing import TYPE_CHECKING, Final
 from edge.cache.entry import Seq
 from edge.cache.ledger import (
     HEADER_BYTES,
+    RECENT,
     Header,
     LedgerDamaged,
     read_header,
     read_opening,
     read_purge,
     wanted,
+    without_digests,
 )
 from edge.cache.pen import ALL_PURGED, READ_FLAGS, Order, Pen, close_all, frames_in, told, way_out
 from edge.cache.purge import Manner, Purge, Purges
 from edge.cache.threads import MakeWorkers, Threads, Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 NAME: Final = "purges"
@@ -87,18 +89,39 @@ class JournalStatistics:
     fault: str
 
 
+def shared_number() -> memoryview:
+    """What a journal and its followers share: to be made before their processes are forked."""
+    return memoryview(mmap.mmap(-1, 16)).cast("Q")
+
+
+def follower_of(
+    directory: Path, birth: str, shared: memoryview, log: Callable[[str], None]
+) -> Follower:
+    """A view of the purges in a process that is not the journal's: of the journal in `directory`,
+    for the store of this birth."""
+    follower = Follower(directory.absolute() / NAME, shared, deque(), log)
+    follower.birth = birth
+    return follower
+
+
 class Journal:
     """The journal in `directory`, which exists; one process may write to it.
 
-    `log` may be called in any thread.
+    `shared` is what followers in other processes have of `shared_number`; `log` may be called in
+    any thread.
     """
 
     def __init__(
-        self, directory: Path, *, log: Callable[[str], None], io: MakeWorkers = Threads
+        self,
+        directory: Path,
+        *,
+        log: Callable[[str], None],
+        io: MakeWorkers = Threads,
+        shared: memoryview | None = None,
     ) -> None:
         self._path = directory.absolute() / NAME
         self._io = io
-        shared = memoryview(mmap.mmap(-1, 16)).cast("Q")
+        shared = shared_number() if shared is None else shared
         offers: deque[int] = deque()
         self._follower = Follower(self._path, shared, offers, log)
         self._pen = Pen(self._path, shared, offers, log)
@@ -160,10 +183,6 @@ class Journal:
             raise self._refusal(order.error) from order.error
         self._fault = ""
         return order.purge
-
-    def recent(self) -> list[Purge]:
-        """The last thousand purges, newest first, without their digests."""
-        return list(reversed(self._pen.recent))
 
     def follower(self) -> Follower:
         """This process's view of the purges; a process forked from this one has its own."""
@@ -229,7 +248,7 @@ class Journal:
         if purges is None:
             return False
         self._follower.birth = birth
-        self._follower.take(purges, self._pen.file, self._pen.end)
+        self._follower.take(purges, self._pen.recent, self._pen.file, self._pen.end)
         return True
 
     def _serve(self, order: Order) -> None:
@@ -260,6 +279,7 @@ class Follower:
         self._offers = offers  # a descriptor of the newest file, at most, if the pen is here
         self._log = log
         self._purges = Purges()
+        self._recent: deque[Purge] = deque(maxlen=RECENT)
         self._file = -1
         self._at = 0
 
@@ -270,10 +290,20 @@ class Follower:
             self._catch_up(Seq(self._shared[0]))
         return self._purges
 
-    def take(self, purges: Purges, file: int, at: int) -> None:
-        """Begin with `purges`, which `file` holds up to byte `at`."""
+    def recent(self) -> list[Purge]:
+        """The last thousand purges, newest first, without their digests."""
+        self.current()
+        return list(reversed(self._recent))
+
+    def recall(self, number: int) -> Purge | None:
+        """The purge of this number, while it is remembered."""
+        return next((each for each in self._recent if each.number == number), None)
+
+    def take(self, purges: Purges, recent: Iterable[Purge], file: int, at: int) -> None:
+        """Begin with `purges`, which `file` holds up to byte `at`, and the last ones of them."""
         self._let_go()
         self._purges, self._at = purges, at
+        self._recent.extend(recent)
         try:
             self._file = os.dup(file)
         except OSError:
@@ -311,6 +341,7 @@ class Follower:
                 return False
             if purge.number > self._purges.latest:
                 self._purges.record(purge)
+                self._recent.extend(without_digests((purge,)))
             self._at = frame.end
             if purge.number == target:
                 return True
@@ -349,7 +380,10 @@ class Follower:
         frame = next(frames_in(file, HEADER_BYTES), None)
         if frame is None:
             raise LedgerDamaged("it has no opening")
-        self._purges.adopt(read_opening(frame.payload).tables)
+        opening = read_opening(frame.payload)
+        self._purges.adopt(opening.tables)
+        self._recent.clear()
+        self._recent.extend(opening.recent)
         return frame.end
 
 

@@ -154,6 +154,7 @@ class Pen:
         """Have a file that holds no purges. Numbers go on: some may still be in memory."""
         self.close()
         self._birth = birth
+        self._latest = max(self._latest, Seq(self.shared[0]))  # of a process before this one
         try:
             self._write_anew(self._nothing())
         except OSError as error:

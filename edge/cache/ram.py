@@ -61,7 +61,9 @@ class RamStatistics:
     refused: int
 
 
-class _Slot(Generic[V]):
+class Slot(Generic[V]):
+    """Where a value is held. Good until anything else is asked of the store."""
+
     __slots__ = ("cost", "uses", "value")
 
     def __init__(self, value: V, cost: int) -> None:
@@ -76,8 +78,8 @@ class RamStore(Generic[V]):
     def __init__(self, capacity_bytes: int) -> None:
         self._capacity = capacity_bytes
         self._small_target = capacity_bytes // SMALL_FRACTION
-        self._small: OrderedDict[bytes, _Slot[V]] = OrderedDict()
-        self._main: OrderedDict[bytes, _Slot[V]] = OrderedDict()
+        self._small: OrderedDict[bytes, Slot[V]] = OrderedDict()
+        self._main: OrderedDict[bytes, Slot[V]] = OrderedDict()
         self._ghosts: OrderedDict[bytes, None] = OrderedDict()
         self._small_bytes = 0
         self._main_bytes = 0
@@ -93,10 +95,18 @@ class RamStore(Generic[V]):
         if slot is None:
             self._misses += 1
             return None
+        self.use(slot)
+        return slot.value
+
+    def slot(self, key: bytes) -> Slot[V] | None:
+        """Where the value under `key` is, not counted as used until `use` says so."""
+        return self._main.get(key) or self._small.get(key)
+
+    def use(self, slot: Slot[V]) -> None:
+        """Count what a slot holds as used."""
         self._hits += 1
         if slot.uses < MOST_USES:
             slot.uses += 1
-        return slot.value
 
     def peek(self, key: bytes) -> V | None:
         """The value under `key`, not counted as used."""
@@ -118,7 +128,7 @@ class RamStore(Generic[V]):
         if not self.admits(size):
             self._refused += 1
             return []
-        slot = _Slot(value, size + OVERHEAD_BYTES)
+        slot = Slot(value, size + OVERHEAD_BYTES)
         slot.uses = old.uses if old is not None else 0
         self._inserted += old is None
         self._ghosts.pop(key, None)
@@ -178,7 +188,7 @@ class RamStore(Generic[V]):
     def __contains__(self, key: object) -> bool:
         return key in self._main or key in self._small
 
-    def _append(self, key: bytes, slot: _Slot[V], *, to_main: bool) -> None:
+    def _append(self, key: bytes, slot: Slot[V], *, to_main: bool) -> None:
         if to_main:
             self._main[key] = slot
             self._main_bytes += slot.cost
@@ -186,7 +196,7 @@ class RamStore(Generic[V]):
             self._small[key] = slot
             self._small_bytes += slot.cost
 
-    def _take(self, key: bytes) -> _Slot[V] | None:
+    def _take(self, key: bytes) -> Slot[V] | None:
         """Unlink the slot of `key` from its queue."""
         slot = self._main.pop(key, None)
         if slot is not None:
@@ -222,7 +232,7 @@ class RamStore(Generic[V]):
             self._ghosts[key] = None
         return key, slot.value
 
-    def _pop_first(self, *, from_small: bool) -> tuple[bytes, _Slot[V]]:
+    def _pop_first(self, *, from_small: bool) -> tuple[bytes, Slot[V]]:
         key, slot = (self._small if from_small else self._main).popitem(last=False)
         if from_small:
             self._small_bytes -= slot.cost

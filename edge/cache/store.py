@@ -39,7 +39,7 @@ from edge.cache.diskbody import BodyLost, NoDescriptors
 from edge.cache.fill import Fill
 from edge.cache.held import NOTHING, Held, Resource, asked_at, kept
 from edge.cache.inventory import Inventory
-from edge.cache.ram import LARGEST_FRACTION, RamStatistics, RamStore
+from edge.cache.ram import LARGEST_FRACTION, RamStatistics, RamStore, Slot
 from edge.cache.spool import FileSpool
 from edge.cache.window import FillMemory
 from edge.errors import ExchangeError, Failure
@@ -123,6 +123,19 @@ class Store:
     def use(self, key: Key) -> None:
         """Count what a glance has found as used."""
         self._ram.get(key.digest)
+
+    def at_hand(self, key: Key) -> Slot[Resource] | None:
+        """Where memory has what is stored under `key`, if all of it is there and nothing of it is
+        being filled. It counts as no use until `serve` says so."""
+        if self._filling and key.digest in self._filling:
+            return None
+        return self._ram.slot(key.digest)
+
+    def serve(self, slot: Slot[Resource], held: Held) -> None:
+        """Count what is at hand as used, and its variant `held` as opened."""
+        self._ram.use(slot)
+        held.hits += 1
+        held.used = next(self._ticks)
 
     def _complete(self, digest: bytes, resource: Resource | None, now: float) -> Resource | None:
         """What memory has, with what is being filled; None where the disk has to be asked."""

@@ -34,7 +34,8 @@ class NodeSettings:
         metadata=setting("Where clients connect.", n.ADDRESS, fewest=1, most_members=64)
     )
     workers: int = field(
-        default=1, metadata=setting("Worker processes; this version runs one.", n.WORKERS)
+        default=0,
+        metadata=setting("Worker processes; one a core.", n.WORKERS),
     )
     admin: Path | None = field(
         default=None,

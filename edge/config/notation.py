@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edge.settings.schema import Setting
 
 NOT_HERE: Final = "this version does not have it yet"
+MOST_WORKERS: Final = 256
 SOCKET_PATH_BYTES: Final = 100  # sun_path holds 107; a new socket is made beside the old (admin)
 
 _ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]{2,45})\]|(?P<host>[A-Za-z0-9.-]{1,253}))?:(?P<port>[0-9]{1,5})")  # fmt: skip # noqa: E501
@@ -152,9 +153,16 @@ def _read_socket(text: str) -> Path:
 
 
 def _read_workers(raw: object) -> int:
-    if isinstance(raw, bool) or raw != 1:
-        raise UnfitError("is not built yet: this version runs one worker; leave it out or write 1")
-    return 1
+    """How many; 0 stands for as many as there are cores."""
+    if raw == "auto":
+        return 0
+    if isinstance(raw, bool) or not isinstance(raw, int) or not 1 <= raw <= MOST_WORKERS:
+        raise UnfitError(f'is no number of workers; write "auto", or 1 to {MOST_WORKERS}')
+    return raw
+
+
+def _written_workers(workers: int) -> str | int:
+    return workers or "auto"
 
 
 ADDRESS = of_text("address:port", parse_address)
@@ -172,7 +180,7 @@ PARAMETER = of_text("parameter name, `*` ends a beginning", _read_parameter)
 GLOB = of_text("path pattern", _read_glob)
 LOG = of_text('path, "-" or "off"', str)
 SOCKET = of_text("path", _read_socket)
-WORKERS = Kind("1", _read_workers, int)
+WORKERS = Kind(f'"auto", or 1 to {MOST_WORKERS}', _read_workers, _written_workers)
 
 
 def span(says: str) -> dict[str, Setting]:

@@ -240,21 +240,8 @@ class Connection:
         if self._broken:
             self._transport.abort()
             return
-        with trio.CancelScope(shield=True) as scope:
-            # One that is shed had nothing to say, and its descriptor is wanted now.
-            scope.deadline = trio.current_time() + (0 if self._shed else self._policy.linger_s)
-            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                await self._linger()
-        self._transport.close()
-
-    async def _linger(self) -> None:
-        await self._transport.send_eof()
-        drained = 0
-        while drained < LINGER_BYTES:
-            data = await self._transport.receive_some(READ_BYTES)
-            if not data:
-                return
-            drained += len(data)
+        # One that is shed had nothing to say, and its descriptor is wanted now.
+        await leave(self._transport, 0 if self._shed else self._policy.linger_s)
 
 
 class H1Stream:
@@ -415,6 +402,25 @@ class H1Stream:
             nursery.start_soon(_copy, self._transport, upstream, first, pulse)
             nursery.start_soon(_copy, upstream, self._transport, leftover, pulse)
         self.complete = not pulse.broken
+
+
+async def leave(transport: Transport, linger_s: float) -> None:
+    """Close a connection behind its last answer, so that this arrives whatever is on its way."""
+    with trio.CancelScope(shield=True) as scope:
+        scope.deadline = trio.current_time() + linger_s
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await _linger(transport)
+    transport.close()
+
+
+async def _linger(transport: Transport) -> None:
+    await transport.send_eof()
+    drained = 0
+    while drained < LINGER_BYTES:
+        data = await transport.receive_some(READ_BYTES)
+        if not data:
+            return
+        drained += len(data)
 
 
 def _content_length(head: RequestHead | None) -> int | None:

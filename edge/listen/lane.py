@@ -7,7 +7,10 @@ epoll set, and one task waits for the whole set. When it wakes, it reads each re
 what came is a request that `Desk.answer` can answer at once, the answer is sent with one call, and
 the connection stays parked. Everything else *unparks* it: a task runs the ordinary `Connection`
 with the bytes that were read, and ends when there is nothing to do on the connection any more,
-which is then parked again.
+which is then parked again. A newcomer is read from at once, and parked only where that leaves
+something to wait for: most have sent their request before they are accepted. What another worker
+may answer at once is asked for there, by a task without a driver; where that comes to nothing, the
+driver begins with the same bytes.
 
 - *It decides nothing.* It reads, asks the desk, and sends. Which bytes are a request, and what
   answers it, is said there; what is bad or late is the driver's to refuse.
@@ -15,11 +18,17 @@ which is then parked again.
   before the task begins, and put in after it has ended.
 - *Fair.* One request a socket and round, and a bounded number of rounds and requests before other
   tasks have their turn.
+- *One round, one time of day.* The desk is told when a round begins, and when it is over: what is
+  the same for all of it is looked up once, and what is only to be noted is noted together. How
+  long each answer took is measured for each.
 - *A client that does not read* is not read from: what the kernel did not take of an answer goes to
   a task, and the connection is parked only when that has left, or is given up after `send_s`.
 - *Deadlines.* Idle connections are closed by a sweep every now and then, so `idle_s` is exceeded
   by a quarter at most. A part of a head unparks at once, so the driver's deadline holds for it.
-- *Ends.* Someone who leaves between two requests is not missed. While the node drains, whatever a
+- *Ends.* Someone who leaves between two requests is not missed. A client that has said that its
+  request is its last is told and closed without more ado: nothing can come that would reset the
+  connection and destroy the answer (RFC 9112 §9.6). Where it is we who want no more of it, it may
+  be sending: so a task lingers. While the node drains, whatever a
   parked connection has sent is still answered, and each is closed by the driver, politely.
 
 The epoll set is level-triggered: nothing has to be remembered of a socket that was read once and
@@ -29,11 +38,14 @@ has more to say. Where there is no epoll, every connection has a task, and nothi
 from __future__ import annotations
 
 import select
+from enum import Enum, auto
+from time import perf_counter
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 import trio
 
 from edge.errors import ExchangeError, Failure
+from edge.listen.connection import leave
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,26 +63,62 @@ LONGEST_SWEEP_S: Final = 5.0
 IS_POSSIBLE: Final = hasattr(select, "epoll")
 
 
-class Desk(Protocol[R]):
-    """Who answers. What is given out for `close` is the desk's own affair."""
+class After(Enum):
+    """What is to be done with a connection behind an answer."""
 
-    def answer(self, data: bytes, peer: bytes) -> tuple[Sequence[Data], R] | None:
+    PARK = auto()
+    CLOSE = auto()  # as the client has said
+    LINGER = auto()  # close, and the client does not expect it
+
+    __hash__ = object.__hash__  # Enum's own is Python code
+
+
+class Desk(Protocol[R]):
+    """Who answers. What is given out for `close` is the desk's own affair.
+
+    Between `begin` and `settle` nothing else happens in the process.
+    """
+
+    def begin(self) -> None:
+        """Requests are going to be asked, all of them about now."""
+
+    def settle(self) -> None:
+        """No more for the moment."""
+
+    def answer(self, data: bytes, peer: bytes) -> tuple[Sequence[Data], R, After] | None:
         """The bytes that answer the request `data`, if that needs no waiting."""
 
     def close(self, record: R, took_s: float, error: ExchangeError | None = None) -> None:
         """An answer has been sent, or has not for this reason."""
 
+    def hop(self, data: bytes, peer: bytes) -> Hop | None:
+        """A way to have the request `data` answered by another worker at once, if there is one."""
+
+
+class Hop(Protocol):
+    """A plain request that another worker may answer at once; `close` is called in any case."""
+
+    async def ask(self) -> Sequence[Data] | None:
+        """The answer, or its beginning; None where it is the driver's to answer."""
+
+    async def more(self) -> Data | None:
+        """What follows; None at the end. Raises `ExchangeError`."""
+
+    def close(self, took_s: float, error: ExchangeError | None) -> None:
+        """The answer has been sent, or has not for this reason."""
+
 
 class Parked:
     """A connection without a task."""
 
-    __slots__ = ("_lane", "idle_since", "transport")
+    __slots__ = ("_lane", "has_left", "idle_since", "transport")
 
     idle = True
     head_since: float | None = None
 
     def __init__(self, lane: Lane[R], transport: SocketTransport, clock: float) -> None:
         self._lane = lane
+        self.has_left = False  # it is in other hands, or closed
         self.transport = transport
         self.idle_since = clock
 
@@ -123,6 +171,7 @@ class Lane(Generic[R]):
         self._clients = clients
         self._parked: dict[int, Parked] = {}
         self._epoll = select.epoll()
+        self._clock = 0.0  # Trio's, when the round began
         self._stopped = False
         self._scope = trio.CancelScope()
 
@@ -131,9 +180,15 @@ class Lane(Generic[R]):
 
     def take_in(self, transport: SocketTransport) -> None:
         """Take a new connection in."""
-        parked = Parked(self, transport, trio.current_time())
+        self._clock = trio.current_time()
+        parked = Parked(self, transport, self._clock)
         self._connections.add(parked)
-        self._park(parked)
+        if not self._stopped:
+            self._desk.begin()
+            self._attend(parked, perf_counter())
+            self._desk.settle()
+        if not parked.has_left:
+            self._park(parked)
 
     async def run(self) -> None:
         """Answer from the parked connections until stopped; closes those that are left."""
@@ -181,11 +236,14 @@ class Lane(Generic[R]):
             ready = poll(0, BATCH)
             if not ready:
                 return
-            clock = trio.current_time()
+            self._clock = trio.current_time()
+            self._desk.begin()
+            clock = perf_counter()
             for number, _ in ready:
                 parked = parked_by.get(number)
                 if parked is not None:  # it may have been closed for another's sake
                     clock = self._attend(parked, clock)
+            self._desk.settle()
 
     def _attend(self, parked: Parked, began: float) -> float:
         """Read once from a connection, and answer if that can be done at once; the time then."""
@@ -200,24 +258,31 @@ class Lane(Generic[R]):
             return began
         answered = self._desk.answer(data, transport.peer)
         if answered is None:
-            self._unpark(parked, data)
-            return trio.current_time()
-        parts, record = answered
+            hop = self._desk.hop(data, transport.peer)
+            if hop is None:
+                self._unpark(parked, data)
+            else:
+                self._send_on(parked, data, hop, began)
+            return perf_counter()
+        parts, record, after = answered
         try:
             if len(parts) == 1:
                 sent, size = transport.send_nowait(parts[0]), len(parts[0])
             else:
                 sent, size = transport.send_parts_nowait(parts), sum(map(len, parts))
         except trio.BrokenResourceError:
-            parked.idle_since = clock = trio.current_time()
+            clock = perf_counter()
             self._desk.close(record, clock - began, ExchangeError(Failure.CLIENT_LEFT))
             self.close(parked)
             return clock
-        parked.idle_since = clock = trio.current_time()
-        if sent == size:
-            self._desk.close(record, clock - began)
-        else:
-            self._owe(parked, _behind(parts, sent), record, began)
+        clock = perf_counter()
+        if sent != size or after is After.LINGER:
+            self._owe(parked, _behind(parts, sent), record, began, after)
+            return clock
+        parked.idle_since = self._clock
+        self._desk.close(record, clock - began)
+        if after is After.CLOSE:
+            self.close(parked)
         return clock
 
     # From hand to hand.
@@ -234,6 +299,7 @@ class Lane(Generic[R]):
         return None
 
     def _unlist(self, parked: Parked) -> None:
+        parked.has_left = True
         number = parked.transport.fileno()
         if self._parked.pop(number, None) is not None:
             self._epoll.unregister(number)
@@ -254,15 +320,66 @@ class Lane(Generic[R]):
         self._connections.swap(was, parked)
         self._park(parked)
 
-    def _owe(self, parked: Parked, rest: list[Data], record: R, began: float) -> None:
+    def _send_on(self, parked: Parked, data: bytes, hop: Hop, began: float) -> None:
+        """Give a connection to a task that has its request answered by another worker."""
+        self._unlist(parked)
+        owed = Owed(trio.current_time())
+        self._connections.swap(parked, owed)
+        self._clients.start_soon(self._have_answered, parked.transport, owed, data, hop, began)
+
+    async def _have_answered(
+        self, transport: SocketTransport, owed: Owed, data: bytes, hop: Hop, began: float
+    ) -> None:
+        error: ExchangeError | None = ExchangeError(Failure.DRAINING)  # where it is cancelled
+        try:
+            parts = await hop.ask()
+            error = await self._passed_on(transport, parts, hop) if parts is not None else None
+        finally:
+            hop.close(perf_counter() - began, error)
+            if error is not None:
+                transport.abort()  # so that no one takes a part for the whole
+                self._connections.remove(owed)
+        if parts is None:
+            connection = self._make(transport, data)
+            self._connections.swap(owed, connection)
+            await self._drive(transport, connection)
+        elif error is None:
+            self._park_again(transport, owed)
+
+    async def _passed_on(
+        self, transport: SocketTransport, parts: Sequence[Data], hop: Hop
+    ) -> ExchangeError | None:
+        """Send what another worker answers; why not, where it could not be."""
+        stall_s = self._policy().send_s
+        try:
+            await transport.send_parts(parts, stall_s=stall_s)
+            while (piece := await hop.more()) is not None:
+                await transport.send_all(piece, stall_s=stall_s)
+        except trio.TooSlowError:
+            return ExchangeError(Failure.SEND_TIMEOUT)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return ExchangeError(Failure.CLIENT_LEFT)
+        except ExchangeError as known:
+            return known
+        return None
+
+    def _owe(
+        self, parked: Parked, rest: list[Data], record: R, began: float, after: After
+    ) -> None:
         """Give a connection to a task that sends the rest of an answer, begun at `began`."""
         self._unlist(parked)
         owed = Owed(trio.current_time())
         self._connections.swap(parked, owed)
-        self._clients.start_soon(self._pay, parked.transport, owed, rest, record, began)
+        self._clients.start_soon(self._pay, parked.transport, owed, rest, record, began, after)
 
     async def _pay(
-        self, transport: SocketTransport, owed: Owed, rest: list[Data], record: R, began: float
+        self,
+        transport: SocketTransport,
+        owed: Owed,
+        rest: list[Data],
+        record: R,
+        began: float,
+        after: After,
     ) -> None:
         error: ExchangeError | None = ExchangeError(Failure.DRAINING)  # where it is cancelled
         try:
@@ -273,12 +390,16 @@ class Lane(Generic[R]):
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             error = ExchangeError(Failure.CLIENT_LEFT)
         finally:
-            self._desk.close(record, trio.current_time() - began, error)
+            self._desk.close(record, perf_counter() - began, error)
+            self._desk.settle()
             if error is not None:
                 transport.abort()  # so that no one takes a part for the whole
                 self._connections.remove(owed)
-        if error is None:
+        if error is None and after is After.PARK:
             self._park_again(transport, owed)
+        elif error is None:
+            await leave(transport, self._policy().linger_s)
+            self._connections.remove(owed)
 
     # Those that have nothing to say.
 

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from edge.upstream.transport import SocketTransport
+from edge.upstream.transport import SocketTransport, tune
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from edge.listen.connection import Connection
 
 BACKLOG = 4_096  # Linux caps it at net.core.somaxconn
 ACCEPT_BATCH = 64  # then other tasks have their turn
@@ -28,6 +27,7 @@ HEAD_GRACE_S = 1.0  # a head that takes longer is not a client in a hurry
 IDLE_GRACE_S = 0.5  # nor is one that has had nothing to ask for so long
 SHED_PAUSE_S = 0.002  # for the connection that was shed to end
 PAUSE_S = 0.05  # after descriptors ran out: short enough to recover within a second
+OPTIONS_ARE_INHERITED = sys.platform == "linux"  # from the listener: two system calls less
 OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 # accept(2): errors of the new connection, which Linux reports here, are like EAGAIN
 PASSING = {
@@ -37,15 +37,22 @@ PASSING = {
 }  # fmt: skip
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A listening, non-blocking socket; IPv6 ones take IPv6 only. Raises OSError."""
+def bind(host: str, port: int, *, shares: bool = False) -> socket.socket:
+    """A listening, non-blocking socket; IPv6 ones take IPv6 only. Raises OSError.
+
+    With `shares` others of this user may listen there as well (SO_REUSEPORT): the kernel then
+    divides newcomers among them.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shares:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind((host, port))
+        tune(listener)
         listener.listen(BACKLOG)
         listener.setblocking(False)
     except OSError as error:
@@ -89,6 +96,12 @@ class Open(Protocol):
     def give_up(self) -> None: ...
 
     def drain(self) -> None: ...
+
+
+class Served(Open, Protocol):
+    """One that a task serves, until it is closed or is to be parked (True)."""
+
+    async def run(self) -> bool: ...
 
 
 class Connections:
@@ -156,7 +169,7 @@ class Connections:
         """One of them has been closed."""
         self._open.pop(connection, None)
 
-    async def run(self, connection: Connection) -> bool:
+    async def run(self, connection: Served) -> bool:
         """Serve one connection, counted among the open ones while it lasts.
 
         True where it is still open, and counted: it is to be parked.
@@ -175,7 +188,7 @@ class Connections:
 
 
 def in_a_task(
-    connections: Connections, make: Callable[[SocketTransport], Connection], clients: trio.Nursery
+    connections: Connections, make: Callable[[SocketTransport], Served], clients: trio.Nursery
 ) -> Callable[[SocketTransport], None]:
     """Takes in connections, and gives each a task among `clients` for as long as it is open."""
 
@@ -213,7 +226,9 @@ async def accept(
             except OSError as error:
                 await _after_failure(error, connections, say)
                 break
-            take_in(SocketTransport(sock, peer=address[0].encode("ascii")))
+            # A UNIX socket's address is no tuple, and says nothing.
+            peer = address[0].encode("ascii") if isinstance(address, tuple) else b""
+            take_in(SocketTransport(sock, peer=peer, tuned=OPTIONS_ARE_INHERITED))
 
 
 async def _after_failure(

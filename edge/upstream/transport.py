@@ -92,18 +92,18 @@ class Transport(Protocol):
 class SocketTransport(trio.abc.HalfCloseableStream):
     """A `Transport` over a connected stream socket, which it owns from now on.
 
-    `peer` is asked of the socket unless given: `accept` knows it for nothing.
+    `peer` is asked of the socket unless given: `accept` knows it for nothing. One that is `tuned`
+    has its options from its listener.
     """
 
     __slots__ = ("_closed", "_immediate", "_peer", "_sent_eof", "_socket")
 
-    def __init__(self, connected: socket.socket, *, peer: bytes | None = None) -> None:
+    def __init__(
+        self, connected: socket.socket, *, peer: bytes | None = None, tuned: bool = False
+    ) -> None:
         connected.setblocking(False)
-        if connected.family in (socket.AF_INET, socket.AF_INET6):
-            # Heads and small bodies leave in one write: Nagle could only delay the last one.
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if TCP_NOTSENT_LOWAT is not None:
-                connected.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+        if not tuned:
+            tune(connected)
         self._socket = connected
         self._peer = peer
         self._immediate = 0
@@ -437,6 +437,15 @@ class StreamTransport:
     async def aclose(self) -> None:
         self.close()
         await trio.lowlevel.checkpoint()
+
+
+def tune(made: socket.socket) -> None:
+    """Set the options of a connection; a listener of Linux hands them on to what it accepts."""
+    if made.family in (socket.AF_INET, socket.AF_INET6):
+        # Heads and small bodies leave in one write: Nagle could only delay the last one.
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if TCP_NOTSENT_LOWAT is not None:
+            made.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
 
 def _halves(stream: trio.abc.Stream) -> list[_Closable]:

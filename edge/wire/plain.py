@@ -2,15 +2,16 @@
 
 Theory of operation
 -------------------
-Nearly all requests are one `recv` of exactly one head: GET or HEAD, a target in origin form,
-HTTP/1.1, one Host, no body, nothing that touches the connection. What such bytes mean needs no
-protocol state, so they are read here, by two regular expressions and a split. Anything else, good
-or bad, is not plain: `ServerEngine` reads it from the first byte on, and owns every refusal.
+Nearly all requests are one `recv` of exactly one head: GET or HEAD (or a PURGE, which most may
+not ask for), a target in origin form, HTTP/1.1, one Host, no body, nothing that touches the
+connection but that it may be the last. What such bytes mean needs no protocol state, so they are
+read here, by two regular expressions and a split. Anything else, good or bad, is not plain:
+`ServerEngine` reads it from the first byte on, and owns every refusal.
 
 - *One reading.* What is plain here, the gate, h11 and `ServerEngine` accept, read as the same
-  head, and keep the connection alive after it. This grammar is narrower than theirs wherever a
-  wider one would need a second look: an empty line before the head, the absolute form, HTTP/1.0
-  and every field in `MORE_THAN_PLAIN` are theirs.
+  head, and keep the connection alive after it unless it `is_last`. This grammar is narrower than
+  theirs wherever a wider one would need a second look: an empty line before the head, the absolute
+  form, HTTP/1.0, two that differ of Connection, and every field in `MORE_THAN_PLAIN` are theirs.
 - *Remembered, never guessed.* What follows the request line seldom changes from one request of a
   client to the next, so it is remembered as one block under its bytes, and with it the last heads
   that were made of it. Where a block is new, most of its lines are not: browsers differ by their
@@ -52,7 +53,9 @@ MORE_THAN_PLAIN: Final = (HOP_BY_HOP - {b"connection"}) | {
     b"expect",
     b"max-forwards",
 }
-"""Fields that make a request more than plain, as does a Connection but for `keep-alive`."""
+"""Fields that make a request more than plain, as does a Connection with other than `OPTIONS`."""
+
+OPTIONS: Final = (b"keep-alive", b"close")
 
 ROOM_BYTES: Final = 4 * 1024 * 1024  # a thousand browsers' blocks, in each of two generations
 HEADS_PER_BLOCK: Final = 16  # a browser asks for other targets; a monitor asks for few, again
@@ -61,7 +64,7 @@ HEADS_PER_BLOCK: Final = 16  # a browser asks for other targets; a monitor asks 
 _LEAST_BYTES: Final = 400
 _FIELD_BYTES: Final = 160
 
-_LINE: Final = re.compile(rb"(GET|HEAD) (/[\x21\x22\x24-\x7e]*+) HTTP/1\.1\r\n")
+_LINE: Final = re.compile(rb"(GET|HEAD|PURGE) (/[\x21\x22\x24-\x7e]*+) HTTP/1\.1\r\n")
 _FIELD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t\x20-\x7e\x80-\xff]*+")
 
 
@@ -227,6 +230,9 @@ class PlainReader:
         names = [name for name, _ in pairs]
         if names.count(b"host") != 1:
             return None
+        said = {value.lower() for name, value in pairs if name == b"connection"}
+        if len(said) > 1:
+            return None
         _, authority = pairs.pop(names.index(b"host"))
         cost = _LEAST_BYTES + _FIELD_BYTES * len(lines) + 2 * len(fields)
         return _Block(authority, Headers(pairs), cost)
@@ -246,8 +252,13 @@ class PlainReader:
             raise KeyError(line)
         name, _, value = line.partition(b":")
         name, value = name.lower(), value.strip(OWS)
-        if name in MORE_THAN_PLAIN or (name == b"connection" and value.lower() != b"keep-alive"):
+        if name in MORE_THAN_PLAIN or (name == b"connection" and value.lower() not in OPTIONS):
             raise KeyError(line)
         if name == b"host":
             value = parse_request_target(b"GET", b"/", [value], self._scheme)[1]
         return name, value
+
+
+def is_last(head: RequestHead) -> bool:
+    """Whether a plain head is the last of its connection (RFC 9112 §9.6)."""
+    return (head.headers.get(b"connection") or b"").lower() == b"close"

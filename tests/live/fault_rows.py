@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tests.live.fault_load import Load, Tally, check_all, popular, respond
-from tests.live.hostile_harness import Node, Origin, wait_until
+from tests.live.hostile_harness import SOCKETS, Node, Origin, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,7 +114,7 @@ def power_loss(stage: Stage) -> Row:
             with Load(node.port) as load:
                 time.sleep(1)
                 node.signal(signal.SIGSTOP)
-                shutil.copytree(node.store, copy / "store")
+                shutil.copytree(node.store, copy / "store", ignore=SOCKETS)
                 node.signal(signal.SIGCONT)
             row.tally.add(load.tally)
             _lose_tails(copy / "store" / "shard-0", random.Random(number))
@@ -263,7 +263,7 @@ def bad_index(stage: Stage) -> Row:
         row.tally.add(check_all(node.port, kept))
         node.stop()
         good = stage.directory / "good"
-        shutil.copytree(node.store, good)
+        shutil.copytree(node.store, good, ignore=SOCKETS)
         for name, hurt in BAD_INDEXES.items():
             shutil.rmtree(node.store)
             shutil.copytree(good, node.store)

@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -29,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 EDGE = (sys.executable, "-m", "edge")
 PATIENCE_S = 10.0
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: example.com\r\n\r\n"
+SOCKETS = shutil.ignore_patterns("*.sock")  # of a store that is copied while its node runs
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close by RST
 QUICK = (  # deadlines short enough to be waited for
     "timeouts.head=1s",
@@ -136,16 +138,12 @@ class Node:
         return process.returncode
 
     def rss(self) -> int:
-        """Resident bytes."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        found = re.search(r"VmRSS:\s+(\d+) kB", status)
-        assert found is not None
-        return int(found[1]) * 1024
+        """Resident bytes of all its processes; what they share is counted once (PSS)."""
+        return sum(map(_pss, (self.pid, *children_of(self.pid))))
 
     def cpu_s(self) -> float:
-        """Seconds of processor used so far."""
-        rest = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(rest[11]) + int(rest[12])) / os.sysconf("SC_CLK_TCK")
+        """Seconds of processor that its processes have used so far."""
+        return sum(map(_cpu_s, (self.pid, *children_of(self.pid))))
 
     def status(self) -> dict[str, Any]:
         return ask(self.admin)
@@ -163,6 +161,23 @@ class Node:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that a process has started and that have not been reaped."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _pss(pid: int) -> int:
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    found = re.search(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def _cpu_s(pid: int) -> float:
+    rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(rest[11]) + int(rest[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _line_within(stream: IO[bytes], patience_s: float) -> bytes:

@@ -20,7 +20,17 @@ import pytest
 
 from edge.asking import Node as Socket
 from edge.cache.ledger import HEADER_BYTES, Header, header_bytes, read_header, wanted
-from tests.live.hostile_harness import EDGE, ROOT, Asked, Node, Origin, Wire, plain, wait_until
+from tests.live.hostile_harness import (
+    EDGE,
+    ROOT,
+    SOCKETS,
+    Asked,
+    Node,
+    Origin,
+    Wire,
+    plain,
+    wait_until,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -75,7 +85,7 @@ class Stock:
     def copied(self, place: Path) -> Stock:
         """The same in a place of its own."""
         store = place / "store"
-        shutil.copytree(self.store, store)
+        shutil.copytree(self.store, store, ignore=SOCKETS)
         return Stock(store, self.kept, self.gone)
 
 

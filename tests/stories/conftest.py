@@ -42,9 +42,15 @@ def directory() -> Path | None:
     return None
 
 
+@pytest.fixture(params=[False, True], ids=["at-home", "by-hop"])
+def by_hop(request: pytest.FixtureRequest) -> bool:
+    """Whether every request comes to a worker that does not own its key."""
+    return bool(request.param)
+
+
 @pytest.fixture
-async def world(sets: Sequence[str], directory: Path | None) -> AsyncIterator[World]:
-    async with a_world(sets, directory) as made:
+async def world(sets: Sequence[str], directory: Path | None, by_hop: bool) -> AsyncIterator[World]:
+    async with a_world(sets, directory, by_hop=by_hop) as made:
         yield made
 
 

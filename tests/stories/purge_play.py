@@ -53,9 +53,12 @@ class _Arrived:
     look: Look | None = None
 
 
-def play(plan: Iterable[moves.Move], directory: Path | None = None) -> list[str]:
-    """What went wrong, in words. With `directory` the node has a disk, and can be restarted."""
-    player = Player(directory)
+def play(
+    plan: Iterable[moves.Move], directory: Path | None = None, *, by_hop: bool = False
+) -> list[str]:
+    """What went wrong, in words. With `directory` the node has a disk, and can be restarted; with
+    `by_hop` it has two workers, and clients come to the one and the other in turns."""
+    player = Player(directory, by_hop)
     trio.run(player.play, plan, clock=MockClock(autojump_threshold=0))
     return player.faults
 
@@ -63,7 +66,8 @@ def play(plan: Iterable[moves.Move], directory: Path | None = None) -> list[str]
 class Player:
     """Makes the moves on one node, or on one after the other where it is restarted."""
 
-    def __init__(self, directory: Path | None) -> None:
+    def __init__(self, directory: Path | None, by_hop: bool = False) -> None:
+        self._by_hop = by_hop
         self.faults: list[str] = []
         self._history = History()
         self._now = MIDNIGHT
@@ -96,7 +100,8 @@ class Player:
         """Make all moves; `faults` tells then what went wrong."""
         rest = deque(plan)
         while not self.faults:
-            async with a_world((), self._home, io=self._gates) as world:
+            async with a_world((), self._home, io=self._gates, by_hop=self._by_hop) as world:
+                world[0].takes_turns = True
                 self._edge, self._origin, self._client = world
                 self._edge.now = self._now
                 restart = await self._live(rest)

@@ -11,11 +11,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+import pytest
 import trio
 from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from trio.testing import MockClock
 
+from edge.listen.lane import After
 from edge.question import Question
 from edge.quick import Quick
 from edge.wire.grammar import Limits
@@ -54,15 +57,17 @@ class Node:
         """All bytes that the request is answered with, and whether the connection ends then."""
         data, peer = written(question), question.from_address
         if self.quick is not None:
+            self.quick.begin()
             answered = self.quick.answer(data, peer)
             if answered is not None:
-                parts, record = answered
+                parts, record, after = answered
                 self.quick.close(record, 0.001)
+                self.quick.settle()
                 self.answered_at_once += 1
                 await self.stage.edge.settle()
                 await self.stage.play.release()
                 await self.stage.edge.settle()
-                return b"".join(parts), False
+                return b"".join(parts), after is not After.PARK
         wire = self.stage.client.connect(address=peer, capacity=1 << 17)
         await wire.send(data)
         await self.stage.edge.settle()
@@ -98,11 +103,16 @@ def noted(edge: Edge) -> Any:
         (key, [(each.hits, each.passed, each.entry) for each in resource.variants])
         for key, resource in edge.store._ram.items()
     ]
+    return edge.store.statistics(), held, *said(edge)
+
+
+def said(edge: Edge) -> tuple[Any, ...]:
+    """What is told of answering, but for durations and the order of what ends at one time."""
     records = [
-        replace(record, total_s=0.0, first_byte_s=None, upstream_s=None)
+        structs.replace(record, total_s=0.0, first_byte_s=None, upstream_s=None)
         for record in sorted(edge.records, key=lambda record: int(record.id[3:]))
     ]
-    return edge.store.statistics(), held, records, sorted(edge.complaints), len(edge.flights)
+    return records, sorted(edge.complaints), len(edge.flights)
 
 
 Act: TypeAlias = Question | Step
@@ -110,7 +120,10 @@ Act: TypeAlias = Question | Step
 
 async def act(sets: list[str], acts: list[Act]) -> int:
     async with a_stage(sets) as one, a_stage(sets) as other:
-        quick = Quick(other.edge.exchange, other.edge.tools, Limits(), room_bytes=ROOM_BYTES)
+        edge = other.edge
+        quick = Quick(
+            edge.exchange, edge.tools, Limits(), edge.records.extend, room_bytes=ROOM_BYTES
+        )
         nodes = Node(one, None), Node(other, quick)
         for each in acts:
             if isinstance(each, Question):
@@ -120,8 +133,9 @@ async def act(sets: list[str], acts: list[Act]) -> int:
                 ordinary, by_lane = [await node.ask(each) for node in nodes]
                 assert by_lane == ordinary, each
             else:
-                for node in nodes:
-                    await each(node.stage)
+                async with trio.open_nursery() as nursery:  # at one time, which trouble rests on
+                    for node in nodes:
+                        nursery.start_soon(each, node.stage)
             await one.edge.settle()
             assert noted(other.edge) == noted(one.edge), each
         return nodes[1].answered_at_once
@@ -134,8 +148,9 @@ def play(sets: list[str], acts: list[Act]) -> int:
 
 async def rename(stage: Stage) -> None:
     """New settings, with another name of the node."""
-    exchange = stage.edge.exchange
-    exchange.parts = replace(exchange.parts, name=exchange.parts.name + b"x", salt=b"new")
+    parts = stage.edge.exchange.parts
+    parts = replace(parts, name=parts.name + b"x", salt=b"new")
+    stage.edge.exchange.parts = stage.edge.entrance.parts = parts
 
 
 def asking(draw: st.DrawFn, kind: st.SearchStrategy[Question]) -> list[Question]:
@@ -195,6 +210,39 @@ def test_most_of_what_is_fresh_is_answered_at_once() -> None:
         page((b"User-Agent", b"x"), (b"Cookie", b"a=1"), (b"Cache-Control", b"no-cache")),
     ]  # fmt: skip
     assert play([], acts) == len(acts) - 1
+
+
+CLOSE: Final = (b"Connection", b"close")
+
+
+def test_the_last_request_of_a_connection_is_answered_at_once() -> None:
+    acts: list[Act] = [
+        fetching(FRESH), page(CLOSE), page(), page(CLOSE), page(CLOSE, method=b"HEAD"),
+        page(CLOSE, (b"If-None-Match", b'"1"')), page(CLOSE, (b"Range", b"bytes=2-4")),
+    ]  # fmt: skip
+    assert play([], acts) == len(acts) - 1
+
+
+@pytest.mark.parametrize("last", [(), (CLOSE,)])
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+def test_refusals_that_need_no_waiting_are_given_at_once(
+    method: bytes, last: tuple[tuple[bytes, bytes], ...]
+) -> None:
+    only = (b"Cache-Control", b"only-if-cached")
+    acts: list[Act] = [
+        fetching(WINDOW), pausing(200.0), page(only, *last, method=method),
+        page((b"Host", b"other.example"), *last, method=method),
+        page((b"CDN-Loop", b"edge1"), *last, method=method), page(*last, method=b"PURGE"),
+    ] * 2  # fmt: skip
+    honours = "site.cache.honour_request_directives=true"
+    assert play([honours, 'site.hosts=["site.example"]'], acts) == len(acts) - 4
+
+
+def test_who_may_purge_is_asked_each_time() -> None:
+    purge = page(method=b"PURGE")
+    theirs = replace(purge, from_address=b"198.51.100.1")
+    acts: list[Act] = [fetching(FRESH), purge, page(), theirs, page(), purge, page()]
+    assert play(['site.purge_from=["198.51.100.0/24"]'], acts) == 4
 
 
 def test_what_is_stale_is_answered_at_once_and_fetched_behind() -> None:

@@ -409,9 +409,11 @@ async def act(
 
 
 @asynccontextmanager
-async def a_stage(sets: list[str], directory: Path | None = None) -> AsyncIterator[Stage]:
+async def a_stage(
+    sets: list[str], directory: Path | None = None, *, by_hop: bool = False
+) -> AsyncIterator[Stage]:
     """A world whose origin plays."""
-    async with a_world(sets, directory) as (edge, origin, client):
+    async with a_world(sets, directory, by_hop=by_hop) as (edge, origin, client):
         play = Play()
         origin.nursery.start_soon(play.perform, origin)
         yield Stage(edge, client, play)

@@ -108,6 +108,15 @@ def test_no_restart_and_no_slow_disk_undoes_a_purge(plan: list[Move]) -> None:
         assert play(plan, Path(directory)) == []
 
 
+@pytest.mark.slow
+@plays(200)
+@given(plans(RARE))
+@example([Ask(A), Answer(), Ask(A), Ask(A), Purge(TAG_X), Ask(A), Answer()])
+@example([Ask(A), Answer(), Ask(A), Ask(A), Purge(TAG_X, True), Ask(A), Change(A, "x"), Answer()])
+def test_no_copy_in_another_worker_undoes_a_purge(plan: list[Move]) -> None:
+    assert play(plan, by_hop=True) == []
+
+
 # --- what breaks a rule is seen
 
 KEPT: dict[Callable[[pytest.MonkeyPatch], None], list[Move]] = {

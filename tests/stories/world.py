@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import pytest
@@ -24,6 +24,8 @@ from edge.cache.estate import Estate
 from edge.cache.flight import Flights
 from edge.cache.held import Held
 from edge.cache.journal import Journal
+from edge.cache.leases import Leases
+from edge.cache.lending import LendingStore
 from edge.cache.shards import Shards
 from edge.cache.store import Store
 from edge.cache.threads import Inline
@@ -31,10 +33,14 @@ from edge.config import for_proxy, policies
 from edge.delivery import own_status
 from edge.errand import Errands
 from edge.exchange import Exchange
+from edge.hopdesk import OwnersDesk
 from edge.listen.connection import Connection
+from edge.listen.hop import HopConnection
 from edge.listen.tcp import Connections
 from edge.orders import order_from_json
+from edge.owner import Owners
 from edge.purging import Purging
+from edge.relay import Relays
 from edge.upstream.fetch import Upstream
 from edge.visit import Parts, Tools
 from tests.stories.line import Line
@@ -53,11 +59,26 @@ if TYPE_CHECKING:
 MIDNIGHT = 1_800_000_000.0
 
 
+OWNER: Final = Owners(slot=0, workers=2, shards=1)
+OTHER: Final = Owners(slot=1, workers=2, shards=1)  # which owns nothing
+
+
 class Edge:
-    """The node. `now` is its time of day."""
+    """The node. `now` is its time of day.
+
+    With `by_hop` it has a second worker, who owns nothing, and all clients come to that one, its
+    `entrance`; or every other one does, where it `takes_turns`. What is told of the node here is
+    then told of the owner; but both log to `records`.
+    """
 
     def __init__(
-        self, sets: Sequence[str], disk: Shards | None, journal: Journal, origin: ScriptedOrigin
+        self,
+        sets: Sequence[str],
+        disk: Shards | None,
+        journal: Journal,
+        origin: ScriptedOrigin,
+        *,
+        by_hop: bool = False,
     ) -> None:
         self.now = MIDNIGHT
         self.journal = journal
@@ -66,7 +87,16 @@ class Edge:
         self.config = for_proxy(
             ["127.0.0.1:0"], "http://origin.example", hostname="h", sets=["node.name=edge1", *sets]
         )
-        self.store = Store(self.config.store.memory, disk)
+        self.by_hop = by_hop
+        self.takes_turns = False
+        self._deaths = 0
+        self._hop_lines: list[Line] = []
+        self._leases = Leases()
+        self.store = (
+            LendingStore(self.config.store.memory, disk, leases=self._leases, owns=OWNER.owns)
+            if by_hop
+            else Store(self.config.store.memory, disk)
+        )
         self.flights = Flights[Held]()
         self.purges = journal.follower()
         self.purging = Purging(
@@ -90,7 +120,9 @@ class Edge:
 
     def open(self, background: trio.Nursery, clients: trio.Nursery) -> None:
         self._clients = clients
-        errands = Errands(self.store, self.flights, self.purges, lambda: self.now, self._complain)
+        errands = Errands(
+            self.store, self.flights, self.purges, lambda: self.now, self._complain, self._owns
+        )
         self.tools = Tools(
             store=self.store,
             flights=self.flights,
@@ -110,7 +142,60 @@ class Edge:
             trusted=policies.trusted(self.config),
             salt=b"salt",
         )
-        self.exchange = Exchange(self.tools, parts)
+        self.exchange = self.entrance = self._next_entrance = Exchange(self.tools, parts)
+        if self.by_hop:
+            self._open_entrance(background, parts)
+
+    def _owns(self, digest: bytes) -> bool:
+        return self.tools.relays is None or self.tools.relays.owns(digest)
+
+    def _open_entrance(self, background: trio.Nursery, parts: Parts) -> None:
+        """The worker who owns nothing."""
+        assert isinstance(self.store, LendingStore)
+        store = LendingStore(self.config.store.memory, leases=self._leases, owns=OTHER.owns)
+        flights = Flights[Held]()
+        errands = Errands(
+            store, flights, self.purges, lambda: self.now, self._complain, OTHER.owns
+        )
+        relays = Relays(OTHER, store, self._dial)
+        background.start_soon(relays.run)
+        self.hops = Connections(1_000)
+        self.tools.relays = Relays(OWNER, self.store, self._dial)
+        self.owners_desk = OwnersDesk(
+            self.exchange, self.tools, self._policy.limits, self.records.extend, self.tools.relays
+        )
+        tools = replace(self.tools, store=store, flights=flights, errands=errands, relays=relays)
+        self.entrance = Exchange(tools, parts)
+
+    async def _dial(self, slot: int) -> Line:
+        """A connection to the owner; or to who comes after it, where it is dead."""
+        await trio.lowlevel.checkpoint()
+        here, there = Line.pair()
+        if self._deaths:
+            self._deaths -= 1
+            there.abort()
+            return here
+        self._hop_lines.append(there)
+        connection = HopConnection(there, self.exchange.serve_relayed, self.owners_desk)
+        self._clients.start_soon(self.hops.run, connection)
+        return here
+
+    def kill_owner(self, *, times: int) -> None:
+        """Cut what is under way between the workers, and the next `times` connections."""
+        self._deaths = times
+        while self._hop_lines:
+            self._hop_lines.pop().abort()
+
+    def owns_nothing(self) -> None:
+        """Take all keys from the owner, as fewer or more workers would."""
+        assert self.tools.relays is not None
+        self.tools.relays.disown()
+
+    @property
+    def hits(self) -> int:
+        """How often the owner has answered with what it stores."""
+        resources = [resource for _, resource in self.store._ram.items()]
+        return sum(held.hits for resource in resources for held in resource.variants)
 
     async def purge(self, **order: object) -> Purge:
         """Purge as the admin socket does: `purge(tag=["a"], soft=True)`."""
@@ -119,7 +204,9 @@ class Edge:
 
     def accept(self, line: Line) -> None:
         """Serve a connection."""
-        connection = Connection(line, line.peer, self._policy, self.exchange.serve, self._refuse)
+        connection = Connection(line, line.peer, self._policy, self.entrance.serve, self._refuse)
+        if self.takes_turns:
+            self.entrance, self._next_entrance = self._next_entrance, self.entrance
         self._clients.start_soon(self.connections.run, connection)
 
     def _refuse(self, peer: bytes, error: ExchangeError) -> tuple[ResponseHead, bytes]:
@@ -332,7 +419,11 @@ async def _a_nursery(task_status: trio.TaskStatus[trio.Nursery]) -> None:
 
 @asynccontextmanager
 async def a_world(
-    sets: Sequence[str] = (), directory: Path | None = None, *, io: MakeWorkers = Inline
+    sets: Sequence[str] = (),
+    directory: Path | None = None,
+    *,
+    io: MakeWorkers = Inline,
+    by_hop: bool = False,
 ) -> AsyncIterator[tuple[Edge, ScriptedOrigin, Client]]:
     """A node with its origin and its clients; with `directory`, it has a disk tier there."""
     origin = ScriptedOrigin()
@@ -343,7 +434,7 @@ async def a_world(
             estate.enter(1)
         await _open_journal(journal, estate)
         disk = await _opened_disk(estate, io) if estate is not None else None
-        edge = Edge(sets, disk, journal, origin)
+        edge = Edge(sets, disk, journal, origin, by_hop=by_hop)
         async with trio.open_nursery() as nursery:
             origin.nursery = nursery
             nursery.start_soon(edge.upstream.run)

@@ -111,3 +111,17 @@ async def test_a_log_that_is_off_takes_nothing() -> None:
     log = AccessLog("off", trouble=silence)
     await written(log, record(1))
     assert log.statistics().written == log.statistics().dropped == 0
+
+
+async def test_records_that_come_together_are_taken_in_order_as_far_as_there_is_room(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "access.log"
+    log = AccessLog(str(path), trouble=silence, room=3)
+    log.add_all([])
+    log.add_all([record(1), record(2)])
+    log.add_all([record(3), record(4)])
+    await written(log)
+    assert ids(path) == ["1", "2", "3"]
+    assert log.statistics().dropped == 1
+    AccessLog("off", trouble=silence).add_all([record(5)])

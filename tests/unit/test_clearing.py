@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import trio
@@ -13,11 +13,14 @@ from edge import clearing
 from edge.answer import FieldRules
 from edge.cache.flight import Flights
 from edge.cache.journal import JournalError
-from edge.cache.key import KeyPolicy
+from edge.cache.key import KeyPolicy, key_of
 from edge.cache.ruling import CachePolicy
 from edge.visit import Visit
 from edge.wire.message import Chunk, Headers, Message, RequestHead, ResponseHead
 from tests.unit.unpurged import nothing_purged
+
+if TYPE_CHECKING:
+    from edge.cache.entry import Key
 
 FULL = "purges: No space left on device; free some"
 
@@ -27,15 +30,40 @@ class Purging:
 
     def __init__(self) -> None:
         self.hosts: list[bytes | None] = []
+        self.urls: list[tuple[bytes, bytes, str]] = []
 
     async def carry_out(self, order: object, who: str, *, host: bytes | None = None) -> None:
         self.hosts.append(host)
         await trio.lowlevel.checkpoint()
         raise JournalError(FULL)
 
+    async def invalidate_url(self, authority: bytes, target: bytes, who: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self.urls.append((authority, target, who))
+        raise JournalError(FULL)
+
     async def invalidate_groups(self, *told: object) -> None:
         await trio.lowlevel.checkpoint()
         raise JournalError(FULL)
+
+
+class Relays:
+    """The other workers, of whom one owns `/a` and may be dead, and this one all else."""
+
+    def __init__(self, *, reachable: bool) -> None:
+        self.told: list[bytes] = []
+        self._a = key_of(
+            b"http", b"Site.example:81", b"/a", RequestHead(b"", b"", b"", b""), KeyPolicy()
+        )
+        self._reachable = reachable
+
+    def owns(self, digest: bytes) -> bool:
+        return digest != self._a.digest
+
+    async def invalidate(self, key: Key) -> bool:
+        await trio.lowlevel.checkpoint()
+        self.told.append(key.url)
+        return self._reachable
 
 
 class Stream:
@@ -56,19 +84,27 @@ class Stream:
 class Desk:
     """One visit to a node whose journal is on a full disk."""
 
-    def __init__(self, method: bytes, *pairs: tuple[bytes, bytes], reach: str = "host") -> None:
+    def __init__(
+        self,
+        method: bytes,
+        *pairs: tuple[bytes, bytes],
+        reach: str = "host",
+        relays: Relays | None = None,
+    ) -> None:
         self.complaints: list[str] = []
+        self.invalidated: list[bytes] = []
         self.purging = Purging()
         self.stream = Stream()
         tools: Any = SimpleNamespace(
             purges=nothing_purged(),
             purging=self.purging,
             flights=Flights[Any](),
-            store=SimpleNamespace(invalidate=lambda key: None),
+            store=SimpleNamespace(invalidate=lambda key: self.invalidated.append(key.url)),
             now=lambda: 1_800_000_000.0,
             new_id=lambda: "id-1",
             log=lambda record: None,
             complain=lambda *words: self.complaints.append(words[1]),
+            relays=relays,
         )
         head = RequestHead(method, b"http", b"Site.example:81", b"/a", Headers(pairs))
         parts: Any = SimpleNamespace(name=b"edge1")
@@ -130,3 +166,18 @@ async def test_a_write_without_groups_invalidates_its_own_target() -> None:
     desk = Desk(b"POST")
     await clearing.invalidate(desk.visit, ResponseHead(204), None)
     assert desk.complaints == []
+
+
+async def test_what_another_worker_owns_is_invalidated_there() -> None:
+    desk = Desk(b"POST", relays=(relays := Relays(reachable=True)))
+    await clearing.invalidate(desk.visit, ResponseHead(201, Headers([(b"location", b"/b")])), None)
+    assert relays.told == [b"http://Site.example:81/a"]
+    assert desk.invalidated == [b"http://Site.example:81/b"]
+    assert desk.purging.urls == []
+
+
+async def test_the_url_is_purged_where_its_owner_cannot_be_reached() -> None:
+    desk = Desk(b"POST", relays=Relays(reachable=False))
+    await clearing.invalidate(desk.visit, ResponseHead(204), None)
+    assert desk.purging.urls == [(b"Site.example:81", b"/a", "a write, by 198.51.100.1")]
+    assert desk.complaints == [f"a URL not invalidated: {FULL}"]

@@ -49,7 +49,9 @@ class Node:
         return document
 
     def recall(self, number: int) -> Purge | None:
-        return next((each for each in self.edge.journal.recent() if each.number == number), None)
+        return next(
+            (each for each in self.edge.journal.follower().recent() if each.number == number), None
+        )
 
     async def verdict(self, *pairs: tuple[bytes, bytes], **more: Any) -> tuple[Any, ...]:
         verdict = (await self.explain(*pairs, **more))["verdict"]

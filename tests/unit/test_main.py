@@ -62,7 +62,7 @@ def test_a_file_that_is_no_settings_is_told_so(tmp_path: Path, data: bytes) -> N
 @pytest.mark.parametrize(
     ("args", "tells"),
     [
-        (["--workers", "2"], "this version runs one worker"),
+        (["--workers", "0"], 'node.workers: 0 is no number of workers; write "auto", or 1 to 256'),
         (["--set", "cache.max_stale"], "is not KEY=VALUE"),
         (["--set", "cache.max_stail=1h"], 'did you mean "max_stale"?'),
         (["--memory", "1GB"], 'store.memory: "1GB" is not a size; try "1GiB"'),

@@ -1,22 +1,32 @@
-"""A worker's life: it starts, reads its settings again, and drains; on loopback."""
+"""A worker's life: it starts, takes up settings, lets go of its slot, and drains; on loopback."""
 
 from __future__ import annotations
 
-import signal
-from dataclasses import replace
+import socket
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+import pytest
 import trio
 
-from edge.config import Address, Config, for_proxy
-from edge.node import Node, _only_for_new_processes, _request_ids, serve
-from edge.settings import Fault, SettingsError
+from edge.cache.estate import Estate
+from edge.cache.journal import Journal, shared_number
+from edge.cache.leases import Leases
+from edge.clock import Clock
+from edge.config import Config, for_proxy
+from edge.desk import Desk
+from edge.doors import Doors, InnerDoors
+from edge.leash import Dismiss, Drain, Leash, Ready, Release, Released, Settings, Taken, Up, pair
+from edge.node import Node, _request_ids
+from edge.place import Place, Source
+from edge.tally import Tallies
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
-    import pytest
+    from edge.leash import Down
 
 
 def config(*sets: str, to: str = "http://127.0.0.1:1") -> Config:
@@ -24,14 +34,101 @@ def config(*sets: str, to: str = "http://127.0.0.1:1") -> Config:
     return for_proxy(["127.0.0.1:0"], to, hostname="h", sets=(*quiet, *sets))
 
 
-async def ready(capfd: pytest.CaptureFixture[str]) -> int:
-    """The port that the node says it listens on."""
-    said = ""
-    with trio.fail_after(10):
-        while "\n" not in said:
-            await trio.testing.wait_all_tasks_blocked()
-            said += capfd.readouterr().out
-    return int(said.rpartition(":")[2])
+@dataclass
+class House:
+    """What a parent makes, for one worker after the other."""
+
+    directory: Path
+    config: Config
+    texts: dict[bytes, Config] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.estate = Estate(self.directory)
+        self.estate.enter(1)
+        self.doors = Doors(1)
+        self.doors.open(self.config.node.listen)
+        self.inner = InnerDoors(self.directory, 1)
+        self.numbers, self.leases = shared_number(), Leases()
+        self.tallies = Tallies(4)
+        self.started = 0
+
+    @property
+    def port(self) -> int:
+        return int(self.doors.told().rpartition(":")[2])
+
+    def place(self) -> tuple[Leash, Place]:
+        """A place, with sockets of its own as after a fork, and the leash of who is there."""
+        leash, theirs = pair()
+        self.started += 1
+        return leash, Place(
+            config=self.config,
+            source=Source("edge.toml", lambda: b"", self.texts.__getitem__),
+            slot=0,
+            tally=self.started - 1,
+            workers=1,
+            root=self.directory,
+            estate=self.estate,
+            clock=Clock(),
+            tallies=self.tallies,
+            purge_number=self.numbers,
+            leases=self.leases,
+            salt=b"salt",
+            paths=self.inner.paths,
+            desk=self.inner.desks[0].dup(),
+            leash=theirs,
+            hop=self.inner.hops[0].dup(),
+            listeners=tuple(each.dup() for each in self.doors.of(0, self.config.node.listen)),
+        )
+
+
+@asynccontextmanager
+async def a_house(directory: Path, *sets: str) -> AsyncIterator[House]:
+    house = House(directory, config(*sets))
+    journal = Journal(directory, log=pytest.fail, shared=house.numbers)
+    assert not await journal.open(house.estate.birth)
+    await journal.begin(house.estate.renew_birth())
+    with trio.fail_after(20):
+        yield house
+    await journal.close()
+    house.inner.close()
+    house.doors.keep_only(())
+    house.estate.leave()
+
+
+@asynccontextmanager
+async def a_worker(house: House) -> AsyncIterator[Worker]:
+    """A worker that is ready; it drains at the end, if it has not."""
+    leash, place = house.place()
+    async with trio.open_nursery() as nursery:
+        worker = Worker(leash)
+        nursery.start_soon(worker.run, Node(place))
+        await worker.says(Ready())
+        yield worker
+        leash.say(Drain())
+        leash.say(Dismiss())
+    leash.close()
+
+
+class Worker:
+    """A worker in this process, as its parent sees it."""
+
+    def __init__(self, leash: Leash) -> None:
+        self.leash = leash
+        self.ended = trio.Event()
+        self._heard: list[Up] = []
+
+    async def run(self, node: Node) -> None:
+        await node.run()
+        self.ended.set()
+
+    async def says(self, message: Up) -> None:
+        """Return when it has said `message`."""
+        while message not in self._heard:
+            await trio.lowlevel.wait_readable(self.leash.fileno())
+            self._heard += self.leash.heard()
+
+    def told(self, message: Down, text: bytes | None = None) -> None:
+        assert self.leash.say(message, text)
 
 
 async def told(port: int, said: bytes) -> bytes:
@@ -46,87 +143,77 @@ async def told(port: int, said: bytes) -> bytes:
 GET = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
 
-async def test_a_node_serves_until_it_is_told_to_stop(
-    capfd: pytest.CaptureFixture[str], tmp_path: Path
+async def test_a_worker_serves_until_it_is_told_to_drain(tmp_path: Path) -> None:
+    async with a_house(tmp_path / "store") as house, a_worker(house) as worker:
+        assert (await told(house.port, GET)).startswith(b"HTTP/1.1 502 ")
+        assert (await told(house.port, b"BAD\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
+        status, state = await Desk(house.inner.paths.desk(0)).document(b"GET", b"/v1/status")
+        assert (status, state["connections"]["accepted"]) == (200, 2)
+        assert set(state["origins"]) == {"default"}
+        idle = await trio.open_tcp_stream("127.0.0.1", house.port)
+        await trio.testing.wait_all_tasks_blocked()
+        worker.told(Drain())
+        assert await idle.receive_some() == b""
+        await idle.aclose()
+        await worker.says(Released())
+        worker.told(Dismiss())
+        await worker.ended.wait()
+    assert house.tallies.reading().requests[("failed", "uri-miss/connect-refused", "502", "connect-refused")] == 1  # fmt: skip # noqa: E501
+
+
+async def test_settings_are_taken_up_and_said_to_be(tmp_path: Path) -> None:
+    async with a_house(tmp_path / "store") as house, a_worker(house) as worker:
+        origin = replace(house.config.origins["default"], servers=("http://127.0.0.1:2",))
+        house.texts[b"new"] = replace(house.config, origins={"default": origin})
+        worker.told(Settings(7), b"new")
+        await worker.says(Taken(7))
+        assert (await told(house.port, GET)).startswith(b"HTTP/1.1 502 ")
+        _, state = await Desk(house.inner.paths.desk(0)).document(b"GET", b"/v1/status")
+        assert state["origins"]["default"]["servers"] == "127.0.0.1:2"
+
+
+async def test_a_slot_is_let_go_of_and_taken_over_while_the_old_worker_drains(
+    tmp_path: Path,
 ) -> None:
-    node = Node(config(f"store.dir={tmp_path}/store"), config, "the test")
-    with trio.fail_after(20):
+    async with a_house(tmp_path / "store") as house, a_worker(house) as old:
+        busy = await trio.open_tcp_stream("127.0.0.1", house.port)
+        await busy.send_all(GET[:-2])  # a head under way
+        await trio.testing.wait_all_tasks_blocked()
+        old.told(Release())
+        await old.says(Released())
+        async with a_worker(house):
+            assert (await told(house.port, GET)).startswith(b"HTTP/1.1 502 ")
+            _, state = await Desk(house.inner.paths.desk(0)).document(b"GET", b"/v1/status")
+            assert state["connections"]["accepted"] == 1
+            await busy.send_all(b"\r\n")
+            assert (await busy.receive_some()).startswith(b"HTTP/1.1 502 ")
+            await busy.aclose()
+            await old.ended.wait()
+
+
+async def test_without_its_parent_a_worker_ends_at_once(tmp_path: Path) -> None:
+    async with a_house(tmp_path / "store") as house:
+        leash, place = house.place()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(node.run)
-            port = await ready(capfd)
-            assert (await told(port, GET)).startswith(b"HTTP/1.1 502 ")
-            assert (await told(port, b"BAD\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
-            status = node.status()
-            assert status["connections"]["accepted"] == 2
-            assert set(status["origins"]) == {"default"}
-            idle = await trio.open_tcp_stream("127.0.0.1", port)
-            await trio.testing.wait_all_tasks_blocked()
-            signal.raise_signal(signal.SIGTERM)
-            assert await idle.receive_some() == b""
-            await idle.aclose()
+            worker = Worker(leash)
+            nursery.start_soon(worker.run, Node(place))
+            await worker.says(Ready())
+            leash.close()
+            await worker.ended.wait()
 
 
-async def test_settings_are_read_again_whole_or_not_at_all(
-    capfd: pytest.CaptureFixture[str], tmp_path: Path
+async def test_a_store_that_another_process_has_keeps_a_worker_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def bad() -> Config:
-        raise SettingsError([Fault(None, "cache.ttl", None, "is not a duration")])
-
-    log = tmp_path / "error.log"
-    first = config(f"node.error_log={log}", f"store.dir={tmp_path}/store")
-    origin = replace(first.origins["default"], servers=("http://127.0.0.1:2",))
-    unusable = replace(
-        first,
-        origins={
-            "default": replace(origin, servers=("https://a.example",), ca=tmp_path / "none.pem")
-        },
-    )
-    turns: list[Callable[[], Config]] = [
-        bad,
-        lambda: unusable,
-        lambda: replace(first, origins={"default": origin}),
-    ]
-    node = Node(first, lambda: turns.pop(0)(), "edge.toml")
-    with trio.fail_after(20):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(node.run)
-            port = await ready(capfd)
-            for server in ("127.0.0.1:1", "127.0.0.1:1", "127.0.0.1:2"):
-                signal.raise_signal(signal.SIGHUP)
-                await trio.testing.wait_all_tasks_blocked()
-                assert (await told(port, GET)).startswith(b"HTTP/1.1 502 ")
-                assert node.status()["origins"]["default"]["servers"] == server
-            assert len(node._tended) == 1  # what settings left out is no longer looked after
-            signal.raise_signal(signal.SIGTERM)
-    text = log.read_text()
-    assert text.count("not taken") == 2
-    assert "none.pem" in text
-
-
-def test_an_address_that_cannot_be_had_ends_the_start_with_a_sentence(
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    node = config().node
-    elsewhere = Address("192.0.2.1", 1)  # not an address of any machine's (RFC 5737)
-    here = config("store.dir=/nowhere")
-    there = replace(here, node=replace(node, listen=(*node.listen, elsewhere)))
-    assert serve(there, source=None, reload=config) == 1
-    assert capfd.readouterr().err.startswith("edge: cannot listen")
-
-
-def test_a_node_without_a_directory_for_its_store_does_not_start(
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    assert serve(config(), source=None, reload=config) == 1
-    assert "store.dir" in capfd.readouterr().err
-
-
-def test_a_ca_that_cannot_be_used_ends_the_start_with_a_sentence(
-    capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    asked = config(f"origin.default.ca={tmp_path / 'none.pem'}", to="https://a.example")
-    assert serve(asked, source=None, reload=config) == 1
-    assert "none.pem" in capfd.readouterr().err
+    monkeypatch.setattr("edge.cache.home.PATIENCE_S", 0.0)
+    async with a_house(tmp_path / "store") as house, a_worker(house):
+        leash, place = house.place()
+        with pytest.raises(OSError, match="another process uses this store"):
+            await Node(place).run()
+        assert place.hop is not None
+        place.hop.close()
+        place.desk.close()
+        leash.close()
 
 
 def test_request_ids_differ_within_a_run_and_between_runs() -> None:
@@ -134,10 +221,18 @@ def test_request_ids_differ_within_a_run_and_between_runs() -> None:
     assert len({one(), one(), two(), two()}) == 4
 
 
-def test_settings_that_wait_for_the_next_start_are_named() -> None:
-    old = config()
-    assert _only_for_new_processes(old, config("limits.connections=7")) == []
-    assert _only_for_new_processes(old, config("store.memory=1MiB", "node.name=x")) == [
-        "node.name",
-        "store",
-    ]
+def test_sockets_of_a_house_are_told_apart(tmp_path: Path) -> None:
+    """A place's sockets can be closed without closing the parent's."""
+    house = House(tmp_path, config())
+    leash, place = house.place()
+    for each in (*place.listeners, place.desk, place.hop, place.leash):
+        assert isinstance(each, socket.socket)
+        each.close()
+    leash.close()
+    assert all(
+        each.fileno() >= 0
+        for each in (*house.doors.of(0, house.config.node.listen), house.inner.desks[0])
+    )
+    house.inner.close()
+    house.doors.keep_only(())
+    house.estate.leave()

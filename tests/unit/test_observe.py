@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from edge import observe
 from edge.cache.reasons import Reason
@@ -138,8 +138,10 @@ def test_the_text_says_of_records_what_they_say_together(
 ) -> None:
     tallies = Tallies(3)
     workers = [Measurements(tallies, number) for number in range(3)]
-    for number, record in done:
+    for number, record in done[::2]:
         workers[number].record(record)
+    for number in range(3):
+        workers[number].record_all([record for at, record in done[1::2] if at == number])
     read = scraped(exposition({None: tallies.reading()}, version="1"))
     rows = [record for _, record in done]
     kinds = Counter((r.cache.value, r.reason, status_class(str(r.status))) for r in rows)
@@ -165,3 +167,20 @@ def test_the_text_says_of_records_what_they_say_together(
 
 def test_bytes_that_are_not_utf_8_are_told_by_their_numbers() -> None:
     assert text("ü".encode() + b"\xff/\n") == "ü\\xff/\n"
+
+
+def test_records_counted_together_are_counted_as_one_by_one() -> None:
+    hit = replace(RECORD, cache=Outcome.HIT, first_byte_s=RECORD.total_s)
+    told = [
+        hit, hit, replace(hit, total_s=0.3, first_byte_s=0.3), replace(hit, total_s=0.3),
+        replace(hit, error="client-left"), replace(hit, upstream="eu"), RECORD,
+        replace(hit, cache=Outcome.MISS), replace(hit, status=304, bytes=0), hit,
+    ]  # fmt: skip
+    one, other = Tallies(1), Tallies(1)
+    by_one, together = Measurements(one), Measurements(other)
+    for record in told * 2:
+        by_one.record(record)
+    together.record_all(told)
+    together.record_all(told)
+    assert together.snapshot() == by_one.snapshot()
+    assert other.reading().hits == one.reading().hits

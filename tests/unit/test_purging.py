@@ -282,6 +282,16 @@ async def test_all_that_a_confined_purge_can_cover_is_in_its_area(
     assert journal.purges.verdict(Seq(purge.number - 1), stored.scopes) is Verdict.DEAD
 
 
+async def test_a_url_that_was_written_to_is_invalidated_on_its_host(
+    purging: Purging, journal: Paper
+) -> None:
+    purge = await purging.invalidate_url(b"a.example:81", b"/x?y", "a write, by 10.0.0.1")
+    assert (purge.manner, purge.area) == (Manner.HARD, digest(host_name(b"a.example")))
+    own, other = entry(b"http://a.example:81/x?y"), entry(b"http://a.example:81/x")
+    verdicts = [journal.purges.verdict(e.fetched_at, e.scopes) for e in (own, other)]
+    assert verdicts == [Verdict.DEAD, Verdict.LIVE]
+
+
 # --- groups -------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from edge.cache.store import Store
 from edge.config import for_proxy, policies
 from edge.errors import ExchangeError, Failure
 from edge.exchange import Exchange
+from edge.listen.lane import After
 from edge.quick import KNOWN_BYTES, PEERS, Quick
 from edge.visit import Parts, Tools
 from edge.wire.grammar import Limits
@@ -53,7 +54,9 @@ class Desk:
             complain=lambda *words: self.complaints.append(words[1]),
         )
         self.exchange = Exchange(cast("Tools", tools), self.parts)
-        self.quick = Quick(self.exchange, tools, Limits(), room_bytes=10 * KNOWN_BYTES)
+        self.quick = Quick(
+            self.exchange, tools, Limits(), self.records.extend, room_bytes=10 * KNOWN_BYTES
+        )
 
     def keep(self, target: bytes = b"/a", body: bytes = b"body", **changes: Any) -> Held:
         """Have an answer for `target` stored."""
@@ -78,6 +81,7 @@ class Desk:
     def ask(
         self, target: bytes = b"/a", *lines: bytes, peer: bytes = PEER, method: bytes = b"GET"
     ) -> Answered | None:
+        self.quick.begin()
         head = [b"%b %b HTTP/1.1" % (method, target), b"Host: site.example", *lines]
         return self.quick.answer(b"\r\n".join([*head, b"", b""]), peer)
 
@@ -100,6 +104,8 @@ def test_a_hit_is_answered_with_what_is_stored() -> None:
     assert not desk.records  # before it has been sent, or not
     assert answered is not None
     desk.quick.close(answered[1], 0.0012345678)
+    assert not desk.records
+    desk.quick.settle()
     (record,) = desk.records
     assert (record.total_s, record.first_byte_s, record.error) == (0.001235, 0.001235, None)
     assert (record.status, record.bytes, record.ttl, record.reason) == (200, 4, 53, "hit")
@@ -111,6 +117,7 @@ def test_a_client_that_left_is_written_down() -> None:
     answered = desk.ask()
     assert answered is not None
     desk.quick.close(answered[1], 1.0, ExchangeError(Failure.CLIENT_LEFT))
+    desk.quick.settle()
     assert desk.records[0].error == "client-left"
 
 
@@ -118,11 +125,44 @@ def test_what_is_not_stored_not_plain_or_not_ours_is_left_alone() -> None:
     desk = Desk("site.hosts=['site.example']")
     desk.keep()
     assert desk.ask(b"/b") is None
-    assert desk.ask(b"/a", b"Connection: close") is None
-    assert desk.ask(b"/a", b"CDN-Loop: edge1") is None
-    assert desk.quick.answer(b"GET /a HTTP/1.1\r\nHost: other\r\n\r\n", PEER) is None
+    assert desk.ask(b"/a", b"Connection: upgrade") is None
+    assert desk.ask(b"/a", method=b"POST") is None
     assert Desk("site.cache.bypass=true").ask() is None
     assert desk.store.statistics().memory.misses == 0  # whoever answers will count it
+
+
+def test_a_client_that_asks_amiss_is_told() -> None:
+    desk = Desk("site.hosts=['site.example']")
+    for _ in range(2):
+        refused = desk.ask(b"/a", b"CDN-Loop: edge1")
+        assert text_of(refused).startswith(b"HTTP/1.1 508 Loop Detected\r\n")
+        assert refused is not None
+        assert refused[2] is After.PARK
+        refused = desk.ask(b"/a", method=b"PURGE")
+        assert b"\r\nconnection: close\r\n" in text_of(refused)
+        assert refused is not None
+        assert refused[2] is After.LINGER
+        refused = desk.ask(b"/a", b"Connection: close", method=b"PURGE")
+        assert refused is not None
+        assert refused[2] is After.CLOSE
+        other = desk.quick.answer(b"HEAD /a HTTP/1.1\r\nHost: other\r\n\r\n", PEER)
+        assert text_of(other).startswith(b"HTTP/1.1 421 ")
+        assert text_of(other).endswith(b"\r\n\r\n")
+        assert other is not None
+        record = other[1]
+        assert (record.error, record.reason, record.bytes) == ("no-such-site", "no-such-site", 0)
+    assert desk.records == []
+
+
+def test_a_last_request_is_told_so() -> None:
+    desk = Desk()
+    desk.keep()
+    for _ in range(2):
+        answered = desk.ask(b"/a", b"Connection: close")
+        assert b"\r\nConnection: close\r\n" in text_of(answered)
+        assert answered is not None
+        assert answered[2] is After.CLOSE
+        assert b"onnection" not in text_of(desk.ask())
 
 
 def test_a_large_body_is_not_copied() -> None:

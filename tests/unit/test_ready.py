@@ -5,8 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.ready import AGES, TTLS, Template
+from edge.cache.entry import Entry, Key, Seq, Source, Terms, Times
+from edge.cache.freshness import current_age
+from edge.observe import Outcome
+from edge.ready import AGES, TTLS, Made, Ready, Template
+from edge.wire.message import Headers
 
+T = 1_800_000_000.0
 AGE, TTL = st.integers(0, 1 << 40), st.integers(-(1 << 40), 1 << 40)
 # What an origin may have written on purpose, to be taken for a place.
 TEXT = st.lists(
@@ -46,3 +51,34 @@ def test_what_is_not_plain_has_none() -> None:
 def test_a_head_that_changes_elsewhere_too_has_none() -> None:
     assert Template.of(lambda age, ttl: b"%d %d %d" % (age, age, ttl)) is None
     assert Template.of(lambda age, ttl: b"%d %d" % (age, min(ttl, 0))) is None
+
+
+@given(st.floats(0, 50), st.lists(st.floats(0, 3), max_size=20), st.integers(0, 9))
+def test_a_head_that_was_filled_before_is_right_for_as_long_as_it_is_used(
+    arrived_old: float, pauses: list[float], age_field: int
+) -> None:
+    entry = an_entry(T - arrived_old, age_field)
+    ready, made = Ready(object(), entry), Made(None, False, (), Outcome.HIT, "hit")
+    template = Template.of(lambda age, ttl: b"%d %d" % (age, ttl))
+    assert template is not None
+    now = T - 1
+    for pause in [0.0, *pauses]:
+        now += pause
+        if not made.since <= now < made.until:
+            ready.fill(made, template, now)
+        age = current_age(entry, now)
+        ttl = int((entry.terms.lifetime_s - age) // 1)
+        assert (made.filled, made.ttl) == (b"%d %d" % (int(age), ttl), ttl)
+
+
+def test_what_is_not_kept_for_its_lifetime_is_not_ready_for_it() -> None:
+    assert T + 59 < Ready(object(), an_entry(T, 0)).fresh_until < T + 60
+    assert Ready(object(), an_entry(T, 0, keep_until=T + 5)).fresh_until == T + 5
+
+
+def an_entry(date: float, age_field: int, keep_until: float = T + 90) -> Entry:
+    return Entry(
+        key=Key(b"", b""), status=200, headers=Headers(), times=Times(T, T), date=date,
+        age_field=age_field, terms=Terms(60.0, Source.MAX_AGE), variant=(), length=0,
+        fetched_at=Seq(0), keep_until=keep_until,
+    )  # fmt: skip

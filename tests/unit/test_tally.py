@@ -252,3 +252,16 @@ def test_a_slot_is_of_whole_pages_and_of_bounded_size() -> None:
     assert SLOT_BYTES % tally.PAGE_BYTES == 0
     assert SLOT_BYTES <= 256 * 1024
     assert sum(each.family.kind is Kind.GAUGE for each in POINTS)
+
+
+def test_hits_counted_together_are_counted_as_one_by_one() -> None:
+    one, other = Tallies(1), Tallies(1)
+    by_one, at_once = one.take(0, 0.0), other.take(0, 0.0)
+    row = by_one.row("hit", "hit", 200, None)
+    assert at_once.row("hit", "hit", 200, None) == row
+    for time_s in (0.0001, 0.0002, 0.003, 0.0):
+        by_one.add(row, 10, time_s, time_s, hit=True)
+    at_once.add_hits({(row, 0): 3, (row, 3): 1}, 40, 3300)
+    at_once.add_hits({}, 0, 0)
+    assert other.reading().requests == one.reading().requests
+    assert other.reading().hits == one.reading().hits

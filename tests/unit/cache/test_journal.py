@@ -20,7 +20,13 @@ from hypothesis import strategies as st
 from edge.cache import journal as journal_module
 from edge.cache import ledger, pen
 from edge.cache.entry import Seq
-from edge.cache.journal import Follower, Journal, JournalError
+from edge.cache.journal import (
+    Follower,
+    Journal,
+    JournalError,
+    follower_of,
+    shared_number,
+)
 from edge.cache.purge import Manner, Purge, Verdict
 from edge.cache.scope import digest, packed
 from edge.cache.threads import Inline, MakeWorkers, Threads
@@ -154,17 +160,18 @@ async def test_the_recent_purges_are_told_newest_first_and_after_a_restart(
 ) -> None:
     monkeypatch.setattr(pen, "RECENT", 3)
     monkeypatch.setattr(ledger, "RECENT", 3)
+    monkeypatch.setattr(journal_module, "RECENT", 3)
     async with opened(tmp_path, io) as journal:
         for name in (b"ta", b"tb", b"tc", b"td"):
             await purge(journal, name)
-        recent = journal.recent()
+        recent = journal.follower().recent()
     assert [(one.number, one.words, one.digests) for one in recent] == [
         (4, ("td",), b""),
         (3, ("tc",), b""),
         (2, ("tb",), b""),
     ]
     async with opened(tmp_path, io) as journal:
-        assert journal.recent() == recent
+        assert journal.follower().recent() == recent
         assert recent[0].who == "uid 0"
 
 
@@ -596,6 +603,53 @@ async def test_a_worker_process_knows_of_a_purge_when_it_is_acknowledged(
             watching.end()
             dozing.end()
         assert journal.statistics().compactions > 3
+
+
+# --- a keeper in a process of its own
+
+
+async def test_another_processs_follower_knows_what_the_keeper_acknowledged(
+    tmp_path: Path, small: None
+) -> None:
+    shared = shared_number()
+    journal = Journal(tmp_path, log=print, io=Inline, shared=shared)
+    assert not await journal.open("")
+    await journal.begin(BIRTH)
+    log: list[str] = []
+    follower = follower_of(tmp_path, BIRTH, shared, log.append)
+    for number in range(1, 50):
+        await purge(journal, b"t%d" % number)
+        assert judged(follower, b"t%d" % number, number - 1) is Verdict.DEAD
+        assert judged(follower, b"t%d" % number, number) is Verdict.LIVE
+    assert follower.recent() == journal.follower().recent()
+    recalled = follower.recall(49)
+    assert recalled is not None
+    assert recalled.words == ("t49",)
+    assert follower.recall(50) is None
+    assert log == []
+    follower.close()
+    await journal.close()
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_a_new_keeper_gives_no_number_that_one_before_it_gave(
+    tmp_path: Path, *, is_lost: bool
+) -> None:
+    shared = shared_number()
+    first = Journal(tmp_path, log=print, io=Inline, shared=shared)
+    assert not await first.open("")
+    await first.begin(BIRTH)
+    for name in (b"ta", b"tb"):
+        await purge(first, name)
+    await first.close()
+    if is_lost:
+        (tmp_path / "purges").unlink()
+    second = Journal(tmp_path, log=lambda _: None, io=Inline, shared=shared)
+    if not await second.open(BIRTH):
+        await second.begin(BIRTH)
+    assert (await purge(second, b"tc")).number == 3
+    assert judged(second.follower(), b"tc", 2) is Verdict.DEAD
+    await second.close()
 
 
 # --- the law

@@ -260,3 +260,23 @@ async def test_a_whole_body_is_given_out_as_it_is_and_counted(make_entry: MakeEn
     assert store.whole_nowait(held) is heir.body
     assert (heir.hits, held.hits) == (1, 0)
     assert heir.used > before
+
+
+async def test_what_is_at_hand_is_counted_when_it_is_served(make_entry: MakeEntry) -> None:
+    store = Store(MIB)
+    entry = make_entry()
+    assert store.at_hand(entry.key) is None
+    held = await fill(store, entry)
+    slot = store.at_hand(entry.key)
+    assert slot is not None
+    assert slot.value.variants == (held,)
+    memory, before = store.statistics().memory, held.used
+    assert (memory.hits, memory.misses, held.hits) == (0, 0, 0)
+    store.serve(slot, held)
+    assert (store.statistics().memory.hits, held.hits) == (1, 1)
+    assert held.used > before
+    other = make_entry(b"b")
+    new = store.begin(other)
+    assert store.at_hand(entry.key) is slot
+    assert store.at_hand(other.key) is None  # it is being filled
+    store.abort(new, ExchangeError(Failure.CLOSED_EARLY))

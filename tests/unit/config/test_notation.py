@@ -34,7 +34,9 @@ def test_an_address_is_a_host_and_a_port(text: str, address: Address) -> None:
         (n.NETWORK, "::1", "::1/128"),
         (n.PARAMETER, "utm_*", "utm_*"),
         (n.PARAMETER, "*", "*"),
+        (n.WORKERS, "auto", 0),
         (n.WORKERS, 1, 1),
+        (n.WORKERS, 256, 256),
         (n.SOCKET, "/run/edge.sock", Path("/run/edge.sock")),
     ],
 )
@@ -63,7 +65,10 @@ def test_a_value_is_read_in_its_canonical_form(kind: Kind, raw: object, value: o
         (n.GLOB, "/a b"),
         (n.NETWORK, "everyone"),
         (n.SOCKET, "/" + "x" * 200),
-        (n.WORKERS, 2),
+        (n.WORKERS, 0),
+        (n.WORKERS, 257),
+        (n.WORKERS, True),
+        (n.WORKERS, "2"),
         (n.SERVER, "http://a/path"),
     ],
 )

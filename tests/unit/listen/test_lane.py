@@ -14,9 +14,10 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from edge.errors import ExchangeError, Failure
 from edge.listen import lane as lanes
 from edge.listen.connection import Connection, ConnectionPolicy
-from edge.listen.lane import Lane
+from edge.listen.lane import After, Lane
 from edge.listen.tcp import Connections
 from edge.upstream.transport import SocketTransport
 from edge.wire.message import Chunk, End, Headers, ResponseHead
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
-    from edge.errors import ExchangeError
     from edge.listen.connection import ClientStream
     from edge.upstream.transport import Data
     from edge.wire.message import RequestHead
@@ -38,30 +38,78 @@ SLOW = b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n"
 AT_ONCE = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nquick"
 BY_TASK = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n/slow"
 LAST = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\n"
+FINAL = b"GET /final HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+UNWANTED = b"PURGE /a HTTP/1.1\r\nHost: a\r\n\r\n"
 BODY = bytes(range(256)) * 65_536  # more than two kernels take
 _RESET = struct.pack("ii", 1, 0)
 
 
+class FakeHop:
+    """What another worker answers: `parts`, or None; then `rest`, or a failure."""
+
+    def __init__(
+        self, parts: Sequence[Data] | None, *rest: Data, failure: Failure | None = None
+    ) -> None:
+        self.parts = parts
+        self.rest = list(rest)
+        self.failure = failure
+        self.go = trio.Event()
+        self.closed: list[str | None] = []
+
+    async def ask(self) -> Sequence[Data] | None:
+        await self.go.wait()
+        return self.parts
+
+    async def more(self) -> Data | None:
+        await trio.lowlevel.checkpoint()
+        if self.rest:
+            return self.rest.pop(0)
+        if self.failure is not None:
+            raise ExchangeError(self.failure)
+        return None
+
+    def close(self, took_s: float, error: ExchangeError | None) -> None:
+        assert took_s >= 0
+        self.closed.append(error.failure.slug if error else None)
+
+
 class Node:
-    """Answers QUICK, LARGE and PARTS at once, and everything else by a task, with its target."""
+    """Answers by a task, with the target, whatever `answer` does not answer at once."""
 
     def __init__(self, policy: ConnectionPolicy, most: int) -> None:
         self.connections = Connections(most)
         self.policy = policy
+        self.begun = False
         self.told: list[tuple[bytes, str | None]] = []
         self.driven: list[bytes] = []
+        self.hops: dict[bytes, FakeHop] = {}  # what other workers answer, once each
         self.lane: Lane[bytes]
+        self.clients: trio.Nursery
 
-    def answer(self, data: bytes, peer: bytes) -> tuple[Sequence[Data], bytes] | None:
+    def begin(self) -> None:
+        assert not self.begun
+        self.begun = True
+
+    def settle(self) -> None:
+        self.begun = False
+
+    def answer(self, data: bytes, peer: bytes) -> tuple[Sequence[Data], bytes, After] | None:
+        assert self.begun
         assert peer == b"192.0.2.1"
         answers: dict[bytes, Sequence[Data]] = {
             QUICK: [AT_ONCE], LARGE: [BODY], PARTS: [AT_ONCE[:9], AT_ONCE[9:]],
+            FINAL: [LAST], UNWANTED: [LAST], FINAL + b"large": [BODY],
         }  # fmt: skip
-        return (answers[data], data) if data in answers else None
+        after = After.CLOSE if data.startswith(FINAL) else After.PARK
+        after = After.LINGER if data == UNWANTED else after
+        return (answers[data], data, after) if data in answers else None
 
     def close(self, record: bytes, took_s: float, error: ExchangeError | None = None) -> None:
         assert took_s >= 0
         self.told.append((record, error.failure.slug if error else None))
+
+    def hop(self, data: bytes, peer: bytes) -> FakeHop | None:
+        return self.hops.pop(data, None)
 
     def make(self, transport: SocketTransport, first: bytes) -> Connection:
         self.driven.append(first)
@@ -80,8 +128,10 @@ class Node:
     def refuse(peer: bytes, error: ExchangeError) -> tuple[ResponseHead, bytes]:
         return ResponseHead(error.status, Headers([(b"content-length", b"2")])), b"no"
 
-    def connect(self) -> trio.SocketStream:
+    def connect(self, first: bytes = b"") -> trio.SocketStream:
+        """A client that has sent `first` by the time that it is taken in."""
         here, there = socket.socketpair()
+        here.sendall(first)
         here.setblocking(False)
         self.lane.take_in(SocketTransport(there, peer=b"192.0.2.1"))
         return trio.SocketStream(trio.socket.from_stdlib_socket(here))
@@ -91,6 +141,7 @@ class Node:
 async def a_node(policy: ConnectionPolicy | None = None, most: int = 100) -> AsyncIterator[Node]:
     node = Node(policy or ConnectionPolicy(), most)
     async with trio.open_nursery() as clients:
+        node.clients = clients
         node.lane = Lane(node.connections, node, node.make, lambda: node.policy, clients)
         clients.start_soon(node.lane.run)
         yield node
@@ -118,6 +169,65 @@ async def test_a_request_that_needs_no_waiting_is_answered_where_it_is_parked() 
         assert (node.driven, len(node.lane)) == ([], 1)
         statistics = node.connections.statistics()
         assert (statistics.open, statistics.idle, statistics.accepted) == (1, 1, 1)
+
+
+async def test_a_newcomer_that_has_asked_is_answered_before_it_is_parked() -> None:
+    async with a_node() as node:
+        clients = [node.connect(first) for first in (QUICK, FINAL, SLOW)]
+        assert node.told == [(QUICK, None), (FINAL, None)]
+        assert (len(node.lane), node.driven) == (1, [SLOW])
+        answers = AT_ONCE, LAST, BY_TASK
+        for client, expected in zip(clients, answers, strict=True):
+            assert await received(client, len(expected)) == expected
+        assert await clients[1].receive_some() == b""
+        await clients[0].send_all(QUICK)
+        assert await received(clients[0], len(AT_ONCE)) == AT_ONCE
+        for client in clients:
+            await client.aclose()
+
+
+async def test_a_newcomer_that_has_left_is_not_missed() -> None:
+    async with a_node() as node:
+        client = node.connect()
+        gone = node.connect()
+        gone.socket.close()
+        here, there = socket.socketpair()
+        here.close()
+        node.lane.take_in(SocketTransport(there, peer=b"192.0.2.1"))
+        await wait_all_tasks_blocked()
+        assert (len(node.lane), node.connections.statistics().accepted) == (1, 3)
+        await client.aclose()
+
+
+async def test_a_last_request_ends_the_connection_behind_its_answer() -> None:
+    async with a_node() as node, node.connect() as client:
+        await client.send_all(FINAL)
+        assert await received(client, 1000) == LAST
+        assert node.told == [(FINAL, None)]
+        assert node.connections.statistics().open == 0
+
+
+async def test_a_last_answer_that_did_not_fit_is_sent_to_its_end() -> None:
+    async with a_node() as node, node.connect() as client:
+        await client.send_all(FINAL + b"large")
+        assert await received(client, len(BODY) + 1) == BODY
+        await client.aclose()
+        await wait_all_tasks_blocked()
+        assert node.connections.statistics().open == 0
+
+
+async def test_who_is_sent_away_may_still_be_sending(autojump_clock: MockClock) -> None:
+    async with a_node() as node, node.connect() as client:
+        await client.send_all(UNWANTED)
+        await wait_all_tasks_blocked()
+        await client.send_all(QUICK * 100)
+        assert await received(client, 1000) == LAST
+        assert node.connections.statistics().open == 1
+        began = trio.current_time()
+        await trio.sleep(node.policy.linger_s + 1)
+        assert trio.current_time() > began
+        assert node.connections.statistics().open == 0
+        assert node.told == [(UNWANTED, None)]
 
 
 async def test_everything_else_has_a_task_and_then_is_parked_again() -> None:
@@ -329,3 +439,81 @@ async def test_one_who_has_much_to_ask_does_not_keep_others_waiting() -> None:
 
 def test_there_is_a_lane_where_there_is_epoll() -> None:
     assert lanes.IS_POSSIBLE is hasattr(select, "epoll")
+
+
+# --- what another worker answers
+
+
+async def test_what_another_worker_has_at_once_is_passed_on_without_a_driver() -> None:
+    async with a_node() as node, node.connect() as client:
+        hop = node.hops[SLOW] = FakeHop([AT_ONCE[:9]], AT_ONCE[9:12], AT_ONCE[12:])
+        await client.send_all(SLOW)
+        await wait_all_tasks_blocked()
+        statistics = node.connections.statistics()
+        assert (len(node.lane), statistics.open, statistics.idle) == (0, 1, 0)
+        assert not node.connections.shed_one()  # it is at work
+        hop.go.set()
+        assert await received(client, len(AT_ONCE)) == AT_ONCE
+        await wait_all_tasks_blocked()
+        assert (hop.closed, node.driven, len(node.lane)) == ([None], [], 1)
+        assert node.connections.statistics().accepted == 1
+
+
+async def test_what_no_worker_has_at_once_is_the_drivers() -> None:
+    async with a_node() as node, node.connect() as client:
+        hop = node.hops[SLOW] = FakeHop(None)
+        hop.go.set()
+        await client.send_all(SLOW)
+        assert await received(client, len(BY_TASK)) == BY_TASK
+        await wait_all_tasks_blocked()
+        assert (hop.closed, node.driven, len(node.lane)) == ([None], [SLOW], 1)
+
+
+async def test_an_answer_that_another_worker_breaks_off_is_broken_off() -> None:
+    async with a_node() as node:
+        client = node.connect()
+        hop = node.hops[SLOW] = FakeHop([AT_ONCE[:-1]], failure=Failure.OWNER_GONE)
+        hop.go.set()
+        await client.send_all(SLOW)
+        await wait_all_tasks_blocked()
+        assert hop.closed == ["owner-gone"]
+        assert node.connections.statistics().open == 0
+        await client.aclose()
+
+
+async def test_a_client_that_has_left_meanwhile_is_written_down() -> None:
+    async with a_node() as node:
+        client = node.connect()
+        hop = node.hops[SLOW] = FakeHop([AT_ONCE])
+        await client.send_all(SLOW)
+        await wait_all_tasks_blocked()
+        await client.aclose()
+        hop.go.set()
+        await wait_all_tasks_blocked()
+        assert hop.closed == ["client-left"]
+
+
+async def test_a_client_that_does_not_read_what_another_worker_sends_is_given_up(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_node(ConnectionPolicy(send_s=3.0)) as node:
+        client = node.connect()
+        hop = node.hops[SLOW] = FakeHop([BODY])
+        hop.go.set()
+        await client.send_all(SLOW)
+        await trio.sleep(4)
+        assert hop.closed == ["send-timeout"]
+        assert node.connections.statistics().open == 0
+        await client.aclose()
+
+
+async def test_a_hop_that_is_cancelled_is_closed_and_its_client_broken_off() -> None:
+    hop = FakeHop([AT_ONCE])
+    async with a_node() as node:
+        client = node.connect()
+        node.hops[SLOW] = hop
+        await client.send_all(SLOW)
+        await wait_all_tasks_blocked()
+        node.clients.cancel_scope.cancel()
+    assert hop.closed == ["draining"]
+    await client.aclose()

@@ -13,7 +13,7 @@ from edge.wire.grammar import Limits
 from edge.wire.h1 import STREAM, ServerEngine
 from edge.wire.hop import end_to_end
 from edge.wire.message import End, Headers, RequestHead, ResponseHead
-from edge.wire.plain import HEADS_PER_BLOCK, MORE_THAN_PLAIN, PlainReader
+from edge.wire.plain import HEADS_PER_BLOCK, MORE_THAN_PLAIN, PlainReader, is_last
 from tests.vectors import hostile
 
 EMPTY = ResponseHead(200, Headers([(b"content-length", b"0")]))
@@ -49,7 +49,11 @@ def ordinary(
     engine.send(STREAM, EMPTY)
     engine.send(STREAM, End())
     assert isinstance(made[0], RequestHead)
-    return made[0] if engine.keep_alive else None
+    return made[0] if engine.keep_alive or _says_close(made[0]) else None
+
+
+def _says_close(head: RequestHead) -> bool:
+    return b"close" in [value.lower() for value in head.headers.all(b"connection")]
 
 
 # As they were sent by the clients named, but for names, cookies and versions.
@@ -120,6 +124,8 @@ CLIENTS = {
         b"HEAD /a HTTP/1.1", b"Host: localhost:8080", b"User-Agent: curl/8.14.1", b"Accept: */*"
     ),
     "wrk": request(b"GET / HTTP/1.1", b"Host: 127.0.0.1:8080"),
+    "a health check": request(b"GET /up HTTP/1.1", b"Host: 10.0.0.7", b"Connection: Close"),
+    "WordPress": request(b"PURGE /a/ HTTP/1.1", b"Host: example.com", b"Connection: close"),
     "ab -k": request(
         b"GET / HTTP/1.1",
         b"Connection: Keep-Alive",
@@ -215,7 +221,6 @@ MORE = {
     "no colon": with_field(b"A"),
     "no name": with_field(b": b"),
     "a name that is not ASCII": with_field(b"\xc3\xa9: b"),
-    "Connection: close": with_field(b"Connection: close"),
     "an empty Connection": with_field(b"Connection:"),
     "a nomination": with_field(b"Connection: keep-alive, Cookie"),
     "close behind keep-alive": with_field(b"Connection: keep-alive\r\nConnection: close"),
@@ -470,3 +475,10 @@ def seconds(data: bytes) -> float:
 def test_hostile_bytes_cost_time_in_proportion(kind: str, before: bytes) -> None:
     short, long = (before + HARD[kind](size) + b"\r\n\r\n" for size in (2**15, 2**19))
     assert seconds(long) < 100 * max(seconds(short), 1e-5)  # 16 times the bytes; a square is 256
+
+
+@pytest.mark.parametrize("value", [b"close", b"CLOSE", b"keep-alive", None])
+def test_a_head_says_whether_it_is_the_last(value: bytes | None) -> None:
+    head = read(GET if value is None else with_field(b"Connection: " + value))
+    assert head is not None
+    assert is_last(head) == (value is not None and value.lower() == b"close")

@@ -1,0 +1,259 @@
+"""The hop's fast way: plain requests that the owner of their key can answer at once.
+
+The plain path is `relay`, from one exchange to another. Where the request is plain, and the owner
+has the answer at hand, neither is needed: the client's bytes go to the owner as they came, its
+`Quick` answers them as if they had come there, and the bytes of the answer go to the client as
+they come back. So what is read, decided and written is the same as for a client of the owner's
+own. Where the answer has to wait for anything, the owner says so, and the plain path begins.
+
+Nothing is connected for it: it takes a connection that carries nothing, or none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from edge import clearing
+from edge.cache.entry import Key
+from edge.cache.lending import BODY_BYTES, HEAD_BYTES
+from edge.cache.reasons import Reason
+from edge.errors import ExchangeError, Failure, Side
+from edge.finding import select
+from edge.listen.lane import After
+from edge.observe import Outcome, Record, text
+from edge.quick import Quick
+from edge.relay import facts_of, form_to_lend, note
+from edge.wire.frames import Copy, Glance, Invalidate, Later, Whole
+from edge.wire.message import Chunk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from edge.admission import Admitted
+    from edge.exchange import Exchange
+    from edge.listen.link import Link
+    from edge.quick import _Known
+    from edge.relay import Relays
+    from edge.upstream.transport import Data
+    from edge.visit import Tools
+    from edge.wire.grammar import Limits
+
+WHOLE_BYTES: Final = BODY_BYTES + HEAD_BYTES  # of an answer that goes in one frame
+AT_ONCE_S: Final = 1.0  # a worker that is so slow is asked by the plain path, which has patience
+
+
+class _Reading(Quick):
+    """`Quick`, where keys have owners."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        tools: Tools,
+        limits: Limits,
+        log: Callable[[list[Record]], None],
+        relays: Relays,
+    ) -> None:
+        super().__init__(exchange, tools, limits, log)
+        self._relays = relays
+
+    def _admitted(self, data: bytes, peer: bytes) -> tuple[_Known, Admitted] | None:
+        """What is known of a plain request that may be answered from the store."""
+        head = self._reader.read(data)
+        if head is None:
+            return None
+        if self._parts.trusted.trusts(peer):
+            known = self._made(head, peer)
+        else:
+            known = self._young.get(id(head)) or self._known(head, len(data), peer)
+        return None if known.admitted is None else (known, known.admitted)
+
+
+class HopDesk(_Reading):
+    """The lane's desk in a worker of several: what is another's is asked for there."""
+
+    def hop(self, data: bytes, peer: bytes) -> Glancing | None:
+        """A way to have the request `data` answered at once by the owner of its key."""
+        try:
+            return self._hop(data, peer)
+        except Exception as error:  # around a stream: no request takes its worker down
+            self._tools.complain(Failure.INTERNAL.slug, repr(error), None)
+            return None
+
+    def _hop(self, data: bytes, peer: bytes) -> Glancing | None:
+        found = self._admitted(data, peer)
+        if found is None:
+            return None
+        known, admitted = found
+        relays, digest = self._relays, admitted.key.digest
+        if relays.owns(digest) or known.after is not After.PARK:
+            return None
+        slot = relays.owners.owner_of(digest)
+        link = relays.unused(slot)
+        if link is None:
+            return None
+        client = self._client(peer) or text(admitted.client)
+        record = Record(
+            self._tools.now(), "", client, known.method, known.host, known.target, "1.1"
+        )
+        return Glancing(relays, slot, link, Glance(peer, data), record, self._tools)
+
+
+class SoleDesk:
+    """The same for who has no others: only one that was here before it asks, once it has released
+    the slot, and by the plain path."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+
+    def take_up(self, limits: Limits) -> None:
+        """It reads no requests."""
+
+    def answer_glance(self, _: Glance) -> tuple[Whole, Sequence[Data]] | None:
+        """None: the plain path is to be taken."""
+        return None
+
+    def invalidate(self, told: Invalidate) -> None:
+        """Make all unusable that is stored under a key."""
+        clearing.overtake(self._tools, Key(told.digest, told.url))
+
+
+class OwnersDesk(_Reading):
+    """What a worker answers at once to the others; it logs nothing of it."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        tools: Tools,
+        limits: Limits,
+        log: Callable[[list[Record]], None],
+        relays: Relays,
+    ) -> None:
+        super().__init__(exchange, replace(tools, new_id=_no_id), limits, log, relays)
+
+    def answer_glance(self, glance: Glance) -> tuple[Whole, Sequence[Data]] | None:
+        """The answer to a plain request that came to another worker, if it is at hand."""
+        try:
+            return self._glanced(glance)
+        except Exception as error:  # around a stream: no request takes its worker down
+            self._tools.complain(Failure.INTERNAL.slug, repr(error), None)
+            return None
+
+    def _glanced(self, glance: Glance) -> tuple[Whole, Sequence[Data]] | None:
+        self.begin()
+        found = self._admitted(glance.data, glance.peer)
+        if found is None or not self._relays.owns(found[1].key.digest):
+            return None
+        admitted = found[1]
+        lease = self._relays.store.lend(admitted.key)  # before the store is read
+        answered = self.answer(glance.data, glance.peer)
+        if answered is None:
+            return None
+        parts, record, after = answered
+        if after is not After.PARK or record.error is not None:
+            return None  # a refusal tells the request's id, which is the other worker's
+        facts, size = facts_of(record), sum(map(len, parts))
+        if size > WHOLE_BYTES:
+            return Whole(facts, bytes(parts[0]), record.bytes, size - len(parts[0])), parts[1:]
+        copy = self._copy(admitted, record, lease)
+        return Whole(facts, b"".join(parts), record.bytes, 0, copy), ()
+
+    def invalidate(self, told: Invalidate) -> None:
+        """Make all unusable that is stored under a key."""
+        clearing.overtake(self._tools, Key(told.digest, told.url))
+
+    def _copy(self, admitted: Admitted, record: Record, lease: int) -> Copy | None:
+        """What it takes to keep a copy of what was answered just now, where that was a hit."""
+        if record.reason != Reason.HIT.slug or record.method != "GET":
+            return None
+        resource = self._relays.store.glance(admitted.key)
+        if resource is None:
+            return None
+        purges = self._tools.purges.current()
+        found = select(resource, admitted.request, admitted.policy, purges)
+        held = found.held
+        if held is None or held.entry.status != record.status or held.body is None:
+            return None
+        form = form_to_lend(held, found.variants) if len(held.body) == record.bytes else None
+        return None if form is None else Copy(form, lease)
+
+
+def _no_id() -> str:
+    """The other worker has one for the request."""
+    return ""
+
+
+class Glancing:
+    """A plain request on its way to the owner of its key; implements `lane.Hop`."""
+
+    def __init__(
+        self, relays: Relays, slot: int, link: Link, glance: Glance, record: Record, tools: Tools
+    ) -> None:
+        self._relays = relays
+        self._slot = slot
+        self._link = link
+        self._glance = glance
+        self._record = record
+        self._tools = tools
+        self._whole: Whole | None = None
+        self._left = 0
+        self._in_step = False  # the connection can carry another request
+
+    async def ask(self) -> Sequence[Data] | None:
+        """The answer, or its beginning; None where there is none at once."""
+        frame = None
+        with trio.move_on_after(AT_ONCE_S):
+            try:
+                await self._link.send(self._glance)
+                frame = await self._link.receive()
+            except (trio.BrokenResourceError, trio.ClosedResourceError, ExchangeError):
+                pass  # the plain path will see
+        self._in_step = isinstance(frame, Later | Whole)
+        if not isinstance(frame, Whole):
+            return None
+        self._whole, self._left = frame, frame.rest
+        self._record.id = self._tools.new_id()
+        note(self._record, frame.facts)
+        return (frame.data,)
+
+    async def more(self) -> Data | None:
+        """What follows; None at the end. Raises OWNER_GONE."""
+        if not self._left:
+            return None
+        frame = self._link.at_hand() or await self._link.receive()
+        if not isinstance(frame, Chunk):
+            raise ExchangeError(Failure.OWNER_GONE, "in the middle of an answer")
+        self._left -= len(frame.data)
+        return frame.data
+
+    def close(self, took_s: float, error: ExchangeError | None) -> None:
+        """The answer has been sent, or has not for this reason, or there was none."""
+        whole, record = self._whole, self._record
+        if self._in_step and not self._left:
+            self._relays.release(self._slot, self._link)
+        else:
+            self._link.abort()
+        if error is None and whole is None:
+            return  # the plain path answers, and tells of it
+        if error is not None:
+            self._failed(error)
+        elif whole is not None:
+            record.bytes = whole.sent
+            if whole.copy is not None:
+                body = whole.data[len(whole.data) - whole.sent :]
+                self._relays.store.keep_copy(whole.copy.form, body, whole.copy.lease)
+        record.total_s = record.first_byte_s = round(took_s, 6)
+        self._tools.log(record)
+
+    def _failed(self, error: ExchangeError) -> None:
+        whole, record = self._whole, self._record
+        record.error = error.failure.slug
+        if whole is None:
+            record.id = self._tools.new_id()
+            record.status, record.cache = error.status, Outcome.FAILED
+        else:
+            record.bytes = max(0, whole.sent - self._left)
+        if error.side is not Side.CLIENT:
+            self._tools.complain(error.failure.slug, error.detail, record.id)

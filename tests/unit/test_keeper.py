@@ -1,0 +1,189 @@
+"""The keeper, whole, on real sockets: with a test in place of its parent and its workers."""
+
+from __future__ import annotations
+
+import json
+import socket
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import trio
+import trio.testing
+
+from edge.cache.estate import Estate
+from edge.cache.journal import follower_of, shared_number
+from edge.cache.leases import Leases
+from edge.clock import Clock
+from edge.config import for_proxy
+from edge.desk import Desk
+from edge.doors import InnerDoors
+from edge.keeper import Keeper
+from edge.leash import Crew, Drain, Ready, Reload, Reloaded, Settings, Taken, Worker, pair
+from edge.place import Place, Source
+from edge.recorder import RemoteRecorder
+from edge.settings import Fault
+from edge.tally import Tallies
+from tests.unit.test_recorder import purge
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from edge.leash import Up
+
+
+class House:
+    """A keeper's parent."""
+
+    def __init__(self, directory: Path) -> None:
+        root = directory / "store"
+        self.config = for_proxy(
+            ["127.0.0.1:0"], "http://a.example", hostname="h",
+            sets=[f"store.dir={root}", f"node.admin={directory}/a.sock", "node.error_log=off"],
+        )  # fmt: skip
+        self.estate = Estate(root)
+        self.estate.enter(1)
+        self.inner = InnerDoors(root, 1)
+        self.leash, theirs = pair()
+        self.shared = shared_number()
+        self.place = Place(
+            config=self.config,
+            source=Source("edge.toml", lambda: b"", self.parse),
+            slot=-1,
+            tally=0,
+            workers=1,
+            root=root,
+            estate=self.estate,
+            clock=Clock(),
+            tallies=Tallies(1),
+            purge_number=self.shared,
+            leases=Leases(),
+            salt=b"salt",
+            paths=self.inner.paths,
+            desk=self.inner.keeper,
+            leash=theirs,
+        )
+        self.admin = Desk(f"{directory}/a.sock")
+        self.ended = trio.Event()
+        self._unheard: list[Up] = []
+
+    def parse(self, text: bytes) -> Any:
+        return replace(self.config, node=replace(self.config.node, name=text.decode()))
+
+    async def run(self) -> None:
+        await Keeper(self.place).run()
+        self.ended.set()
+
+    async def heard(self) -> Up:
+        while not self._unheard:
+            await trio.lowlevel.wait_readable(self.leash.fileno())
+            self._unheard = self.leash.heard()
+        return self._unheard.pop(0)
+
+
+@asynccontextmanager
+async def a_house(directory: Path) -> AsyncIterator[House]:
+    house = House(directory)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(house.run)
+        with trio.fail_after(30):
+            assert await house.heard() == Ready()
+            yield house
+            house.leash.say(Drain())
+            await house.ended.wait()
+    house.leash.close()
+    house.place.leash.close()
+    house.inner.close()
+    house.estate.leave()
+
+
+async def test_a_workers_purge_is_in_force_everywhere_when_it_is_told(tmp_path: Path) -> None:
+    async with a_house(tmp_path) as house:
+        birth = house.estate.birth
+        follower = follower_of(tmp_path / "store", birth, house.shared, print)
+        done = await purge(RemoteRecorder(Desk(house.inner.paths.keeper)), b"tfront")
+        assert (done.number, follower.current().latest) == (1, 1)
+        status, document = await house.admin.document(b"GET", b"/v1/purges")
+        assert (status, document["latest"]) == (200, 1)
+        follower.close()
+
+
+async def test_the_status_is_told_without_a_worker_that_does_not_answer(tmp_path: Path) -> None:
+    async with a_house(tmp_path) as house:
+        house.leash.say(Crew((Worker(0, 42, house.place.clock.now(), 3),)))
+        house.inner.desks[0].close()
+        document: dict[str, Any] = {"workers": []}
+        while not document["workers"]:
+            _, document = await house.admin.document(b"GET", b"/v1/status")
+        (worker,) = document["workers"]
+        assert (worker["pid"], worker["died"], worker["answers"]) == (42, 3, False)
+        assert document["purges"]["latest"] == 0
+
+
+async def reloaded(house: House, *, wait: bool, answers: list[Reloaded]) -> tuple[int, Any]:
+    """What is told of a reload to whose asker the parent answers so."""
+    told: list[tuple[int, Any]] = []
+
+    async def ask() -> None:
+        body = json.dumps({"wait": wait}).encode()
+        told.append(await house.admin.document(b"POST", b"/v1/reload", body))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        asked = await house.heard()
+        assert isinstance(asked, Reload)
+        for answer in answers:
+            house.leash.say(replace_ask(answer, asked.ask))
+    return told[0]
+
+
+def replace_ask(answer: Reloaded, ask: int) -> Reloaded:
+    return Reloaded(ask, answer.done, answer.faults, answer.later)
+
+
+async def test_a_reload_is_told_when_it_is_good_or_when_it_is_done(tmp_path: Path) -> None:
+    good, done = Reloaded(0, False), Reloaded(0, True)
+    async with a_house(tmp_path) as house:
+        status, document = await reloaded(house, wait=False, answers=[good])
+        assert (status, document["taken"], document["done"]) == (200, True, False)
+        status, document = await reloaded(house, wait=True, answers=[good, done])
+        assert (status, document["done"]) == (200, True)
+
+
+async def test_faults_of_settings_are_told_with_their_file(tmp_path: Path) -> None:
+    fault = Fault(3, "cache.ttl", '"x"', "is not a duration")
+    async with a_house(tmp_path) as house:
+        answers = [Reloaded(0, True, (fault,))]
+        status, document = await reloaded(house, wait=True, answers=answers)
+    assert (status, document["faults"][0]["file"]) == (422, "edge.toml")
+
+
+async def test_settings_that_came_along_are_taken_up(tmp_path: Path) -> None:
+    async with a_house(tmp_path) as house:
+        house.leash.say(Settings(7), b"other")
+        assert await house.heard() == Taken(7)
+        _, document = await house.admin.document(b"GET", b"/v1/status")
+        assert document["name"] == "other"
+
+
+async def test_an_operator_who_has_the_node_end_is_told_and_so_is_the_parent(
+    tmp_path: Path,
+) -> None:
+    async with a_house(tmp_path) as house:
+        status, _ = await house.admin.document(b"POST", b"/v1/drain")
+        assert status == 202
+        assert await house.heard() == Drain()
+
+
+async def test_a_keeper_ends_with_its_parent_and_the_next_one_knows_its_purges(
+    tmp_path: Path,
+) -> None:
+    async with a_house(tmp_path) as house:
+        await purge(RemoteRecorder(Desk(house.inner.paths.keeper)), b"tfront")
+        house.leash._socket.shutdown(socket.SHUT_WR)
+        await house.ended.wait()
+    assert not (tmp_path / "a.sock").exists()
+    async with a_house(tmp_path) as house:
+        _, document = await house.admin.document(b"GET", b"/v1/purges")
+        assert document["latest"] == 1
