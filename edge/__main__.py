@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from edge import __version__
+from edge.build import kind
 from edge.commands import COMMANDS
 from edge.place import Source
 
@@ -32,7 +33,7 @@ _FILE = click.Path(path_type=Path)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 99})
-@click.version_option(__version__, prog_name="edge", message="%(prog)s %(version)s")
+@click.version_option(__version__, prog_name="edge", message=f"%(prog)s %(version)s ({kind()})")
 def main() -> None:
     """A caching node: it stands before your origin, remembers its answers, and tells why.
 

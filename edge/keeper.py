@@ -16,6 +16,7 @@ import trio
 
 from edge import __version__
 from edge.admin import AdminSocket
+from edge.build import kind
 from edge.cache.journal import Journal
 from edge.cache.shards import owner_of
 from edge.config import policies
@@ -220,6 +221,7 @@ class Keeper:
         swept = told.pop("purges", {})
         return {
             "version": __version__,
+            "build": kind(),
             "name": self._config.node.name,
             "uptime_s": round(self._place.clock.now() - self._started, 3),
             "workers": [self._worker(each, states[each.slot]) for each in self._crew],
