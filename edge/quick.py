@@ -285,7 +285,9 @@ class Quick:
         if not isinstance(ready, Ready) or ready.token is not known.token:
             return None
         entry = ready.entry
-        if now >= ready.fresh_until or entry is not held.entry or held.fill or held.heir:
+        if now >= ready.fresh_until or entry is not held.entry or held.fill is not None:
+            return None
+        if held.heir is not None:  # somebody else has the body now
             return None
         if held.passed < purges.latest and judge(held, purges) is not Verdict.LIVE:
             return None
