@@ -6,13 +6,14 @@ touches nothing, so `edge explain` says by it what the exchange does by it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from edge.cache.key import forwarded_target, key_of
 from edge.errors import ExchangeError, Failure
 from edge.guard.address import believed_chain, certain_client, client_address
 from edge.wire.hop import Forwarding, claimed_scheme, end_to_end, loops
+from edge.wire.message import RequestHead
 from edge.wire.target import parse_authority
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from edge.config.policies import Site
     from edge.guard.address import Networks
     from edge.visit import Parts
-    from edge.wire.message import RequestHead
 
 ASKS_FOR_KEY: Final = b"cache-status-key"  # RFC 9211 §2.7: keys are for debugging, not for all
 PURGE: Final = b"PURGE"
@@ -62,7 +62,7 @@ def admit(parts: Parts, head: RequestHead, peer: bytes) -> Admitted:
     authority = _authority(head, scheme)
     # What Connection nominates is not the origin's to see, so no variant may rest on it.
     headers = end_to_end(head.headers)
-    request = replace(head, scheme=scheme, authority=authority, target=target, headers=headers)
+    request = RequestHead(head.method, scheme, authority, target, headers, head.version)
     chain = believed_chain(peer, head.headers, parts.trusted)
     return Admitted(
         site=site,

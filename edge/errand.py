@@ -194,8 +194,10 @@ class Errands:
     ) -> None:
         """Store the answer; whoever waits for the flight reads it as it comes."""
         length = announced_length(trip.request, head)
-        entry = verdict.entry(trip.key, head.status, response.times, trip.as_of, length=length)
-        held = self._store.begin(replace(entry, reason=head.reason))
+        entry = verdict.entry(
+            trip.key, head.status, response.times, trip.as_of, length=length, reason=head.reason
+        )
+        held = self._store.begin(entry)
         fill = held.fill
         assert fill is not None
         if trip.in_background or flight.abandoned:

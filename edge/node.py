@@ -364,6 +364,7 @@ class Node:
             self._refuse,
             first=first,
             may_park=True,
+            read_plain=self._quick.read,
         )
 
     def _refuse(self, peer: bytes, error: ExchangeError) -> tuple[ResponseHead, bytes]:

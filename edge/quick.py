@@ -158,6 +158,10 @@ class Quick:
         if self._exchange.parts is not self._parts:
             self._forget(self._exchange.parts)
 
+    def read(self, data: bytes) -> RequestHead | None:
+        """The request that `data` are, if it is whole and plain."""
+        return self._reader.read(data)
+
     def answer(self, data: bytes, peer: bytes) -> Answered | None:
         """The answer to the request that `data` are, and its record; None: an exchange's.
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import http_sf
@@ -93,12 +94,24 @@ _SOUND: Final = re.compile(
 _LEADING_TOKEN: Final = re.compile(_TOKEN)
 _BREAKS: Final = re.compile(rb"[;,\"\s=]")
 _UNREADABLE: Final = b""
+_MEMO_VALUE_BYTES: Final = 128  # an origin has few, and short ones: the memo stays under 1 MiB
 
 Member: TypeAlias = tuple[bytes, bytes | None]
 
 
 def parse_cache_control(values: Sequence[bytes]) -> Directives:
     """What these Cache-Control lines say (RFC 9111 §5.2). Never fails; doubt is a restriction."""
+    if len(values) == 1 and len(values[0]) <= _MEMO_VALUE_BYTES:
+        return _remembered(values[0])
+    return _parsed(values)
+
+
+@lru_cache(maxsize=512)
+def _remembered(value: bytes) -> Directives:
+    return _parsed((value,))
+
+
+def _parsed(values: Sequence[bytes]) -> Directives:
     reading = _Reading()
     for value in values:
         for member in tokens(value):

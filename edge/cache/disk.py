@@ -11,6 +11,7 @@ is found, so that torn writes, rot and foreign files are misses too.
 *Order.* Changes are queued and done in their order. A lookup of a resource that has changes queued
 goes through the same queue; one that was overtaken by a change while it was in a reading thread is
 done again. So a lookup always sees every change made before it was called, and no change waits.
+What is known not to be there (see `presence`) is not looked for.
 The queue is bounded in bytes: what does not fit is not stored (it still lives in memory), and what
 it would have replaced is removed.
 
@@ -49,6 +50,7 @@ from edge.cache.home import Home
 from edge.cache.integrity import blocks_in, checks_of
 from edge.cache.jobs import Job, Rehead, Remove, RemoveRefused, Save
 from edge.cache.packing import PRIMARY_BYTES, StoredRow, file_charge, row_charge, row_key
+from edge.cache.presence import Presence
 from edge.cache.rows import INLINE_BYTES, VARIANTS
 from edge.cache.scan import SCAN_ROWS, Scan, Unreadable
 from edge.cache.space import Space
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
 
 READERS: Final = 4
 QUEUE_BYTES: Final = 64 << 20
+HURRY_FRACTION: Final = 4  # of the queue: with more in it, no batch waits for company
 HEAD_BYTES: Final = 2048  # what a queued row is counted for beside its body
 
 
@@ -135,6 +138,7 @@ class Disk:
             self._clock,
             self._variants,
         )
+        self._presence = Presence(self._writer, self._readers, self._fail_behind, self._dirty.keys)
         try:
             await self._workers.run(self._open)
             self._opened = True
@@ -152,6 +156,10 @@ class Disk:
         await self._readers.close()
         await self._workers.close()
 
+    def lacks(self, digest: bytes) -> bool:
+        """Whether nothing is stored under a resource's digest, and no one need be asked."""
+        return self._opened and self._presence.lacks(digest)
+
     async def load(self, digest: bytes, now: float = 0.0) -> list[StoredRow]:
         """All variants stored under a resource's digest, less those expired at `now`."""
         writer = self._writer
@@ -159,7 +167,7 @@ class Disk:
             if self._opened and writer.rows is None:
                 writer.schedule()
             return []
-        if digest in self._gone:
+        if digest in self._gone or self._presence.lacks(digest):
             return []
         rows, refused = await self._load(digest)
         if refused:
@@ -205,7 +213,7 @@ class Disk:
             raise SpoolFull("the store takes nothing now")
         path = self._directory / "spool" / self._writer.new_spool_name()
         return FileSpool(
-            path, self._space, self._readers, self._make_room, self._spool_failed, expected
+            path, self._space, self._readers, self._make_room, self._fail_behind, expected
         )
 
     def save(
@@ -235,6 +243,8 @@ class Disk:
             return
         self._space.queued += _queued_bytes(data)
         self._post(Save(entry, checks_of(data) if checks is None else checks, data, None, done))
+        if self._space.queued > self._queue_limit // HURRY_FRACTION:
+            self._writer.hurry()
 
     def replace(self, old: Entry, new: Entry) -> None:
         """Give the stored body of `old` the head `new` (RFC 9111 §4.3.4)."""
@@ -336,6 +346,8 @@ class Disk:
         if not self._opened:
             return
         digest = job.prefix[:PRIMARY_BYTES]
+        if isinstance(job, Save | Rehead):
+            self._presence.note(digest)
         self._dirty[digest] = self._dirty.get(digest, 0) + 1
         if job.prefix == digest and isinstance(job, Remove):
             self._gone.add(digest)
@@ -405,7 +417,8 @@ class Disk:
     async def _make_room(self, more: int, size: int) -> None:
         await self._workers.run(lambda: self._writer.make_room(more, size))
 
-    def _spool_failed(self, error: OSError) -> None:
+    def _fail_behind(self, error: BaseException) -> None:
+        """Tell the writer of an error, from whichever thread."""
         self._workers.post(partial(self._writer.fail, error))
 
     # In threads.
@@ -417,7 +430,7 @@ class Disk:
         try:
             return rows.find(digest)
         except ROW_ERRORS as error:
-            self._workers.post(partial(self._writer.fail, error))
+            self._fail_behind(error)
             return [], []
 
     def _open(self) -> None:

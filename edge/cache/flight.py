@@ -152,7 +152,7 @@ class Flights(Generic[StoredT]):
 
         One that a purge has overtaken is replaced, and flies on.
         """
-        flight = Flight[StoredT](key, as_of)
+        flight: Flight[StoredT] = Flight(key, as_of)
         self._all.add(flight)
         if not alone:
             self._aloft[key] = flight

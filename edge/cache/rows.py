@@ -256,6 +256,13 @@ class Rows(diskcache.Cache):
         charge = (size if type(size) is int else 0) + row_charge(blob_bytes)
         return [Scanned(rowid, key, entry, charge, mark_of(start))]
 
+    def keys_behind(self, behind: bytes, limit: int) -> list[bytes]:
+        """The next keys behind `behind`, in their own order; read from the index alone."""
+        found = self._sql(
+            "SELECT key FROM Cache WHERE key > ? ORDER BY key LIMIT ?", (behind, limit)
+        )
+        return [key for (key,) in found.fetchall()]
+
     def last_rowid(self) -> int:
         """The highest row id; 0 where there is no row."""
         ((last,),) = self._sql("SELECT COALESCE(MAX(rowid), 0) FROM Cache").fetchall()

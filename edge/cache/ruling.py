@@ -97,8 +97,12 @@ class Keep:
         fetched_at: Seq,
         *,
         length: int | None = None,
+        reason: bytes = b"",
     ) -> Entry:
-        """The entry to begin with; `length` is the body's, where it is known."""
+        """The entry to begin with; `length` is the body's, where it is known.
+
+        `reason` is the phrase behind the status.
+        """
         return Entry(
             key=key,
             status=status,
@@ -112,6 +116,7 @@ class Keep:
             fetched_at=fetched_at,
             keep_until=self.keep_until,
             scopes=self.scopes(key),
+            reason=reason,
         )
 
 

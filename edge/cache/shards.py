@@ -112,6 +112,11 @@ class Shards:
         for disk in self._disks.values():
             disk.hot = hot
 
+    def lacks(self, digest: bytes) -> bool:
+        """Whether nothing is stored under a resource's digest; not said of another's shard."""
+        disk = self._of(digest)
+        return disk is not None and disk.lacks(digest)
+
     async def load(self, digest: bytes, now: float = 0.0) -> list[StoredRow]:
         """All variants stored under a resource's digest, less those expired at `now`."""
         disk = self._of(digest)

@@ -4,7 +4,7 @@
 those small enough. Disk holds every variant's row, and the body unless it is small. A resource in
 memory is complete: what memory does not list under it is not on disk either, so a hit in memory
 never asks the disk, and one look on disk brings all variants. A resource that is not in memory is
-looked for on disk; nothing is loaded at start.
+looked for on disk, unless that is known to have none of it; nothing is loaded at start.
 
 *Being filled.* `begin` makes an entry visible at once, its body still coming, so that whoever asks
 next reads along. What it is to replace stays until `commit`: if the origin breaks off, the old
@@ -140,7 +140,7 @@ class Store:
     def _complete(self, digest: bytes, resource: Resource | None, now: float) -> Resource | None:
         """What memory has, with what is being filled; None where the disk has to be asked."""
         if resource is None:
-            if self._disk is not None:
+            if self._disk is not None and not self._disk.lacks(digest):
                 return None
             resource = NOTHING
         if digest in self._filling:
@@ -288,7 +288,8 @@ class Store:
             self._unlist(held)
             fill.close()
             return
-        held.entry = replace(held.entry, length=fill.size)
+        if held.entry.length != fill.size:
+            held.entry = replace(held.entry, length=fill.size)
         checks = fill.block_checks()
         data = fill.whole() if fill.storable else None
         if data is not None:

@@ -89,6 +89,8 @@ _CUTS: Final[Mapping[bytes, Callable[[bytes], list[bytes]]]] = {
 
 def all_tags(headers: Headers, fields: Sequence[bytes]) -> tuple[bytes, ...]:
     """The distinct tags in these fields, in order, however many they are."""
+    if {name for name, _ in headers.pairs}.isdisjoint(fields):
+        return ()
     return tuple(dict.fromkeys(tag for name in fields for tag in tags_in(name, headers.all(name))))
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import outcome
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+LINGER_S = 0.02  # at 500 jobs a second ten share what one costs, and nobody waits for them
 CLOSE_S = 10.0  # a thread stuck in a dead disk is left behind (it is a daemon), not waited for
 
 
@@ -36,6 +37,12 @@ class Workers(Protocol):
 
     def post(self, job: Callable[[], None]) -> None:
         """Have `job` done some time later, behind what was posted before; it must not raise."""
+
+    def post_unhurried(self, job: Callable[[], None]) -> None:
+        """As `post`, but it may wait `LINGER_S` for company, and no longer than for the next job.
+
+        For where there is one worker: the others would not be waited for.
+        """
 
     def call_loop(self, job: Callable[[], None]) -> None:
         """From within a job: have `job` done in Trio's thread."""
@@ -56,11 +63,20 @@ class MakeWorkers(Protocol):
         """Workers that are ready."""
 
 
+class _Unhurried:
+    """A job that waits a little for others to come, when a thread has got to it."""
+
+    __slots__ = ("job",)
+
+    def __init__(self, job: Callable[[], None]) -> None:
+        self.job = job
+
+
 class Threads:
     """`count` threads that live until `close`; the first call must come from within Trio."""
 
     def __init__(self, count: int, name: str, at_exit: Callable[[], None] = lambda: None) -> None:
-        self._queue: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._queue: SimpleQueue[Callable[[], object] | _Unhurried | None] = SimpleQueue()
         self._at_exit = at_exit
         self._token: trio.lowlevel.TrioToken = trio.lowlevel.current_trio_token()
         self._threads = [
@@ -99,6 +115,10 @@ class Threads:
         """Have `job` done later, by whichever thread comes first."""
         self._queue.put(job)
 
+    def post_unhurried(self, job: Callable[[], None]) -> None:
+        """Have `job` done when something else is asked for, or after `LINGER_S`."""
+        self._queue.put(_Unhurried(job))
+
     def call_loop(self, job: Callable[[], None]) -> None:
         """Have `job` done in Trio's thread; nothing happens where Trio is over."""
         try:
@@ -133,13 +153,22 @@ class Threads:
 
     def _work(self) -> None:
         while (job := self._queue.get()) is not None:
-            result = outcome.capture(job)
-            if isinstance(result, outcome.Error):
-                # A posted job that raises is a fault of ours: told like any thread's death,
-                # without the death, since the other jobs still need the thread.
-                _tell(result.error)
-            del job, result
+            while isinstance(job, _Unhurried):
+                following = self._next_soon()
+                _do(job.job)
+                job = following
+            if job is None:
+                break
+            _do(job)
+            del job  # not to be kept alive until the next one comes
         self._at_exit()
+
+    def _next_soon(self) -> Callable[[], object] | _Unhurried | None:
+        """The next job, if it comes before long; else one that does nothing."""
+        try:
+            return self._queue.get(timeout=LINGER_S)
+        except Empty:
+            return _nothing
 
 
 class Inline:
@@ -172,6 +201,10 @@ class Inline:
         finally:
             self._busy = False
 
+    def post_unhurried(self, job: Callable[[], None]) -> None:
+        """As `post`."""
+        self.post(job)
+
     def call_loop(self, job: Callable[[], None]) -> None:
         """Do `job` now: this is Trio's thread."""
         job()
@@ -184,6 +217,18 @@ class Inline:
         """Nothing is queued."""
         await trio.lowlevel.checkpoint()
         self._at_exit()
+
+
+def _do(job: Callable[[], object]) -> None:
+    result = outcome.capture(job)
+    if isinstance(result, outcome.Error):
+        # A posted job that raises is a fault of ours: told like any thread's death,
+        # without the death, since the other jobs still need the thread.
+        _tell(result.error)
+
+
+def _nothing() -> None:
+    """The job of nobody."""
 
 
 def _tell(error: BaseException) -> None:

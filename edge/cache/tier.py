@@ -61,6 +61,9 @@ class Tier(Protocol):
 
     hot: Callable[[bytes], bool]
 
+    def lacks(self, digest: bytes) -> bool:
+        """Whether nothing is stored under a resource's digest, and no one need be asked."""
+
     async def load(self, digest: bytes, now: float = 0.0) -> list[StoredRow]:
         """All variants stored under a resource's digest, less those expired at `now`."""
 

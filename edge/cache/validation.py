@@ -155,6 +155,8 @@ def not_modified_headers(entry: Entry) -> Headers:
 
 def unconditional(request: RequestHead) -> RequestHead:
     """`request` for the whole representation: no conditions, no range."""
+    if CONDITIONALS.isdisjoint([name for name, _ in request.headers.pairs]):
+        return request
     return replace(request, headers=request.headers.without(CONDITIONALS))
 
 
@@ -184,7 +186,7 @@ def conditional(
     The client's own conditions and Range are gone. Without a validator to offer it is a plain
     request for the whole.
     """
-    entries = offered(request, variants, policy)
+    entries = offered(request, variants, policy) if variants else ()
     tags = [tag for entry in entries if (tag := _offered_tag(entry))]
     fields: list[Pair] = []
     if tags:

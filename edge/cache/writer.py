@@ -2,7 +2,8 @@
 
 SQLite takes one writer at a time; a second one would wait for the first, up to a second. So all
 changes go through one queue in the order in which the loop made them. Up to `BATCH` of them share
-a transaction (64 µs a row instead of 115), and eviction, sweeping and recovery stand between two
+a transaction (64 µs a row instead of 115), and the first waits a few milliseconds for the others,
+unless somebody wants to know what came of it. Eviction, sweeping and recovery stand between two
 batches, each in bounded steps.
 
 *Failing writes.* A save that cannot be made removes what it would have replaced, since that is no
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING, Final
 import diskcache
 
 from edge.cache.bytesdisk import new_filename
+from edge.cache.files import sync_file, unlink, write_file
 from edge.cache.hand import Hand
 from edge.cache.jobs import Job, Save
 from edge.cache.packing import Packed, RowRefused, StoredRow, Victim, pack
@@ -105,13 +107,24 @@ class Writer:
     def post(self, job: Job) -> None:
         """*loop* Have `job` done behind those before it."""
         self._queue.append(job)
+        if len(self._queue) == BATCH:
+            self.hurry()
         self.schedule()
 
     def schedule(self) -> None:
         """Have what is queued done; or nothing, but for trying to open a lost database."""
-        if not self._scheduled:
-            self._scheduled = True
+        if self._scheduled:
+            return
+        self._scheduled = True
+        if len(self._queue) < BATCH:
+            self._workers.post_unhurried(self._drain)
+        else:
             self._workers.post(self._drain)
+
+    def hurry(self) -> None:
+        """*loop* Have what is queued wait for nothing more."""
+        if self._scheduled:
+            self._workers.post(_go_on)
 
     def new_spool_name(self) -> str:
         """A name for a file that the sweep leaves alone during this run."""
@@ -207,7 +220,7 @@ class Writer:
         while self._queue:
             self._drain()
         try:
-            _sync_file(self._directory / DATABASE_LOG)
+            sync_file(self._directory / DATABASE_LOG)
         except FileNotFoundError:
             return  # folded in, and so on the disk
         except OSError as error:
@@ -248,11 +261,11 @@ class Writer:
         for job, (row, form) in zip(saves, packed, strict=True):
             try:
                 if form.ready is not None and job.data is not None:
-                    _write_file(form.ready, job.data)
+                    write_file(form.ready, job.data)
                 job.row, job.packed = row, form
             except OSError as error:
                 self.fail(error)
-                _unlink(form.ready)
+                unlink(form.ready)
 
     def _make_room_for(self, need: int) -> bool:
         """Evict until what this batch adds fits; whether it does."""
@@ -316,12 +329,12 @@ class Writer:
         """This save is not to be made."""
         packed, job.row, job.packed = job.packed, None, None
         if packed is not None:
-            _unlink(packed.ready)
+            unlink(packed.ready)
 
     def _tidy_up(self, saves: list[Save]) -> None:
         for job in saves:
             if job.row is None and job.spool is not None:
-                _unlink(job.spool.path)
+                unlink(job.spool.path)
         if self.rows is not None:
             try:
                 self.rows.shrink(SHRINK_PAGES)
@@ -372,7 +385,7 @@ class Writer:
     def _unlink(self, victims: list[Victim]) -> None:
         for victim in victims:
             if victim.filename is not None:
-                _unlink(self._directory / victim.filename)
+                unlink(self._directory / victim.filename)
 
     # Opening, recovering, sweeping.
 
@@ -458,26 +471,5 @@ class Writer:
         return self.rows.has_body(filename)
 
 
-def _unlink(path: Path | str | None) -> None:
-    """Remove a file if there is one; the next sweep finds what stays."""
-    if path is not None:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
-
-
-def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fdatasync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_file(path: str, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
-    finally:
-        os.close(descriptor)
+def _go_on() -> None:
+    """Nothing: what waits for company begins when anything else is asked for."""

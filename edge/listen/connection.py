@@ -23,6 +23,7 @@ import trio
 from edge.errors import ExchangeError, Failure
 from edge.wire.h1 import Limits, ServerEngine
 from edge.wire.message import Chunk, End, Headers, Message, RequestHead, Reset, ResponseHead
+from edge.wire.plainserver import PlainServerEngine
 
 if TYPE_CHECKING:
     from edge.upstream.transport import Transport
@@ -85,7 +86,7 @@ class Connection:
     """One accepted HTTP/1.1 connection, from its first byte to its last.
 
     `first` is what was read of it before it had a task. One that `may_park` ends its task, and not
-    itself, when there is nothing to do on it.
+    itself, when there is nothing to do on it. `read_plain` reads plain requests of this scheme.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Connection:
         *,
         first: bytes = b"",
         may_park: bool = False,
+        read_plain: Callable[[bytes], RequestHead | None] | None = None,
     ) -> None:
         self.peer = peer
         self.idle = not first
@@ -109,7 +111,10 @@ class Connection:
         self._policy = policy
         self._handle = handle
         self._refuse = refuse
-        self._engine = ServerEngine(policy.limits, scheme)
+        if read_plain is None:
+            self._engine = ServerEngine(policy.limits, scheme)
+        else:
+            self._engine = PlainServerEngine(policy.limits, scheme, read_plain)
         self._scope = trio.CancelScope()
         self._stream = 0
         self._broken = False

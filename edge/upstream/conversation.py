@@ -24,7 +24,7 @@ import trio
 
 from edge.errors import ExchangeError, Failure
 from edge.upstream.transport import READ_BYTES
-from edge.wire.h1 import ClientEngine
+from edge.wire.client import ClientEngine
 from edge.wire.message import Chunk, End, Message, RequestHead, ResponseHead
 
 if TYPE_CHECKING:

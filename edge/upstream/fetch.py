@@ -29,9 +29,11 @@ from edge.upstream.pool import Connection, Pool, PoolStatistics
 from edge.wire.fields import parse_delta, tokens
 from edge.wire.h1 import RESPONSE_LIMITS, Limits
 from edge.wire.message import Chunk, End, Headers, RequestHead, ResponseHead, Times
+from edge.wire.serial import FRAMING
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
 
     from edge.upstream.origin import Origin
     from edge.upstream.transport import Transport
@@ -126,14 +128,13 @@ class Upstream:
         """The pool's counts."""
         return self._pool.statistics()
 
-    @asynccontextmanager
-    async def fetch(
+    def fetch(
         self,
         request: RequestHead,
         body: BodySource | None = None,
         *,
         interim: Callable[[ResponseHead], Awaitable[None]] | None = None,
-    ) -> AsyncIterator[Response]:
+    ) -> AbstractAsyncContextManager[Response]:
         """The response to `request`, from its head on; raises `ExchangeError`.
 
         `request` is as it goes out, less its framing, which follows from `body`. Interim responses
@@ -142,21 +143,57 @@ class Upstream:
         call = _Call(self._pool, self.origin, self._limits, self._now)
         framed = _framed(request, body)
         if body is None:
-            try:
-                yield await call.answer(framed, None, interim, None)
-            finally:
-                call.leave()
-            return
-        # What the block raises must come out as it is and not in a group, so the nursery is left
-        # as if nothing had been raised. The pump that runs in it raises nothing.
-        manager = trio.open_nursery()
-        nursery = await manager.__aenter__()
+            return _Fetch(call, framed, interim)
+        return _upload(call, framed, body, interim)
+
+
+class _Fetch:
+    """The block in which a response to a request without a body may be read."""
+
+    __slots__ = ("_call", "_interim", "_request")
+
+    def __init__(
+        self,
+        call: _Call,
+        request: RequestHead,
+        interim: Callable[[ResponseHead], Awaitable[None]] | None,
+    ) -> None:
+        self._call = call
+        self._request = request
+        self._interim = interim
+
+    async def __aenter__(self) -> Response:
+        answered = False
         try:
-            yield await call.answer(framed, body, interim, nursery)
+            response = await self._call.answer(self._request, None, self._interim, None)
+            answered = True
         finally:
-            call.leave()
-            nursery.cancel_scope.cancel()
-            await manager.__aexit__(None, None, None)
+            if not answered:
+                self._call.leave()
+        return response
+
+    async def __aexit__(self, *_: object) -> None:
+        self._call.leave()
+
+
+@asynccontextmanager
+async def _upload(
+    call: _Call,
+    request: RequestHead,
+    body: BodySource,
+    interim: Callable[[ResponseHead], Awaitable[None]] | None,
+) -> AsyncIterator[Response]:
+    """The same for a request that has a body, which a task of its own sends."""
+    # What the block raises must come out as it is and not in a group, so the nursery is left
+    # as if nothing had been raised. The pump that runs in it raises nothing.
+    manager = trio.open_nursery()
+    nursery = await manager.__aenter__()
+    try:
+        yield await call.answer(request, body, interim, nursery)
+    finally:
+        call.leave()
+        nursery.cancel_scope.cancel()
+        await manager.__aexit__(None, None, None)
 
 
 class _Call:
@@ -263,7 +300,10 @@ class _Call:
 
 def _framed(request: RequestHead, body: BodySource | None) -> RequestHead:
     """`request` with the framing that its body needs, and no other."""
-    headers = request.headers.without((b"content-length", b"transfer-encoding"))
+    names = [name for name, _ in request.headers.pairs]
+    if body is None and request.method not in HAVE_BODIES and FRAMING.isdisjoint(names):
+        return request
+    headers = request.headers.without(FRAMING)
     if body is None:
         # RFC 9110 §8.6: a method that usually has a body says that it has none.
         if request.method in HAVE_BODIES:

@@ -89,6 +89,7 @@ _ASCTIME = re.compile(
     b"%b %b (?P<day>[0-9]{2}| [0-9]) %b %b" % (_DAY_NAME, _MONTH_NAME, _CLOCK, _YEAR),
     re.IGNORECASE,
 )
+_FIXDATE_BYTES: Final = 29
 _EPOCH_ORDINAL: Final = date(1970, 1, 1).toordinal()
 
 
@@ -98,11 +99,19 @@ def parse_date(value: bytes, now: float) -> float | None:
     The three forms of RFC 9110 §5.6.7 exactly, but for the case of names; a leap second counts
     as the second after it. Two field lines, joined, are no date.
     """
+    if len(value) == _FIXDATE_BYTES and (seconds := _fixdate(value)) is not None:
+        return seconds
     if match := _IMF_FIXDATE.fullmatch(value) or _ASCTIME.fullmatch(value):
         return _seconds(match, int(match["year"]))
     if match := _RFC850.fullmatch(value):
         return _seconds(match, _full_year(match, now))
     return None
+
+
+@lru_cache(maxsize=256)  # an answer's Date is nearly always that of others before it
+def _fixdate(value: bytes) -> float | None:
+    match = _IMF_FIXDATE.fullmatch(value)
+    return None if match is None else _seconds(match, int(match["year"]))
 
 
 def _seconds(match: re.Match[bytes], year: int) -> float | None:

@@ -123,6 +123,16 @@ class Gate(ABC):
         return self._at is _At.BEHIND
 
     @property
+    def is_chunked(self) -> bool:
+        """What is passed on next belongs to a body in chunks."""
+        return self._at is _At.CHUNKS
+
+    @property
+    def is_until_close(self) -> bool:
+        """What is passed on next belongs to a body that lasts until the connection closes."""
+        return self._at is _At.UNTIL_CLOSE
+
+    @property
     def ended(self) -> bool:
         """The peer will send no more."""
         return self._ended

@@ -59,6 +59,8 @@ class Framing(NamedTuple):
     length: int = 0
 
 
+_VERSIONS: Final = (b"1.1", b"1.0")
+
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _VALUE = rb"[\t\x20-\x7e\x80-\xff]*+"
 _FIELDS = rb"(?:" + _TOKEN + rb":" + _VALUE + rb"\r\n)*+"
@@ -123,7 +125,7 @@ def request_framing(head: bytes, limits: Limits) -> Framing:
 def check_status_line(line: bytes) -> None:
     """Raise BAD_RESPONSE where `line` (without CRLF) is no status line of 1.0 or 1.1."""
     parts = _status_line.fullmatch(line)
-    if parts is None or parts[1] not in (b"1.1", b"1.0"):
+    if parts is None or parts[1] not in _VERSIONS:
         raise ProtocolError(Failure.BAD_RESPONSE, f"status line {line[:80]!r}")
 
 
@@ -140,7 +142,8 @@ def response_framing(head: bytes, limits: Limits, method: bytes) -> Framing:
     if parts is None:
         check_status_line(head[: head.find(b"\r\n")])
         _refuse_fields(head, Failure.BAD_RESPONSE)
-    check_status_line(parts[0][: head.find(b"\r\n")])
+    if parts[1] not in _VERSIONS:
+        check_status_line(head[: head.find(b"\r\n")])
     if head.count(b"\r\n") - 2 > limits.fields:
         raise ProtocolError(Failure.BAD_RESPONSE, f"more than {limits.fields} fields")
     status = int(parts[2])

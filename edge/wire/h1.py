@@ -1,4 +1,4 @@
-"""HTTP/1.1 over h11, as server and as client, behind the strict gate.
+"""HTTP/1.1 over h11 behind the strict gate: what both sides share, and the server.
 
 Theory of operation
 -------------------
@@ -22,6 +22,7 @@ keep-alive with HTTP/1.0, so those connections close after one exchange.
   by closing towards HTTP/1.0. A request has a body only where its head says Content-Length or
   `Transfer-Encoding: chunked`. A body sent for HEAD, 204 or 304 is dropped here, so that no caller
   needs to know.
+- *Plain exchanges* do without h11 (see `direct` and `plainserver`), which is made when needed.
 - *Heads.* h11 is told of the fields that its state rests on, and writes them; the others are
   checked by `serial` and put behind them, each with its name and value as they are, in order.
 - *Our own faults.* A body that disagrees with its length is `ExchangeError(INTERNAL)`, and the
@@ -31,13 +32,13 @@ keep-alive with HTTP/1.0, so those connections close after one exchange.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 from typing import TYPE_CHECKING, Final, cast
 
 import h11
 
 from edge.errors import ExchangeError, Failure, ProtocolError
-from edge.wire.fields import tokens
-from edge.wire.gate import RequestGate, ResponseGate
+from edge.wire.gate import RequestGate
 from edge.wire.grammar import RESPONSE_LIMITS, Limits
 from edge.wire.hop import upgrade_offered
 from edge.wire.message import Chunk, End, Headers, Message, RequestHead, Reset, ResponseHead
@@ -50,20 +51,20 @@ if TYPE_CHECKING:
     from edge.wire.gate import Gate
     from edge.wire.message import Pair
 
-__all__ = ["RESPONSE_LIMITS", "STREAM", "ClientEngine", "Limits", "ServerEngine"]
+__all__ = ["OVER", "RESPONSE_LIMITS", "STREAM", "WHOLE", "H1Side", "Limits", "ServerEngine"]
 
 STREAM: Final = 1  # HTTP/1.1 has one at a time
 
-_OVER: Final = (h11.MUST_CLOSE, h11.CLOSED, h11.ERROR)
+OVER: Final = (h11.MUST_CLOSE, h11.CLOSED, h11.ERROR)
 _NOT_YIELDED: Final = frozenset({b"host", b"http2-settings"})  # RFC 9113 §3.1 took the latter away
-_END: Final = h11.EndOfMessage()
+WHOLE: Final = h11.EndOfMessage()
 
 
-class _H1(ABC):
+class H1Side(ABC):
     """What the two sides share: the way in through gate and h11, and the queue out."""
 
     def __init__(self, role: type[h11.CLIENT | h11.SERVER], gate: Gate, limits: Limits) -> None:
-        self._h11 = h11.Connection(role, max_incomplete_event_size=limits.head_bytes)
+        self._role = role
         self._gate = gate
         self._limits = limits
         self._queue: list[bytes | memoryview] = []
@@ -78,6 +79,10 @@ class _H1(ABC):
         """Body bytes of the current message yielded so far, without framing."""
         self.body_sent = 0
         """Body bytes of the current message queued so far, without framing."""
+
+    @cached_property
+    def _h11(self) -> h11.Connection:
+        return h11.Connection(self._role, max_incomplete_event_size=self._limits.head_bytes)
 
     # The way in.
 
@@ -97,21 +102,20 @@ class _H1(ABC):
         if self._fault is not None:
             raise self._fault
         try:
-            event = self._pull() if self._is_reading() else None
-            return None if event is None else self._message(event)
+            return self._read() if self._is_reading() else None
         except ProtocolError as fault:
             self._fault = fault
             raise
 
-    def _pull(self) -> h11.Event | None:
-        """The next event, passing on more input where h11 needs it."""
+    def _read(self) -> Message | None:
+        """The next message, passing on more input where h11 needs it."""
         while True:
             try:
                 event = self._h11.next_event()
             except h11.RemoteProtocolError as error:  # the gate leaves few: a 101 unasked
                 raise ProtocolError(self._bad, str(error)) from error
             if isinstance(event, h11.Event):
-                return event
+                return self._message(event)
             pieces = self._gate.take()
             if not pieces:
                 return None
@@ -121,14 +125,17 @@ class _H1(ABC):
     def _message(self, event: h11.Event) -> Message:
         match event:
             case h11.Data():
-                self._unread_bytes += len(event.data)
-                self.body_received += len(event.data)
-                return Chunk(bytes(event.data))
+                return self._counted(Chunk(bytes(event.data)))
             case h11.EndOfMessage():
                 self._reading = False
                 return End()
             case _:
                 return self._head(event)
+
+    def _counted(self, chunk: Chunk) -> Chunk:
+        self._unread_bytes += len(chunk.data)
+        self.body_received += len(chunk.data)
+        return chunk
 
     def consumed(self, stream: int, size: int) -> None:
         """Tell that a reader took `size` of the body bytes yielded so far."""
@@ -161,7 +168,7 @@ class _H1(ABC):
                     self._emit(lambda: h11.Data(data=cast("bytes", message.data)))
                     self.body_sent += len(message.data)
             case End():
-                self._emit(lambda: _END)
+                self._emit(lambda: WHOLE)
             case Reset():
                 self._broken = True
             case _:
@@ -200,6 +207,9 @@ class _H1(ABC):
     def _begin_cycle(self) -> None:
         if self._h11.our_state is h11.DONE:
             self._h11.start_next_cycle()
+        self._begin_counting()
+
+    def _begin_counting(self) -> None:
         self._unread_bytes = self.body_received = self.body_sent = 0
         self._reading = True
 
@@ -221,7 +231,7 @@ class _H1(ABC):
         """Queue `head`; what the other side would send is our own fault."""
 
 
-class ServerEngine(_H1):
+class ServerEngine(H1Side):
     """A client's connection: yields requests, sends responses."""
 
     _gate: RequestGate
@@ -262,7 +272,7 @@ class ServerEngine(_H1):
 
         Told for certain once the request's `End` was yielded and the response's was sent.
         """
-        return self._fault is None and not self.finished and self._h11.their_state not in _OVER
+        return self._fault is None and not self.finished and self._h11.their_state not in OVER
 
     @property
     def is_at_rest(self) -> bool:
@@ -276,7 +286,7 @@ class ServerEngine(_H1):
     def finished(self) -> bool:
         """Nothing more will be read or made: write what `outgoing` holds, then close."""
         ours = self._h11.our_state
-        if self._broken or self._upgraded or ours in _OVER:
+        if self._broken or self._upgraded or ours in OVER:
             return True
         if ours is h11.DONE and self._fault is not None:
             return True
@@ -356,70 +366,6 @@ class ServerEngine(_H1):
         pairs = list(head.headers.without(FRAMING))
         self._emit(lambda: _event(h11.InformationalResponse, head, pairs))
         self._upgraded = head.status == 101
-
-
-class ClientEngine(_H1):
-    """A connection to an origin: sends requests, yields responses."""
-
-    _gate: ResponseGate
-    _bad = Failure.BAD_RESPONSE
-
-    def __init__(self, limits: Limits = RESPONSE_LIMITS) -> None:
-        super().__init__(h11.CLIENT, ResponseGate(limits), limits)
-        self._offered: list[bytes] = []
-
-    @property
-    def reusable(self) -> bool:
-        """Both messages were whole, nothing came behind, and nothing forbids another request."""
-        states = (self._h11.our_state, self._h11.their_state)
-        return (
-            states in ((h11.DONE, h11.DONE), (h11.IDLE, h11.IDLE))
-            and not (self._broken or self._fault or self._gate.ended)
-            and self._gate.buffered == 0
-        )
-
-    @property
-    def finished(self) -> bool:
-        """Nothing more will be read or made: close the connection, or leave it to the tunnel."""
-        if self._broken or self._upgraded or self._fault is not None:
-            return True
-        return (
-            not self._reading and not self.reusable and self._h11.our_state in (h11.DONE, *_OVER)
-        )
-
-    def _head(self, event: h11.Event) -> ResponseHead:
-        assert isinstance(event, h11.Response | h11.InformationalResponse)
-        pairs = [(name.lower(), value) for name, value in event.headers.raw_items()]
-        head = ResponseHead(
-            event.status_code, Headers(pairs), bytes(event.reason), event.http_version
-        )
-        if head.status == 101:
-            self._check_upgrade(head)
-            self._upgraded, self._reading = True, False
-        return head
-
-    def _check_upgrade(self, head: ResponseHead) -> None:
-        chosen = tokens((head.headers.joined(b"upgrade") or b"").lower())
-        if not chosen or any(protocol not in self._offered for protocol in chosen):
-            raise ProtocolError(Failure.BAD_RESPONSE, "101 to a protocol that was not offered")
-
-    def _send_head(self, head: RequestHead | ResponseHead) -> None:
-        if not isinstance(head, RequestHead):
-            raise ExchangeError(Failure.INTERNAL, "a client sends requests")
-        if self._gate.buffered:  # a response to nothing would pass for the answer to this
-            raise ProtocolError(Failure.BAD_RESPONSE, "bytes before the request", retry=True)
-        if self._gate.ended:
-            raise ProtocolError(Failure.CLOSED_EARLY, "closed before the request", retry=True)
-        if not self.reusable:
-            raise ExchangeError(Failure.INTERNAL, "the connection cannot carry a request")
-        pairs, lines = divided(head.headers.without({b"host"}).pairs)
-        pairs.append((b"host", head.authority))
-        self._begin_cycle()
-        self._gate.expect(head.method)
-        self._offered = tokens((head.headers.joined(b"upgrade") or b"").lower())
-        self._emit(
-            lambda: h11.Request(method=head.method, target=head.target, headers=pairs), lines
-        )
 
 
 def _event(

@@ -25,7 +25,7 @@ a Max-Forwards of 0 ends the exchange (`exchange`), or frame a message (`engine`
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -87,6 +87,9 @@ class Forwarding:
     chain: tuple[bytes, ...] = ()
 
 
+_NOMINATING_NOTHING: Final = frozenset({b"keep-alive", b"Keep-Alive"})  # but what goes anyway
+
+
 def end_to_end(headers: Headers) -> Headers:
     """`headers` without those meant for one connection (RFC 9110 §7.6.1)."""
     if HOP_BY_HOP.isdisjoint([name for name, _ in headers.pairs]):
@@ -97,8 +100,9 @@ def end_to_end(headers: Headers) -> Headers:
 def _for_one_hop(headers: Headers) -> frozenset[bytes]:
     names = HOP_BY_HOP
     for value in headers.all(b"connection"):
-        # Cut at every comma: there are no quoted strings here for one to hide in.
-        names |= {option.strip(OWS).lower() for option in value.split(b",")} - PROTECTED
+        if value not in _NOMINATING_NOTHING:
+            # Cut at every comma: there are no quoted strings here for one to hide in.
+            names |= {option.strip(OWS).lower() for option in value.split(b",")} - PROTECTED
     return names
 
 
@@ -119,7 +123,9 @@ def to_origin(
         headers = headers.replaced(b"max-forwards", b"%d" % (hops - 1))
     if upgrade is not None:
         headers = headers.plus(*_upgrade_fields(upgrade))
-    return replace(head, headers=headers)
+    return RequestHead(
+        head.method, head.scheme, head.authority, head.target, headers, head.version
+    )
 
 
 def _is_remade(name: bytes) -> bool:

@@ -46,7 +46,7 @@ class Headers:
 
     def without(self, names: Container[bytes]) -> Headers:
         """These fields less every line whose name is in `names`."""
-        return Headers(pair for pair in self.pairs if pair[0] not in names)
+        return Headers([pair for pair in self.pairs if pair[0] not in names])
 
     def replaced(self, name: bytes, value: bytes) -> Headers:
         """These fields with exactly one `name`: at the place of the first, else at the end."""
@@ -67,7 +67,10 @@ class Headers:
         return Headers(self.pairs + pairs)
 
     def __contains__(self, name: object) -> bool:
-        return any(key == name for key, _ in self.pairs)
+        for key, _ in self.pairs:  # noqa: SIM110 - asked so often that a generator costs
+            if key == name:
+                return True
+        return False
 
     def __iter__(self) -> Iterator[Pair]:
         return iter(self.pairs)

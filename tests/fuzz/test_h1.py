@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.errors import Failure, ProtocolError
-from edge.wire.h1 import STREAM, ClientEngine, Limits, ServerEngine
+from edge.wire.client import ClientEngine
+from edge.wire.h1 import STREAM, Limits, ServerEngine
 from edge.wire.message import Chunk, End, Headers, Message, RequestHead, ResponseHead
 from tests.vectors import hostile
 

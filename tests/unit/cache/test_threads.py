@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import trio
 
+from edge.cache import threads
 from edge.cache.threads import Inline, Threads
 
 
@@ -128,6 +129,37 @@ async def test_many_tasks_share_few_threads() -> None:
             nursery.start_soon(ask, number)
     await workers.close()
     assert sorted(results) == list(range(200))
+
+
+async def test_an_unhurried_job_waits_for_the_next_and_goes_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(threads, "LINGER_S", 60.0)
+    workers = Threads(1, "test")
+    done: list[str] = []
+    workers.post_unhurried(partial(done.append, "first"))
+    workers.post_unhurried(partial(done.append, "second"))
+    await workers.run(partial(done.append, "third"))
+    assert done == ["first", "second", "third"]
+    workers.post_unhurried(partial(done.append, "last"))
+    await workers.close()
+    assert done[3:] == ["last"]
+
+
+async def test_an_unhurried_job_does_not_wait_for_ever() -> None:
+    workers = Threads(1, "test")
+    done = trio.Event()
+    workers.post_unhurried(lambda: workers.call_loop(done.set))
+    await done.wait()
+    await workers.close()
+
+
+async def test_nothing_is_unhurried_without_threads() -> None:
+    workers = Inline()
+    done: list[str] = []
+    workers.post_unhurried(partial(done.append, "at once"))
+    assert done == ["at once"]
+    await workers.close()
 
 
 def _fail(error: Exception) -> None:

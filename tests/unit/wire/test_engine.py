@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from edge.errors import ExchangeError
+from edge.wire.client import ClientEngine
 from edge.wire.engine import Engine
-from edge.wire.h1 import STREAM, ClientEngine, ServerEngine
+from edge.wire.h1 import STREAM, ServerEngine
 from edge.wire.message import Chunk
 
 

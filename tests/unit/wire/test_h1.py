@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edge.errors import ExchangeError, Failure, ProtocolError
-from edge.wire.h1 import STREAM, ClientEngine, Limits, ServerEngine
+from edge.wire.client import ClientEngine
+from edge.wire.h1 import STREAM, Limits, ServerEngine
 from edge.wire.message import Chunk, End, Headers, Message, RequestHead, Reset, ResponseHead
 from tests.vectors import hostile
 
