@@ -69,6 +69,11 @@ class PlainServerEngine(ServerEngine):
         else:
             super().receive(data)
 
+    def readable(self) -> bool:
+        """Is more input wanted: neither body nor what is behind it has piled up?"""
+        held = len(self._raw) if self._head_due else 0  # of which the gate knows nothing
+        return super().readable() and held + self._gate.buffered < self._limits.head_bytes
+
     def leftover(self) -> bytes:
         """Take the bytes received behind the last message."""
         if self._head_due:
