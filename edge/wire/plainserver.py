@@ -179,12 +179,13 @@ class PlainServerEngine(ServerEngine):
             return
         if self._broken or self._answer is not _Answer.OWED:
             self._fail("an answer has begun")
+        if head.status >= 200:  # before it may prove to be our fault
+            self._bodiless = self._method == b"HEAD" or head.status in (204, 304)
         written = None if b"connection" in head.headers else plain_head(head)
         if written is None:
             self._hand_over()
             super().send(stream, head)
             return
-        self._bodiless = self._method == b"HEAD" or head.status in (204, 304)
         self._owed_bytes = 0 if self._bodiless else int(head.headers.get(b"content-length") or 0)
         self._answer = _Answer.BODY
         self._put(written)
