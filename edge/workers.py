@@ -78,7 +78,7 @@ if TYPE_CHECKING:
 GENERATIONS: Final = 4  # of workers that may be draining at once, each with a place to count
 RELEASE_S: Final = 15.0
 GRACE_S: Final = 10.0  # beyond `node.drain`
-STEADY_S: Final = 10.0  # who has lived so long is started again at once
+STEADY_S: Final = 1.0  # who has lived so long is started again at once
 FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 5.0
 

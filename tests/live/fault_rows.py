@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tests.live.fault_load import Load, Tally, check_all, popular, respond
-from tests.live.hostile_harness import SOCKETS, Node, Origin, wait_until
+from tests.live.hostile_harness import SOCKETS, Node, Origin, is_plainly_served, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,8 +57,12 @@ class Stage:
         return Node(self.directory / "node", origin.url, **arguments)  # type: ignore[arg-type]
 
 
-def orphans_of(shard: Path) -> int:
+def orphans_of(shards: list[Path]) -> int:
     """Files that no row names."""
+    return sum(map(_orphans_of, shards))
+
+
+def _orphans_of(shard: Path) -> int:
     spools = len(list((shard / "spool").glob("*")))
     named = {name for (name,) in rows_of(shard, "SELECT filename FROM Cache")}
     bodies = [path for path in (shard / "bodies").rglob("*") if path.is_file()]
@@ -70,6 +74,35 @@ def rows_of(shard: Path, query: str) -> list[tuple[object, ...]]:
         rows = database.execute(query).fetchall()
     database.close()
     return rows
+
+
+def kill_worker(stage: Stage) -> Row:
+    """kill -9 of one worker after the other under load, its mates at work."""
+    times = 10 if stage.quick else 100
+    row = Row(f"kill -9 of a worker, {times} times")
+    kept, slowest = popular(), 0.0
+    with Origin(respond) as origin, stage.node(origin) as node:
+        row.tally.add(check_all(node.port, kept))
+        with Load(node.port) as load:
+            for number in range(times):
+                time.sleep(0.1 + 0.3 * random.Random(number).random())
+                workers = [worker["pid"] for worker in node.status()["workers"]]
+                os.kill(workers[number % len(workers)], signal.SIGKILL)
+                began = time.monotonic()
+                is_served = wait_until(lambda: is_plainly_served(node.port), 5)
+                slowest = max(slowest, time.monotonic() - began if is_served else 5.0)
+                stage.say(f"kill {number + 1} of {times}")
+        in_flight = load.tally.lost + load.tally.failed
+        answered = set(load.tally.statuses)
+        row.tally.add(load.tally)
+        row.tally.add(check_all(node.port, kept))
+        is_swept = wait_until(lambda: not orphans_of(node.shards), 15 if stage.quick else 60)
+        row.demand(f"next 200 after {slowest:.2f} s at most (1 s)", slowest < 1)
+        row.demand(f"{in_flight} lost in flight (at most 8 a kill)", in_flight <= 8 * times)
+        row.demand("no answer tells of trouble", answered == {200})
+        row.demand("no orphans", is_swept)
+        row.demand("the node lives", node.is_running())
+    return row
 
 
 def kill_node(stage: Stage) -> Row:
@@ -94,7 +127,7 @@ def kill_node(stage: Stage) -> Row:
                 stage.say(f"kill {number + 1} of {times}: ready in {node.ready_s:.2f} s")
         in_flight = load.tally.lost
         row.tally.add(load.tally)
-        is_swept = wait_until(lambda: not orphans_of(node.shard), 15 if stage.quick else 60)
+        is_swept = wait_until(lambda: not orphans_of(node.shards), 15 if stage.quick else 60)
         row.demand(f"ready in {slowest:.2f} s (3 s)", slowest < 3)
         row.demand(f"{usable:.1%} of complete objects usable (99 %)", usable >= 0.99)
         row.demand(f"{in_flight} lost in flight (at most 8 a kill)", in_flight <= 8 * times)
@@ -117,7 +150,8 @@ def power_loss(stage: Stage) -> Row:
                 shutil.copytree(node.store, copy / "store", ignore=SOCKETS)
                 node.signal(signal.SIGCONT)
             row.tally.add(load.tally)
-            _lose_tails(copy / "store" / "shard-0", random.Random(number))
+            for shard in (copy / "store").glob("shard-*"):
+                _lose_tails(shard, random.Random(number))
             with Node(copy, origin.url, sets=TOOL_SETS) as survivor:
                 slowest = max(slowest, survivor.ready_s)
                 row.tally.add(check_all(survivor.port, kept))
@@ -205,7 +239,8 @@ def rot(stage: Stage) -> Row:
     with Origin(respond) as origin, stage.node(origin) as node:
         row.tally.add(check_all(node.port, kept))
         node.stop()
-        bodies = sorted(path for path in (node.shard / "bodies").rglob("*") if path.is_file())
+        places = [path for shard in node.shards for path in (shard / "bodies").rglob("*")]
+        bodies = sorted(path for path in places if path.is_file())
         rng = random.Random(1)
         for number, path in enumerate(bodies):
             size = path.stat().st_size
@@ -267,7 +302,8 @@ def bad_index(stage: Stage) -> Row:
         for name, hurt in BAD_INDEXES.items():
             shutil.rmtree(node.store)
             shutil.copytree(good, node.store)
-            hurt(node.shard / "cache.db")
+            for shard in node.shards:
+                hurt(shard / "cache.db")
             said = len(node.complaints())
             node.start()
             slowest = max(slowest, node.ready_s)
@@ -294,6 +330,27 @@ class _Bomb:
         return os.mkdir, (self._path,)
 
 
+def _plant(path: Path, bomb: bytes, secret: Path) -> None:
+    """Put a pickle into every fourth row of a database, and names outside into two more."""
+    with sqlite3.connect(path) as database:
+        change = "UPDATE Cache SET "
+        database.execute(change + "mode = 4, value = ? WHERE rowid % 4 = 0", (bomb,))
+        database.execute(
+            change + "filename = ? WHERE filename NOT NULL AND rowid % 4 = 1", (str(secret),)
+        )
+        name = "bodies/../../../secret"
+        database.execute(
+            change + "filename = ? WHERE filename NOT NULL AND rowid % 4 = 2", (name,)
+        )
+        database.execute(
+            "INSERT INTO Cache (key, raw, mode, value) VALUES (?, 0, 4, ?)", (bomb, bomb)
+        )
+        database.execute(
+            "INSERT OR REPLACE INTO Settings VALUES ('disk_pickle_protocol', ?)", (bomb,)
+        )
+    database.close()
+
+
 def planted(stage: Stage) -> Row:
     """Rows that would be unpickled, or that name a file outside."""
     import pickle
@@ -307,23 +364,8 @@ def planted(stage: Stage) -> Row:
     with Origin(respond) as origin, stage.node(origin) as node:
         row.tally.add(check_all(node.port, kept))
         node.stop()
-        with sqlite3.connect(node.shard / "cache.db") as database:
-            change = "UPDATE Cache SET "
-            database.execute(change + "mode = 4, value = ? WHERE rowid % 4 = 0", (bomb,))
-            database.execute(
-                change + "filename = ? WHERE filename NOT NULL AND rowid % 4 = 1", (str(secret),)
-            )
-            name = "bodies/../../../secret"
-            database.execute(
-                change + "filename = ? WHERE filename NOT NULL AND rowid % 4 = 2", (name,)
-            )
-            database.execute(
-                "INSERT INTO Cache (key, raw, mode, value) VALUES (?, 0, 4, ?)", (bomb, bomb)
-            )
-            database.execute(
-                "INSERT OR REPLACE INTO Settings VALUES ('disk_pickle_protocol', ?)", (bomb,)
-            )
-        database.close()
+        for shard in node.shards:
+            _plant(shard / "cache.db", bomb, secret)
         for _ in range(2):
             node.start()
             found = check_all(node.port, kept)

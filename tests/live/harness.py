@@ -29,6 +29,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from tests.live.hostile_harness import WORKERS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
@@ -380,6 +382,7 @@ class Node:
         """Start it and wait for its word; raises RuntimeError with what it said instead."""
         command = [sys.executable, "-m", "edge", "proxy", "--listen", "127.0.0.1:0"]
         command += ["--to", self.to, "--store", str(self.directory / "store")]
+        command += ["--workers", WORKERS]
         for each in self.sets:
             command += ["--set", each]
         with (self.directory / "stderr").open("w") as errors:

@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 EDGE = (sys.executable, "-m", "edge")
 PATIENCE_S = 10.0
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: example.com\r\n\r\n"
+WORKERS = os.environ.get("EDGE_WORKERS", "2")  # of every node that is not told otherwise
 SOCKETS = shutil.ignore_patterns("*.sock")  # of a store that is copied while its node runs
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close by RST
 QUICK = (  # deadlines short enough to be waited for
@@ -64,7 +65,6 @@ class Node:
         self.directory = directory
         self.port = port or free_port()
         self.store = store or directory / "store"
-        self.shard = self.store / "shard-0"
         self.admin = directory / "admin.sock"
         self.access_log = directory / "access.log"
         self.error_log = directory / "error.log"
@@ -78,6 +78,7 @@ class Node:
             self._command = [*wrapper, *EDGE, "proxy", "--listen", f"127.0.0.1:{self.port}"]
             self._command += ["--to", origin, "--store", str(self.store)]
             self._command += ["--admin", str(self.admin), "--access-log", str(self.access_log)]
+            self._command += ["--workers", WORKERS]
             self._command += arguments
             for each in (f"node.error_log={self.error_log}", *sets):
                 self._command += ["--set", each]
@@ -102,6 +103,11 @@ class Node:
             said = (self.directory / "stderr").read_text(errors="replace")[-2000:]
             raise RuntimeError(f"not ready within {patience_s} s: {line!r} {said}")
         return self
+
+    @property
+    def shards(self) -> list[Path]:
+        """The directories of the disk tier, once there are any."""
+        return sorted(self.store.glob("shard-*"))
 
     @property
     def pid(self) -> int:
