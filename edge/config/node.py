@@ -89,11 +89,21 @@ class StoreSettings:
     )
     disk: int = field(
         default=10 * GIB,
-        metadata=setting("Most that the disk tier may hold.", SIZE, least=MIB, most=1_024 * TIB),
+        metadata=setting(
+            "Most that the disk tier may hold; each of its shards has an equal part.",
+            SIZE,
+            least=MIB,
+            most=1_024 * TIB,
+        ),
     )
     memory: int = field(
         default=256 * MIB,
-        metadata=setting("Most that the memory tier may hold.", SIZE, least=MIB, most=16 * TIB),
+        metadata=setting(
+            "Most that the memory tier may hold; each worker has an equal part.",
+            SIZE,
+            least=MIB,
+            most=16 * TIB,
+        ),
     )
     free_floor: int = field(
         default=64 * MIB,
@@ -161,7 +171,9 @@ class LimitsSettings:
     )
     connections: int = field(
         default=10_000,
-        metadata=setting("Client connections at once.", least=1, most=1_000_000),
+        metadata=setting(
+            "Client connections at once, of all workers together.", least=1, most=1_000_000
+        ),
     )
 
     def check(self) -> Iterator[Complaint]:

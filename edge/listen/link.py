@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
-from edge.upstream.transport import READ_BYTES
 from edge.wire.frames import FrameReader, written
 
 if TYPE_CHECKING:
     from edge.upstream.transport import Data, Transport
     from edge.wire.frames import Frame
+
+
+READ_BYTES: Final = 16_384  # a client that does not read holds so much of what is relayed to it
 
 
 class Link:
