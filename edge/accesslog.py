@@ -84,6 +84,7 @@ class AccessLog:
         finally:
             with trio.move_on_after(LAST_WORDS_S, shield=True):
                 await self._write_all()
+                await trio.to_thread.run_sync(self._end_of_write, abandon_on_cancel=True)
             self._dropped += len(self._waiting)
             self._waiting.clear()
             self._release()
@@ -107,17 +108,23 @@ class AccessLog:
     async def _write_all(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-            lines = self._encoder.encode_lines(batch)
+            job = [self._encoder.encode_lines(batch)]
             try:
                 # Left behind where a pipe is stuck; what comes after it waits for the lock.
-                await trio.to_thread.run_sync(
-                    self._write, lines, len(batch), abandon_on_cancel=True
-                )
+                await trio.to_thread.run_sync(self._write, job, len(batch), abandon_on_cancel=True)
+            except trio.Cancelled:
+                if job:  # nobody has begun with it, and nobody will
+                    job.clear()
+                    self._waiting[:0] = batch
+                raise
             except OSError as error:
                 self._trouble(f"cannot write {self._target}: {error}")
 
-    def _write(self, lines: bytes, count: int) -> None:
+    def _write(self, job: list[bytes], count: int) -> None:
         with self._writing:
+            if not job:
+                return
+            lines = job.pop()
             rest = memoryview(b"\n" + lines if self._torn else lines)
             try:
                 while rest:
@@ -127,6 +134,11 @@ class AccessLog:
                 self._dropped += count
                 raise
             self._written += count
+
+    def _end_of_write(self) -> None:
+        """Return when what was being written is."""
+        with self._writing:
+            return
 
     def _release(self) -> None:
         # With a write stuck in a thread the descriptor stays open: its number must not be reused.

@@ -95,14 +95,21 @@ class AdminSocket:
         self._socket = _listen(path) if listener is None else listener
         self._identity = _identity(path) if listener is None else None
         self._places = trio.CapacityLimiter(callers)
+        self._accepting = trio.CancelScope()
 
     async def run(self) -> None:
         """Answer callers until cancelled; then remove the socket's file."""
         listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._socket))
         try:
-            await trio.serve_listeners(self._serve, [listener])
+            async with trio.open_nursery() as calls:
+                with self._accepting:
+                    await trio.serve_listeners(self._serve, [listener], handler_nursery=calls)
         finally:
             self.close()
+
+    def stop(self) -> None:
+        """Accept no more callers; `run` ends when those that there are have been answered."""
+        self._accepting.cancel()
 
     def close(self) -> None:
         """Stop listening and remove the file, if it is still ours."""

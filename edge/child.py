@@ -59,6 +59,7 @@ class Child:
         self.began = time.monotonic()
         self.is_ready = False
         self.is_leaving = False
+        self.is_deaf = False  # it has closed its end of the leash
         self.has_released = False
         self.taken = 0  # the turn of the settings that it goes by
         self.kill_at: float | None = None
@@ -94,7 +95,12 @@ def start(
     parent = os.getpid()
     sys.stdout.flush()
     sys.stderr.flush()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        leash.close()
+        theirs.close()
+        raise
     if pid == 0:
         code = 1
         try:

@@ -115,9 +115,10 @@ class SoleDesk:
         """None: the plain path is to be taken."""
         return None
 
-    def invalidate(self, told: Invalidate) -> None:
-        """Make all unusable that is stored under a key."""
+    async def invalidate(self, told: Invalidate) -> None:
+        """Make all unusable that is stored under a key, also for who comes after this worker."""
         clearing.overtake(self._tools, Key(told.digest, told.url))
+        await self._tools.store.written()
 
 
 class OwnersDesk(_Reading):
@@ -160,9 +161,10 @@ class OwnersDesk(_Reading):
         copy = self._copy(admitted, record, lease)
         return Whole(facts, b"".join(parts), record.bytes, 0, copy), ()
 
-    def invalidate(self, told: Invalidate) -> None:
-        """Make all unusable that is stored under a key."""
+    async def invalidate(self, told: Invalidate) -> None:
+        """Make all unusable that is stored under a key, also for who comes after this worker."""
         clearing.overtake(self._tools, Key(told.digest, told.url))
+        await self._tools.store.written()
 
     def _copy(self, admitted: Admitted, record: Record, lease: int) -> Copy | None:
         """What it takes to keep a copy of what was answered just now, where that was a hit."""

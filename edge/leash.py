@@ -51,7 +51,9 @@ class Reload(msgspec.Struct, tag=True, frozen=True):
 
 
 class Drain(msgspec.Struct, tag=True, frozen=True):
-    """To a process: end, in an orderly way; asked again, at once. From the keeper: end all."""
+    """To a process: end, in an orderly way, or `at_once`. From the keeper: end all."""
+
+    at_once: bool = False
 
 
 class Release(msgspec.Struct, tag=True, frozen=True):

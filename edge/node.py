@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from edge.upstream.transport import SocketTransport
     from edge.wire.message import ResponseHead
 
+LAST_CALLS_S: Final = 2.0  # for who asks about this worker just when it is replaced
 CLEANUP_S: Final = 5.0  # for the store to be written out at the end
 # Before a collection; with Python's 700 the 99th percentile of misses was 106 ms instead of 88.
 YOUNG_OBJECTS: Final = 10_000
@@ -114,6 +115,8 @@ class Node:
         self._listeners = list(place.listeners)
         self._routes: dict[bytes, dict[bytes, Handler]] = {}  # filled when there is what to ask
         self._desk_scope = trio.CancelScope()
+        self._desk: AdminSocket | None = None
+        self._desk_done = trio.Event()
         self._lane: lane.Lane[Record] | None = None
         self._now = trio.CancelScope()  # cancelled when there is no patience left for draining
 
@@ -290,8 +293,10 @@ class Node:
             listener=place.desk,
             callers=DESK_CALLERS,
         )
+        self._desk = desk
         with self._desk_scope:
             await desk.run()
+        self._desk_done.set()
 
     def _told(self, caller: Caller, words: str, done: bool) -> None:
         if not done:  # the keeper has told what it was for
@@ -406,8 +411,10 @@ class Node:
                     await self._collar.say(Taken(message.turn))
                 case Release():
                     await self._release()
+                case Drain(at_once=True):
+                    self._now.cancel()
                 case Drain():
-                    self._drain()
+                    self._stopping.set()
                 case Dismiss():
                     self._dismissed.set()
                 case _:
@@ -416,19 +423,20 @@ class Node:
 
     async def _heed_signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM) as signals:
-            async for _ in signals:
-                self._drain()
-
-    def _drain(self) -> None:
-        if self._stopping.is_set():
-            self._now.cancel()  # asked twice
-        else:
-            self._stopping.set()
+            await signals.__anext__()  # perhaps to the parent too: one TERM to all is asked once
+            if not self._stopping.is_set():
+                await self._release()  # and the parent has another one take in newcomers
+            await signals.__anext__()
+            self._now.cancel()
 
     async def _release(self) -> None:
         """Let another process have the slot. What is still asked here is asked there from now
         on, and nothing that this one knows of is an answer any more."""
         self._stopping.set()
+        if self._desk is not None:
+            self._desk.stop()
+            with trio.move_on_after(LAST_CALLS_S):
+                await self._desk_done.wait()
         self._desk_scope.cancel()
         self._hop_scope.cancel()
         self._hops.drain()

@@ -21,6 +21,7 @@ the others.
 from __future__ import annotations
 
 import gc
+import math
 import os
 import secrets
 import select
@@ -50,10 +51,10 @@ from edge.leash import (
     Reloaded,
     Settings,
     Taken,
-    Worker,
     told,
 )
 from edge.place import Place
+from edge.roster import Roster
 from edge.settings import Fault, SettingsError
 from edge.tally import Tallies
 from edge.trial import (
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
 GENERATIONS: Final = 4  # of workers that may be draining at once, each with a place to count
 RELEASE_S: Final = 15.0
 GRACE_S: Final = 10.0  # beyond `node.drain`
+LAST_WORDS_S: Final = 2.0  # for one that says nothing more to its parent
 STEADY_S: Final = 1.0  # who has lived so long is started again at once
 FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 5.0
@@ -114,13 +116,14 @@ class Parent:
         self._purge_number = shared_number()
         self._leases = Leases()
         self._salt = secrets.token_bytes(16)
-        self._children: dict[int, Child] = {}  # by pid
+        self._roster = Roster(self._workers, GENERATIONS)
         self._died = [0] * self._workers
         self._due: dict[int, float] = {}  # when a slot is to be filled again
         self._pauses: dict[int, float] = {}
         self._turn = 0
         self._reload: Change | None = None
         self._asked: list[int] = []  # reloads that wait for the one under way; 0 for a HUP
+        self._is_reborn = False  # the workers are of another birth than the journal
         self._was_ready = False
         self._is_ending = False
         self._code = 0
@@ -132,9 +135,9 @@ class Parent:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for child in self._children.values():
+        for child in self._roster:
             child.kill()
-        for child in self._children.values():
+        for child in self._roster:
             os.waitpid(child.pid, 0)
         self._inner.close()
         self._doors.keep_only(())
@@ -144,8 +147,8 @@ class Parent:
 
     def run(self) -> int:
         """Run the node to its end; the exit code."""
-        self._start(KEEPER)
-        while self._children or self._due:
+        self._due[KEEPER] = 0.0
+        while self._roster or self._due:
             self._wait()
             self._start_due()
             self._kill_late()
@@ -157,7 +160,8 @@ class Parent:
 
     def _wait(self) -> None:
         """Wait until something happens, and take note of it."""
-        by_number = {child.leash.fileno(): child for child in self._children.values()}
+        hearing = (child for child in self._roster if not child.is_deaf)
+        by_number = {child.leash.fileno(): child for child in hearing}
         poll = select.poll()
         for number in (self._signals.fileno(), *by_number):
             poll.register(number, select.POLLIN)
@@ -170,7 +174,7 @@ class Parent:
 
     def _patience_ms(self) -> float | None:
         times = [*self._due.values()]
-        times += [child.kill_at for child in self._children.values() if child.kill_at is not None]
+        times += [child.kill_at for child in self._roster if child.kill_at is not None]
         if not times:
             return None
         return max(0.0, min(times) - time.monotonic()) * 1000 + 1
@@ -186,7 +190,8 @@ class Parent:
         try:
             messages = child.leash.heard()
         except EOFError:
-            child.kill()  # it may be dying already
+            child.is_deaf = True  # it is ending, and may have a word to say of why
+            child.kill_at = min(child.kill_at or math.inf, time.monotonic() + LAST_WORDS_S)
             return
         for message in messages:
             self._take(child, message)
@@ -194,8 +199,10 @@ class Parent:
     def _take(self, child: Child, message: Up) -> None:
         match message:
             case Ready():
-                child.is_ready, child.taken = True, self._turn
-                self._estate.birth = read_birth(self._root)  # a keeper may have renewed it
+                child.is_ready = True
+                before, self._estate.birth = self._estate.birth, read_birth(self._root)
+                if self._was_ready and self._estate.birth != before:
+                    self._is_reborn = True  # a keeper that found no journal has renewed it
                 self._tell_crew()
             case Released():
                 child.has_released = True
@@ -203,6 +210,8 @@ class Parent:
                     self._let_go(child)
             case Taken():
                 child.taken = message.turn
+                if message.turn == self._turn and not child.is_leaving:
+                    child.kill_at = None
             case Reload():
                 self._asked.append(message.ask)
             case Drain():
@@ -210,12 +219,7 @@ class Parent:
 
     def _bury(self) -> None:
         """Take note of those that have ended."""
-        for child in list(self._children.values()):
-            status = child.ended()
-            if status is None:
-                continue
-            del self._children[child.pid]
-            child.leash.close()
+        for child, status in self._roster.ended():
             if child.slot != KEEPER:
                 self._tallies.vacate(child.tally)
             if not child.is_leaving:
@@ -247,20 +251,22 @@ class Parent:
     def _start_due(self) -> None:
         now = time.monotonic()
         for slot in [slot for slot, when in self._due.items() if when <= now]:
+            if slot != KEEPER and self._roster.free_tally() is None:
+                continue  # who was killed to make room has not quite ended
             del self._due[slot]
-            if not self._is_ending:
+            try:
                 self._start(slot)
+            except OSError as error:  # no descriptors, or no memory, at the moment
+                self._log.tell("workers", f"a process cannot be started: {in_words(error)}")
+                self._due[slot] = time.monotonic() + LONGEST_PAUSE_S
 
     def _start(self, slot: int) -> None:
-        """Have a process in this place."""
-        tally = 0 if slot == KEEPER else self._free_tally()
+        """Have a process in this place, where one can count; raises OSError."""
+        tally = 0 if slot == KEEPER else self._roster.free_tally() or 0
         work = partial(self._work, slot, tally)
         child = start(slot, tally, work, partial(self._leave_to_parent, slot))
-        self._children[child.pid] = child
-
-    def _free_tally(self) -> int:
-        used = {child.tally for child in self._children.values() if child.slot != KEEPER}
-        return next(number for number in range(self._workers * GENERATIONS) if number not in used)
+        child.taken = self._turn  # it was born with them
+        self._roster.add(child)
 
     def _work(self, slot: int, tally: int, leash: socket.socket) -> None:
         serve = keeper.serve if slot == KEEPER else node.serve
@@ -292,7 +298,7 @@ class Parent:
         """In the process for `slot`: let go of what is the parent's, and of others' doors: they
         are closed where the last process has closed them."""
         self._doors.forget_all_but(slot, self._config.node.listen)
-        for child in self._children.values():
+        for child in self._roster:
             child.leash.close()
         self._signals.close()
 
@@ -306,43 +312,29 @@ class Parent:
             return self._go_on_starting()
         elif self._reload is not None:
             return self._go_on_reloading(self._reload)
+        elif self._is_reborn:
+            self._begin_anew()
         elif self._asked:  # also where a process cannot be started: by new settings it may
             self._begin_reloading()
             return True
         return False
 
     def _go_on_starting(self) -> bool:
-        kept = self._of(KEEPER)
+        kept = self._roster.of(KEEPER)
         if kept is None or not kept.is_ready:
             return False
         for slot in range(self._workers):
-            if self._of(slot) is None:
-                self._start(slot)
-        if self._is_whole():
+            if self._roster.of(slot) is None:
+                self._due.setdefault(slot, 0.0)
+        if self._roster.is_whole():
             self._was_ready = True
             print(f"ready {self._doors.told()}", flush=True)
         return self._was_ready
 
-    def _is_whole(self) -> bool:
-        """Whether every place has its process, and that is at work."""
-        places = map(self._of, (KEEPER, *range(self._workers)))
-        return all(child is not None and child.is_ready for child in places)
-
-    def _of(self, slot: int) -> Child | None:
-        """Who has a place now."""
-        here = (each for each in self._children.values() if each.slot == slot)
-        return next((child for child in here if not child.is_leaving), None)
-
     def _tell_crew(self) -> None:
-        kept = self._of(KEEPER)
-        if kept is None:
-            return
-        crew = [
-            Worker(child.slot, child.pid, child.since, self._died[child.slot])
-            for child in map(self._of, range(self._workers))
-            if child is not None
-        ]
-        kept.say(Crew(tuple(crew)))
+        kept = self._roster.of(KEEPER)
+        if kept is not None:
+            kept.say(Crew(self._roster.crew(self._died)))
 
     # Settings.
 
@@ -375,10 +367,19 @@ class Parent:
             self._release_all()
         self._send_settings()
 
+    def _begin_anew(self) -> None:
+        """Have workers of the journal's birth: those of another cannot read it."""
+        self._is_reborn = False
+        self._turn += 1
+        self._reload = Change((), [], ["store.birth"], (self._config, self._text))
+        self._release_all()
+        self._send_settings()
+
     def _send_settings(self) -> None:
-        for child in self._children.values():
-            if not child.is_leaving:
-                child.say(Settings(self._turn), self._text)
+        for child in self._roster.staying():
+            child.say(Settings(self._turn), self._text)
+            if child.is_ready:
+                child.kill_at = time.monotonic() + RELEASE_S
 
     def _refuse(self, asked: Iterable[int], faults: Iterable[Fault]) -> None:
         faults = list(faults)
@@ -400,7 +401,7 @@ class Parent:
         """Have the workers let others have their slots."""
         for slot in range(self._workers):
             self._due.pop(slot, None)  # all begin together
-            child = self._of(slot)
+            child = self._roster.of(slot)
             if child is not None:
                 child.is_leaving = True
                 child.kill_at = time.monotonic() + RELEASE_S
@@ -408,7 +409,7 @@ class Parent:
 
     def _go_on_reloading(self, this: Change) -> bool:
         if this.because and not this.started:
-            leaving = [child for child in self._children.values() if child.slot != KEEPER]
+            leaving = self._roster.workers()
             if not all(child.has_released for child in leaving):
                 return False
             this.started = True
@@ -416,8 +417,8 @@ class Parent:
             for slot in range(self._workers):
                 self._due[slot] = 0.0
             return False
-        present = [child for child in self._children.values() if not child.is_leaving]
-        if not self._is_whole() or any(child.taken < self._turn for child in present):
+        behind = [child for child in self._roster.staying() if child.taken < self._turn]
+        if behind or not self._roster.is_whole():
             return False
         self._reload = None
         self._doors.keep_only(self._config.node.listen)
@@ -440,8 +441,8 @@ class Parent:
             child.kill()
 
     def _end_keeper(self) -> None:
-        """Have the keeper end; another one follows, unless it is the end of all."""
-        kept = self._of(KEEPER)
+        """Have the keeper end; another one follows, but at the end of all."""
+        kept = self._roster.of(KEEPER)
         if kept is not None:
             kept.is_leaving = True
             kept.kill_at = time.monotonic() + GRACE_S
@@ -457,7 +458,7 @@ class Parent:
         )
 
     def _say_reloaded(self, asked: Iterable[int], **what: Any) -> None:
-        kept = self._of(KEEPER)
+        kept = self._roster.of(KEEPER)
         for ask in filter(None, asked):
             if kept is not None:
                 kept.say(Reloaded(ask, **what))
@@ -466,24 +467,25 @@ class Parent:
 
     def _end(self) -> None:
         """Drain; asked again, at once."""
+        word = Drain(at_once=self._is_ending)
         self._is_ending = True
         self._due.clear()
         deadline = time.monotonic() + self._config.node.drain + GRACE_S
-        for child in self._children.values():
-            if child.slot != KEEPER:
-                child.is_leaving = True
-                child.kill_at = min(deadline, child.kill_at or deadline)
-                child.say(Drain())
+        for child in self._roster.workers():
+            due = child.kill_at if child.is_leaving else None
+            child.kill_at = min(deadline, due or deadline)
+            child.is_leaving = True
+            child.say(word)
 
     def _let_go(self, child: Child) -> None:
         """Have another process in the place of one that is ending."""
         child.is_leaving = True
-        child.kill_at = time.monotonic() + GRACE_S
+        child.kill_at = time.monotonic() + self._config.node.drain + GRACE_S
         child.say(Dismiss())
         self._due[child.slot] = 0.0
 
     def _go_on_ending(self) -> None:
-        workers = [child for child in self._children.values() if child.slot != KEEPER]
+        workers = self._roster.workers()
         if workers and all(child.has_released for child in workers):
             for child in workers:
                 child.say(Dismiss())  # told again and again, until it has ended
@@ -491,9 +493,7 @@ class Parent:
             self._end_keeper()
 
     def _kill_late(self) -> None:
-        now = time.monotonic()
-        for child in self._children.values():
-            if child.kill_at is not None and child.kill_at <= now:
-                child.kill_at = None
-                self._log.note("workers", f"{child.name} did not end in time; it is killed")
-                child.kill()
+        for child in self._roster.late(time.monotonic()):
+            child.kill_at = None
+            self._log.note("workers", f"{child.name} did not end in time; it is killed")
+            child.kill()

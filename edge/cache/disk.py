@@ -287,7 +287,8 @@ class Disk:
 
     async def flush(self) -> None:
         """Return when everything queued before has been done."""
-        await self._workers.run(lambda: self._writer.look(b"\0" * 16))
+        if self._opened:
+            await self._workers.run(lambda: self._writer.look(b"\0" * 16))
 
     def statistics(self) -> DiskStatistics:
         """What is held and was done."""

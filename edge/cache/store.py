@@ -385,6 +385,11 @@ class Store:
         if self._disk is not None:
             self._disk.drop(held.entry)
 
+    async def written(self) -> None:
+        """Return when all changes made before outlive this process, if not a loss of power."""
+        if self._disk is not None:
+            await self._disk.flush()
+
     async def settle(self) -> None:
         """Return when all changes made before are on the disk, to outlive whatever happens."""
         if self._disk is not None:

@@ -106,5 +106,8 @@ class Tier(Protocol):
     async def sync(self) -> None:
         """Return when everything queued before has been done, and outlives a loss of power."""
 
+    async def flush(self) -> None:
+        """Return when everything queued before has been done."""
+
     def statistics(self) -> DiskStatistics:
         """What is held and was done."""

@@ -130,7 +130,7 @@ class OwnersDesk(Protocol):
     def answer_glance(self, glance: Glance) -> tuple[Whole, Sequence[Data]] | None:
         """The answer, and what is to follow it; None where it would have to wait."""
 
-    def invalidate(self, told: Invalidate) -> None:
+    async def invalidate(self, told: Invalidate) -> None:
         """Make all unusable that is stored under a key."""
 
 
@@ -188,7 +188,7 @@ class HopConnection:
                 await self._glanced(frame)
                 return True
             case Invalidate():
-                self._desk.invalidate(frame)
+                await self._desk.invalidate(frame)
                 await self._link.send(End())
                 return True
             case _:

@@ -99,7 +99,10 @@ class Desk:
             purges=nothing_purged(),
             purging=self.purging,
             flights=Flights[Any](),
-            store=SimpleNamespace(invalidate=lambda key: self.invalidated.append(key.url)),
+            store=SimpleNamespace(
+                invalidate=lambda key: self.invalidated.append(key.url),
+                written=trio.lowlevel.checkpoint,
+            ),
             now=lambda: 1_800_000_000.0,
             new_id=lambda: "id-1",
             log=lambda record: None,

@@ -181,6 +181,7 @@ async def test_a_slot_is_let_go_of_and_taken_over_while_the_old_worker_drains(
         await trio.testing.wait_all_tasks_blocked()
         old.told(Release())
         await old.says(Released())
+        old.told(Drain())  # to all, with the node: it is not asked twice for that
         async with a_worker(house):
             assert (await told(house.port, GET)).startswith(b"HTTP/1.1 502 ")
             _, state = await Desk(house.inner.paths.desk(0)).document(b"GET", b"/v1/status")

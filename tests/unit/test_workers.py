@@ -74,12 +74,16 @@ class House(Parent):
             if not isinstance(message, Crew | Dismiss):
                 self.note(f"{name} hears {type(message).__name__}")
             match message:
+                case Settings() if (self.directory / "mute").exists() and name == "worker 1":
+                    pass
                 case Settings():
                     leash.send(_ENCODER.encode(Taken(message.turn)))
                 case Drain() if name == "keeper":
                     return
                 case Release() if (self.directory / "deaf").exists():
                     pass
+                case Release() if (self.directory / "slow").exists():
+                    leash.send(_ENCODER.encode(Released()))
                 case Drain() | Release():
                     leash.send(_ENCODER.encode(Released()))
                     if isinstance(message, Release):
@@ -181,6 +185,35 @@ def test_who_does_not_release_its_slot_is_killed(
         os.kill(house.pid, signal.SIGHUP)
         assert eventually(lambda: len(set(house.children()) - before) == 2)
         assert house.log().count("did not end in time; it is killed") == 2
+        assert house.end() == 0
+
+
+def test_who_does_not_take_up_settings_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "RELEASE_S", 0.2)
+    with a_house(tmp_path, config(f"store.dir={tmp_path / 'store'}", "limits.fields=9")) as house:
+        (tmp_path / "mute").touch()
+        before = set(house.children())
+        os.kill(house.pid, signal.SIGHUP)
+        assert eventually(lambda: len(set(house.children()) - before) == 1)
+        assert house.log().count("did not end in time; it is killed") == 1
+        assert house.end() == 0
+
+
+def test_there_are_only_so_many_generations_that_drain(tmp_path: Path) -> None:
+    changes = [with_memory(tmp_path, GOOD + (number << 20)) for number in range(2, 9)]
+    with a_house(tmp_path, *changes) as house:
+        (tmp_path / "slow").touch()
+        for number in range(len(changes)):
+            os.kill(house.pid, signal.SIGHUP)
+            told = [f"worker {slot} starts with {66 + number}," for slot in (0, 1)]
+            assert eventually(
+                lambda told=told: all(  # type: ignore[misc]
+                    any(note.startswith(each) for note in house.notes()) for each in told
+                )
+            )
+        assert len(house.children()) <= 1 + 2 * workers.GENERATIONS
         assert house.end() == 0
 
 

@@ -51,7 +51,7 @@ class Desk:
             return Whole(FACTS, b"answer", 3), ()
         return (Whole(FACTS, b"head", 5, 5), (b"abc", b"de")) if glance.data == b"long" else None
 
-    def invalidate(self, told: Invalidate) -> None:
+    async def invalidate(self, told: Invalidate) -> None:
         self.invalidated.append(told.url)
 
 
