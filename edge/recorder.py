@@ -16,6 +16,7 @@ from edge.cache.journal import JournalError
 from edge.cache.purge import Manner, Purge
 from edge.desk import Desk, Unanswered
 
+PATIENCE_S: Final = 60.0  # for a disk, however busy; it may be done all the same
 AT_ONCE: Final = 8  # a worker's purges on their way to the keeper; the others wait here
 
 
@@ -73,10 +74,12 @@ class RemoteRecorder:
 
     async def _ask(self, target: bytes, body: bytes) -> dict[str, Any]:
         try:
-            async with self._places:
-                status, document = await self._desk.document(b"POST", target, body)
-        except Unanswered as error:
-            raise JournalError(f"the keeper of the journal did not answer ({error})") from error
+            with trio.fail_after(PATIENCE_S):
+                async with self._places:
+                    status, document = await self._desk.document(b"POST", target, body)
+        except (Unanswered, trio.TooSlowError) as error:
+            why = str(error) or f"within {PATIENCE_S:.0f} s"
+            raise JournalError(f"the keeper of the journal did not answer ({why})") from error
         if status != 200:
             raise JournalError(str(document.get("detail")))
         return document

@@ -3,8 +3,8 @@
 It reads no client's bytes and runs no event loop but this one, so that forking is safe at any
 time: one thread, no locks held, nothing of Trio's. Under it are the keeper (the journal, what
 operators ask, Prometheus) and the workers, one for each slot. A slot's sockets are the parent's; a
-process that dies is replaced, and who was waiting in its backlog waits for the next one. One that
-dies again and again is started ever more slowly.
+process that dies is replaced, and who waited in its backlog waits for the next one. One that dies
+at its start is started ever more slowly.
 
 *Settings.* HUP, or the keeper on an operator's behalf, has them read. What is at fault changes
 nothing. What running processes can take up is sent to them. For the rest (`trial.BECAUSE`) the
@@ -13,9 +13,8 @@ queued for the disk; then new ones are started. Nobody is refused meanwhile, sin
 stay. The old ones drain. Some settings wait for the next start (`trial.LATER`): the keys' owners,
 and the numbers in the store, hang on them.
 
-*The end.* TERM and INT drain the workers, then the keeper; a second one does not wait for requests
-to end. Whoever is not gone in time is killed. Where the parent itself is killed, the kernel kills
-the others.
+*The end.* TERM and INT drain the workers, then the keeper; a second one waits for no request.
+Whoever is late is killed. Where the parent itself is killed, the kernel kills the others.
 """
 
 from __future__ import annotations
@@ -393,6 +392,7 @@ class Parent:
         (self._config, self._text), this.old = this.old, None
         this.faults = (Fault(None, "", None, f"{why}; the settings from before are in force"),)
         this.started = False
+        self._log = ErrorLog(self._config.node.error_log)
         self._turn += 1
         self._release_all()
         self._send_settings()

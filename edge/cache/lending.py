@@ -49,23 +49,23 @@ class LendingStore(Store):
         return self._leases.lend(key.digest)
 
     def begin(self, entry: Entry) -> Held:
-        self._leases.end(entry.key.digest)  # from now on it is found before what it replaces
+        self._end(entry.key.digest)  # from now on it is found before what it replaces
         return super().begin(entry)
 
     def freshen(self, held: Held, new: Entry) -> Held:
-        self._leases.end(new.key.digest)
+        self._end(new.key.digest)
         return super().freshen(held, new)
 
     def invalidate(self, key: Key) -> None:
-        self._leases.end(key.digest)
+        self._end(key.digest)
         super().invalidate(key)
 
     def drop(self, held: Held) -> None:
-        self._leases.end(held.entry.key.digest)
+        self._end(held.entry.key.digest)
         super().drop(held)
 
     def _add(self, held: Held) -> None:
-        self._leases.end(held.entry.key.digest)
+        self._end(held.entry.key.digest)
         super()._add(held)
 
     def disown(self) -> None:
@@ -74,6 +74,11 @@ class LendingStore(Store):
         self._owns = _nothing
         self._filling.clear()
         self._ram.clear()
+
+    def _end(self, digest: bytes) -> None:
+        """End copies, where they are this worker's to end: each cell has one writer."""
+        if self._owns(digest):
+            self._leases.end(digest)
 
     # As one who holds copies.
 

@@ -74,7 +74,7 @@ class NodeSettings:
             if address is not None and address.port and address in self.listen[:index]:
                 yield Complaint(("listen", index), str(address), "stands here twice; take one out")
         told = self.metrics
-        if told is not None and told.port and told in self.listen:
+        if told is not None and told.port and any(map(told.overlaps, self.listen)):
             message = "is where clients connect (node.listen); give it a port of its own"
             yield Complaint(("metrics",), str(told), message)
 

@@ -51,6 +51,15 @@ class Address(NamedTuple):
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
+    def overlaps(self, other: Address) -> bool:
+        """Whether both cannot be listened on: they are one, or one is all of the other's kind."""
+        if self.port != other.port or (":" in self.host) != (":" in other.host):
+            return False
+        return self.host == other.host or not {self.host, other.host}.isdisjoint(_ALL)
+
+
+_ALL = ("0.0.0.0", "::")
+
 
 def parse_address(text: str) -> Address:
     """The address of "127.0.0.1:8080", "[::]:80" or "localhost:80". Raises `UnfitError`."""

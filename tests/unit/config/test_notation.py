@@ -75,3 +75,21 @@ def test_a_value_is_read_in_its_canonical_form(kind: Kind, raw: object, value: o
 def test_what_is_not_of_a_kind_is_unfit(kind: Kind, raw: object) -> None:
     with pytest.raises(UnfitError):
         kind.read(raw)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        ("127.0.0.1:80", "127.0.0.1:80", True),
+        ("0.0.0.0:80", "127.0.0.1:80", True),
+        ("[::1]:80", "[::]:80", True),
+        ("0.0.0.0:80", "[::]:80", False),
+        ("127.0.0.1:80", "127.0.0.2:80", False),
+        ("0.0.0.0:80", "127.0.0.1:81", False),
+    ],
+)
+def test_addresses_overlap_where_they_cannot_both_be_listened_on(
+    one: str, other: str, both: bool
+) -> None:
+    first, second = parse_address(one), parse_address(other)
+    assert first.overlaps(second) == second.overlaps(first) == both
