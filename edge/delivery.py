@@ -13,9 +13,11 @@ import trio
 
 from edge.answer import TO_THE_END, finished, refusal
 from edge.cache.body import MemoryBody
+from edge.cache.diskbody import DiskBody
 from edge.cache.ranges import Span
 from edge.cache.reasons import Reason, cache_status
 from edge.errors import ExchangeError, Failure, Side
+from edge.upstream.transport import FileSpan
 from edge.wire.hop import end_to_end
 from edge.wire.message import Chunk, End, ResponseHead
 
@@ -84,6 +86,9 @@ async def deliver(
 
 async def _send_span(visit: Visit, body: Body, span: Span) -> None:
     stream, offset = visit.stream, span.start
+    if isinstance(body, DiskBody):
+        await stream.send_file(FileSpan(body, span.start, min(span.stop, body.length)))
+        return
     is_shared = isinstance(body, MemoryBody)
     size = SHARED_PIECE_BYTES if is_shared else SMALL_PIECE_BYTES
     while offset < span.stop:

@@ -26,6 +26,7 @@ from edge.listen.lane import After
 from edge.observe import Outcome, Record, text
 from edge.quick import Quick
 from edge.relay import facts_of, form_to_lend, note
+from edge.upstream.transport import divided
 from edge.wire.frames import Copy, Glance, Invalidate, Later, Whole
 from edge.wire.message import Chunk
 
@@ -55,8 +56,10 @@ class _Reading(Quick):
         limits: Limits,
         log: Callable[[list[Record]], None],
         relays: Relays,
+        *,
+        lends: bool = True,
     ) -> None:
-        super().__init__(exchange, tools, limits, log)
+        super().__init__(exchange, tools, limits, log, lends=lends)
         self._relays = relays
 
     def _admitted(self, data: bytes, peer: bytes) -> tuple[_Known, Admitted] | None:
@@ -122,7 +125,11 @@ class SoleDesk:
 
 
 class OwnersDesk(_Reading):
-    """What a worker answers at once to the others; it logs nothing of it."""
+    """What a worker answers at once to the others; it logs nothing of it.
+
+    No part of a file is an answer here, as all of it has to be read to go through a hop: what is
+    not in memory goes by the plain path.
+    """
 
     def __init__(
         self,
@@ -132,7 +139,8 @@ class OwnersDesk(_Reading):
         log: Callable[[list[Record]], None],
         relays: Relays,
     ) -> None:
-        super().__init__(exchange, replace(tools, new_id=_no_id), limits, log, relays)
+        tools = replace(tools, new_id=_no_id)
+        super().__init__(exchange, tools, limits, log, relays, lends=False)
 
     def answer_glance(self, glance: Glance) -> tuple[Whole, Sequence[Data]] | None:
         """The answer to a plain request that came to another worker, if it is at hand."""
@@ -152,7 +160,9 @@ class OwnersDesk(_Reading):
         answered = self.answer(glance.data, glance.peer)
         if answered is None:
             return None
-        parts, record, after = answered
+        parts, span = divided(answered[0])
+        record, after = answered[1:]
+        assert span is None
         if after is not After.PARK or record.error is not None:
             return None  # a refusal tells the request's id, which is the other worker's
         facts, size = facts_of(record), sum(map(len, parts))

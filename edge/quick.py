@@ -10,7 +10,8 @@ then an exchange answers it as if it had not been here.
   the purge number before the store, `select`, the law (its cheap side first), `from_entry`,
   `finished`. A test sends random requests both ways and compares the bytes and the log records.
 - *It leaves alone* whatever would wait, or change more than a use and a hit: misses, what is
-  dead, what is being filled, bodies that are on disk only, every error but a client's own.
+  dead, what is being filled, bodies that are on disk only and not open, every error but a
+  client's own.
 - *It remembers* what follows from a request's bytes and the settings in force alone (`_Known`),
   found again by the very object that the reader gives for equal bytes; of a stored response the
   heads that answer with it, written (`ready`); and that a request selects such a one. New settings
@@ -34,7 +35,6 @@ from edge.cache.ranges import Span
 from edge.cache.reasons import Reason, cache_status
 from edge.cache.ruling import Refuse, Revalidate, Serve, ServeStale
 from edge.cache.validation import CONDITIONALS, Outcome, preconditions
-from edge.cache.window import part_of
 from edge.delivery import ends_connection, own_answer
 from edge.errors import ExchangeError, Failure, Side
 from edge.finding import judge, rule, select
@@ -43,6 +43,7 @@ from edge.listen.lane import After
 from edge.observe import Outcome as Told
 from edge.observe import Record, text
 from edge.ready import Made, Ready, Template
+from edge.upstream.transport import FILE_BYTES, FileSpan
 from edge.visit import OUTCOMES
 from edge.wire.plain import PlainReader, is_last
 from edge.wire.serial import plain_head
@@ -58,16 +59,17 @@ if TYPE_CHECKING:
     from edge.exchange import Exchange
     from edge.finding import Found
     from edge.listen.lane import Hop
-    from edge.upstream.transport import Data
+    from edge.upstream.transport import Part
     from edge.visit import Parts, Tools
     from edge.wire.grammar import Limits
     from edge.wire.message import RequestHead
 
-    Answered = tuple[list[Data], Record, After]
+    Answered = tuple[list[Part], Record, After]
 
 ROOM_BYTES: Final = 4 << 20  # of what is known of requests, in each of two generations
 KNOWN_BYTES: Final = 3000  # of one request, beside twice its bytes
 PEERS: Final = 4096
+LENT_BYTES: Final = 131_072  # a smaller body costs no less by sendfile than from memory
 JOINED_BYTES: Final = 16_384  # to copy so much costs less than a second buffer
 
 
@@ -116,7 +118,8 @@ class _Known:
 class Quick:
     """Answers what it can at once, as `exchange` would; `limits` are those of requests.
 
-    `log` takes the records of what was answered, many at a time.
+    `log` takes the records of what was answered, many at a time. Parts of files are given out
+    only where it `lends`.
     """
 
     def __init__(
@@ -127,6 +130,7 @@ class Quick:
         log: Callable[[list[Record]], None],
         *,
         room_bytes: int = ROOM_BYTES,
+        lends: bool = True,
     ) -> None:
         self._exchange = exchange
         self._tools = tools
@@ -134,6 +138,7 @@ class Quick:
         self._done: list[Record] = []
         self._now = 0.0
         self._room = room_bytes
+        self._lends = lends
         self.take_up(limits)
 
     def take_up(self, limits: Limits) -> None:
@@ -243,6 +248,8 @@ class Quick:
             return None
         age = current_age(found.entry, now)
         ttl = int((found.entry.terms.lifetime_s - age) // 1)
+        # For this peer, not for who asked first; before anything is lent, as it may raise.
+        asking = admit(self._parts, known.head, peer) if refreshes else None
         written = self._written(known, admitted, found.held, because, int(age), ttl)
         if written is None:
             return None
@@ -250,8 +257,7 @@ class Quick:
         if because is Reason.HIT and not found.soft and len(found.variants) == 1:
             _learn(known, found.held, status)
         self._tools.store.use(admitted.key)
-        if refreshes:
-            asking = admit(self._parts, known.head, peer)  # for this peer, not for who asked first
+        if asking is not None:
             self._exchange.refresh(self._parts, asking, found, as_of)
         record = Record(
             now, self._tools.new_id(), client, known.method, known.host, known.target, "1.1",
@@ -296,17 +302,22 @@ class Quick:
         if held.passed < purges.latest and judge(held, purges) is not Verdict.LIVE:
             return None
         made, body = ready.hits[known.form], held.body
-        if made.has_body and (body is None or len(body) != entry.length):
-            return None
         if not made.since <= now < made.until:
             assert made.head is not None  # as among `hits`
             ready.fill(made, made.head, now)
-        self._tools.store.serve(slot, held)
-        parts: list[Data] = [made.filled]
+        parts: list[Part] = [made.filled]
         sent = 0
-        if made.has_body and body is not None:
-            sent = len(body)
-            parts = [made.filled + body] if sent <= JOINED_BYTES else [made.filled, body]
+        if made.has_body:
+            lent = self._lent(held, made)
+            if lent is not None:
+                sent = len(lent)
+                parts.append(lent)
+            elif body is None or len(body) != entry.length:
+                return None
+            else:
+                sent = len(body)
+                parts = [made.filled + body] if sent <= JOINED_BYTES else [made.filled, body]
+        self._tools.store.serve(slot, held)
         record = Record(
             now, self._tools.new_id(), client, known.method, known.host, known.target, "1.1",
             304 if known.form & 4 else entry.status, sent, made.outcome, made.slug, made.ttl,
@@ -369,7 +380,7 @@ class Quick:
 
     def _written(
         self, known: _Known, admitted: Admitted, held: Held, because: Reason, age: int, ttl: int
-    ) -> tuple[list[Data], int, int] | None:
+    ) -> tuple[list[Part], int, int] | None:
         """The answer's bytes, its status, and how many of the bytes are content; None where it
         has to wait for some of them, or is not plain."""
         entry, status = held.entry, held.entry.status
@@ -390,14 +401,31 @@ class Quick:
                 head = self._write(known, admitted, answer, because, age, ttl)
             else:
                 head = made.head.filled(age, ttl)
-        if head is None or not _is_at_hand(held, made):
+        if head is None:
+            return None
+        lent = self._lent(held, made)
+        if lent is None and not _is_at_hand(held, made):
             return None
         body = self._tools.store.whole_nowait(held)
-        content = _content(made, body)
+        if lent is not None:
+            return [head, lent], status, len(lent)
+        content = made.content(body)
         sent = sum(map(len, content))
         if content and sent <= JOINED_BYTES:
             return [b"".join([head, *content])], status, sent
         return [head, *content], status, sent
+
+    def _lent(self, held: Held, made: Made) -> FileSpan | None:
+        """The content as a part of its file, where it can be sent from there, and best is."""
+        length = held.entry.length
+        if length is None or length < LENT_BYTES or len(made.pieces) != 1 or not self._lends:
+            return None
+        piece = made.pieces[0]
+        if not isinstance(piece, Span):
+            return None
+        most = min(piece.size, FILE_BYTES)
+        source = self._tools.store.lend_nowait(held, piece.start, most)
+        return None if source is None else FileSpan(source, piece.start, piece.stop, most)
 
     def _made_ready(
         self, known: _Known, admitted: Admitted, held: Held, because: Reason, status: int
@@ -465,15 +493,3 @@ def _is_at_hand(held: Held, made: Made) -> bool:
     if not made.has_body and not made.pieces:
         return True
     return newest.body is not None and len(newest.body) == held.entry.length
-
-
-def _content(made: Made, body: bytes | None) -> list[Data]:
-    """The content of an answer, in order; spans are not copied."""
-    if body is None or not made.pieces:
-        return []
-    if made.has_body:
-        return [body]
-    return [
-        part_of(body, piece.start, piece.size) if isinstance(piece, Span) else piece
-        for piece in made.pieces
-    ]

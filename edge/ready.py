@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Final
 
 from edge.cache.decision import ROUNDING_S, plainly_fresh_until
 from edge.cache.freshness import arrival_age, grown_age
+from edge.cache.ranges import Span
+from edge.cache.window import part_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edge.cache.entry import Entry
-    from edge.cache.ranges import Span
     from edge.observe import Outcome
 
     Write = Callable[[int, int], bytes | None]
@@ -94,6 +95,17 @@ class Made:
         self.until = -inf
         self.filled = b""
         self.ttl = 0
+
+    def content(self, body: bytes | None) -> list[bytes | memoryview]:
+        """The content, in order, spans of it not copied; none where `body` is not at hand."""
+        if body is None or not self.pieces:
+            return []
+        if self.has_body:
+            return [body]
+        return [
+            part_of(body, piece.start, piece.size) if isinstance(piece, Span) else piece
+            for piece in self.pieces
+        ]
 
 
 class Ready:

@@ -13,9 +13,9 @@ SOURCES = sorted((ROOT / "edge").rglob("*.py"))
 IMPURE = {"trio", "socket", "ssl", "os", "time", "random", "logging", "diskcache", "sqlite3"}
 PURE_PACKAGES = ("edge.wire", "edge.guard", "edge.routing", "edge.settings", "edge.config")
 IMPURE_IN_CACHE = {
-    "bytesdisk", "disk", "diskbody", "estate", "files", "fill", "flight", "home", "inventory",
-    "jobs", "journal", "lending", "pen", "presence", "reaper", "rows", "scan", "shards", "space",
-    "spool", "store", "sweep", "threads", "trouble", "writer",
+    "bodies", "bytesdisk", "descriptors", "disk", "diskbody", "estate", "files", "fill", "flight",
+    "home", "inventory", "jobs", "journal", "lending", "pages", "pen", "presence", "reaper",
+    "rows", "scan", "shards", "space", "spool", "store", "sweep", "threads", "trouble", "writer",
 }  # fmt: skip
 PURE_MODULES = {
     "edge.errors", "edge.observe", "edge.metrics", "edge.reading", "edge.tally",

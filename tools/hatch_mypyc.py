@@ -6,7 +6,8 @@
 The sources are in both wheels, and are the same. Only modules are listed that a measurement says
 it of: with these, a hit of 1 KiB with a browser's head takes a tenth less of the processor, all
 told. Turned down, since they were no quicker or slower: `tally` and `observe` (shared memory is a
-Python object there too), `clock`, `cache/store`, `listen/tcp`.
+Python object there too), `clock`, `cache/store`, `listen/tcp`. `hopdesk` is among them as no
+interpreted class can inherit from a compiled one.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 MODULES = (
     "edge/cache/held.py",
     "edge/cache/ram.py",
+    "edge/hopdesk.py",
     "edge/listen/lane.py",
     "edge/quick.py",
     "edge/ready.py",

@@ -24,30 +24,21 @@ can be fetched again.
 given another birth, it is emptied as it is opened (see `home`; `estate` for why that holds through
 a crash).
 
-*Readers hold descriptors,* one for each body that is being read; where there are none left, that
-body is a miss, and its row stays.
+*Readers hold descriptors,* one for each body that is being read, and those of a few hundred more
+are kept (see `descriptors`); where there are none left, that body is a miss, and its row stays.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-import trio
-
+from edge.cache.bodies import Bodies
 from edge.cache.body import Body, MemoryBody, SpoolFull
-from edge.cache.diskbody import (
-    FIRST_BLOCKS,
-    Blocks,
-    BodyLost,
-    DiskBody,
-    NoDescriptors,
-    open_verified,
-)
+from edge.cache.diskbody import NoDescriptors
 from edge.cache.home import Home
-from edge.cache.integrity import blocks_in, checks_of
+from edge.cache.integrity import checks_of
 from edge.cache.jobs import Job, Rehead, Remove, RemoveRefused, Save
 from edge.cache.packing import PRIMARY_BYTES, StoredRow, file_charge, row_charge, row_key
 from edge.cache.presence import Presence
@@ -64,8 +55,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from edge.cache.diskbody import DiskBody
     from edge.cache.entry import Entry
-    from edge.cache.packing import Scanned
+    from edge.cache.packing import Scanned, Victim
     from edge.cache.rows import Glance
 
 
@@ -103,23 +95,23 @@ class Disk:
         log: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
         variants: int = VARIANTS,
+        most_kept: int | None = None,
     ) -> None:
         self._birth = birth
         self._directory = directory.absolute()
         self._quota = quota_bytes
         self._variants = variants  # of one resource, at the most
+        self._most_kept = most_kept  # of open files; None: as many as a process of its own may
         self._io = io
         self._home = Home(self._directory)
         self._troubles = Troubles(log, clock)
         self._space = Space(self._directory, quota_bytes, free_floor_bytes, clock)
         self._queue_limit = min(QUEUE_BYTES, max(self._space.capacity // 4, 1 << 20))
-        self._blocks = Blocks()
         self.hot: Callable[[bytes], bool] = lambda digest: False
         self._clock = clock
         self._dirty: dict[bytes, int] = {}  # changes queued, by resource
         self._gone: set[bytes] = set()  # those among them that end with all variants removed
         self._loads: dict[bytes, _Load] = {}
-        self._beginning: dict[str, trio.Event] = {}  # bodies whose first blocks are being verified
         self._dropped = 0
         self._opened = False
 
@@ -135,10 +127,14 @@ class Disk:
             self._troubles,
             lambda digest: self.hot(digest),
             self._finished,
+            self._evicted,
             self._clock,
             self._variants,
         )
         self._presence = Presence(self._writer, self._readers, self._fail_behind, self._dirty.keys)
+        self._bodies = Bodies(
+            str(self._directory), self._readers, self._lose, most=self._most_kept
+        )
         try:
             await self._workers.run(self._open)
             self._opened = True
@@ -153,6 +149,7 @@ class Disk:
             return
         self._opened = False
         await self._workers.run(self._close)
+        self._bodies.files.clear()
         await self._readers.close()
         await self._workers.close()
 
@@ -191,20 +188,45 @@ class Disk:
         """The body of `row`, its first blocks verified; raises `BodyLost` or `NoDescriptors`."""
         if row.inline is not None:
             return MemoryBody(row.inline)
-        descriptor = await self._open_begun(row)
+        try:
+            body = await self._bodies.open(row)
+        except NoDescriptors as error:
+            self._troubles.tell("no descriptors", error)
+            raise
         if is_use:
             self._writer.hand.note_use(row.key)
-        return DiskBody(
-            descriptor, row, self._blocks, self._readers, lambda why: self._lose(row, why)
-        )
+        return body
+
+    def body_nowait(self, row: StoredRow) -> DiskBody | None:
+        """As `body`, where it is in a file that is open; None where that has to be waited for."""
+        body = self._bodies.open_nowait(row) if self._opened and row.filename else None
+        if body is not None:
+            self._writer.hand.note_use(row.key)
+        return body
+
+    def lend_nowait(self, row: StoredRow, offset: int, most: int) -> DiskBody | None:
+        """As `body_nowait`, where all is verified and these bytes can be sent at once."""
+        body = None
+        if self._opened and row.filename:
+            body = self._bodies.lend_nowait(row, offset, most)
+        if body is not None:
+            self._writer.hand.note_use(row.key)
+        return body
+
+    def prepare(self, row: StoredRow, lost: Callable[[], None]) -> None:
+        """Have the file of `row` made ready to be lent, behind the scenes, or `lost` told."""
+        if self._opened:
+            self._bodies.prepare(row, lost)
 
     async def whole(self, row: StoredRow) -> bytes:
         """The body of `row`, all of it verified, for memory; raises as `body` does."""
         if row.inline is not None:
             return row.inline
-        descriptor, blocks = await self._open_verified(row, blocks_in(row.length))
-        os.close(descriptor)
-        return b"".join(blocks)
+        try:
+            return await self._bodies.whole(row)
+        except NoDescriptors as error:
+            self._troubles.tell("no descriptors", error)
+            raise
 
     def spool(self, expected: int | None = None, digest: bytes | None = None) -> FileSpool:
         """A new spool, its body `expected` long; raises `SpoolFull` while nothing is stored."""
@@ -276,6 +298,8 @@ class Disk:
                 removed = await self._workers.run(partial(self._writer.reap, step))
             except ROW_ERRORS as error:
                 raise Unreadable(str(error)) from error
+            for row in removed:
+                self._bodies.files.close_removed(row.key[:PRIMARY_BYTES])
             rows += len(removed)
             size += sum(row.charge for row in removed)
         return rows, size
@@ -368,8 +392,13 @@ class Disk:
             else:
                 self._dirty.pop(digest, None)
                 self._gone.discard(digest)
+            self._bodies.files.close_removed(digest)
             if isinstance(job, Save):
                 self._saved(job)
+
+    def _evicted(self, victims: list[Victim]) -> None:
+        for victim in victims:
+            self._bodies.files.close(victim.filename)
 
     def _saved(self, job: Save) -> None:
         if job.spool is not None:
@@ -378,38 +407,6 @@ class Disk:
             self._space.queued -= _queued_bytes(job.data)
         self._dropped += job.row is None
         job.done(job.row)
-
-    async def _open_begun(self, row: StoredRow) -> int:
-        """A descriptor of a body whose first blocks are verified, and held for a while.
-
-        A crowd shares them: verified for each of a thousand readers they would be 1 GiB at once.
-        """
-        name, first = row.filename, range(min(FIRST_BLOCKS, blocks_in(row.length)))
-        assert name is not None
-        while (turn := self._beginning.get(name)) is not None:
-            await turn.wait()
-        if all(self._blocks.get(name, index) is not None for index in first):
-            return (await self._open_verified(row, 0))[0]
-        self._beginning[name] = turn = trio.Event()
-        try:
-            descriptor, blocks = await self._open_verified(row, FIRST_BLOCKS)
-        finally:
-            del self._beginning[name]
-            turn.set()
-        for index, block in enumerate(blocks):
-            self._blocks.put(name, index, block)
-        return descriptor
-
-    async def _open_verified(self, row: StoredRow, most: int) -> tuple[int, list[bytes]]:
-        directory = str(self._directory)
-        try:
-            return await self._readers.run(lambda: open_verified(directory, row, most))
-        except BodyLost as error:
-            self._lose(row, str(error))
-            raise
-        except NoDescriptors as error:
-            self._troubles.tell("no descriptors", error)
-            raise
 
     def _lose(self, row: StoredRow, why: str) -> None:
         self._troubles.tell("body lost", f"{row.entry.key.url!r} {row.filename}: {why}")

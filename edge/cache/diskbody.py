@@ -2,6 +2,7 @@
 
 Bytes are only ever given from a block that was read whole and whose check was right *in that
 copy*: verifying once and reading again would serve what rots, or is cut off, between the two.
+What may be sent from the file without being read all the same, `descriptors` says, and why.
 Reading 256 KiB for each 64 KiB asked for would cost four times the work, so verified blocks are
 kept for a while in one pool that all readers share. A thousand slow readers then cost no more
 memory than the pool: what a reader is given is a copy of the part that it asked for.
@@ -15,10 +16,11 @@ from __future__ import annotations
 import errno
 import os
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
+from edge.cache.descriptors import Stamp, stamp_of
 from edge.cache.integrity import BLOCK_BYTES, blocks_in, verify
 from edge.cache.spool import read_cached
 from edge.errors import ExchangeError, Failure
@@ -26,6 +28,7 @@ from edge.errors import ExchangeError, Failure
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edge.cache.descriptors import OpenBody
     from edge.cache.packing import StoredRow
     from edge.cache.threads import Workers
 
@@ -64,33 +67,51 @@ class Blocks:
 
 
 class DiskBody:
-    """One reader of a body in a file; fulfils `body.Body`. It owns `descriptor`.
+    """One reader of a body in a file; fulfils `body.Body`, and `transport.Source`.
 
-    `lost` is told once when a block is not what was stored.
+    `opened` is its own until it calls `give_back`, which it does when closed. `lost` is told once
+    when a block is not what was stored.
     """
 
     def __init__(
         self,
-        descriptor: int,
+        opened: OpenBody,
         row: StoredRow,
         blocks: Blocks,
         workers: Workers,
+        give_back: Callable[[OpenBody], None],
         lost: Callable[[str], None],
     ) -> None:
-        assert row.filename is not None
-        self._descriptor = descriptor
+        self._opened = opened
         self._row = row
-        self._name = row.filename
+        self._name = opened.name
         self._blocks = blocks
         self._workers = workers
+        self._give_back = give_back
         self._lost = lost
         self._reading = 0
         self._closed = False
+        self._given_back = False
 
     @property
     def length(self) -> int:
         """The body's length in bytes."""
         return self._row.length
+
+    @property
+    def descriptor(self) -> int:
+        """Of the file; what may be sent from it is told by `sendable`."""
+        return self._opened.descriptor
+
+    def sendable(self, offset: int, most: int) -> int:
+        """How many bytes from `offset`, at most `most`, may be sent from the descriptor now."""
+        if self._closed:
+            raise trio.ClosedResourceError("this reader was closed")
+        return self._opened.sendable(offset, most)
+
+    def refuse(self) -> None:
+        """The file cannot be sent from: `sendable` says 0 from now on."""
+        self._opened.is_refused = True
 
     def read_nowait(self, offset: int, most: int) -> bytes | None:
         """Up to `most` bytes from `offset`; b"" at the end; None where the disk is needed."""
@@ -100,12 +121,10 @@ class DiskBody:
             return b""
         index = offset // BLOCK_BYTES
         block = self._blocks.get(self._name, index)
-        if block is None:
-            size = block_size(self._row.length, index)
-            block = read_cached(self._descriptor, index * BLOCK_BYTES, size)
-            if block is None or len(block) < size:
+        if block is None or self._opened.lacks(index):
+            block = self._verified_nowait(index) or block
+            if block is None:
                 return None
-            self._accept(index, block)
         start = offset - index * BLOCK_BYTES
         return block[start : start + most]
 
@@ -115,27 +134,39 @@ class DiskBody:
         if data is not None:
             return data
         index = offset // BLOCK_BYTES
+        stamp = self._opened.stamp()
         self._reading += 1
         try:
-            descriptor, length = self._descriptor, self._row.length
+            descriptor, length = self._opened.descriptor, self._row.length
             block = await self._workers.run(lambda: read_block(descriptor, length, index))
         except OSError as error:
             raise self._fail(str(error)) from error
         finally:
             self._reading -= 1
             self._finish_close()
-        self._accept(index, block)
+        self._accept(index, block, stamp)
         start = offset - index * BLOCK_BYTES
         return block[start : start + most]
 
     def close(self) -> None:
-        """Give the descriptor back, at the latest when the read under way has ended."""
+        """Give the file back, at the latest when the read under way has ended."""
         self._closed = True
         self._finish_close()
 
-    def _accept(self, index: int, block: bytes) -> None:
+    def _verified_nowait(self, index: int) -> bytes | None:
+        """The block as the page cache has it, verified; None where it has not all of it."""
+        size, stamp = block_size(self._row.length, index), self._opened.stamp()
+        block = read_cached(self._opened.descriptor, index * BLOCK_BYTES, size)
+        if block is None or len(block) < size:
+            self._opened.dropped(index)
+            return None
+        self._accept(index, block, stamp)
+        return block
+
+    def _accept(self, index: int, block: bytes, stamp: Stamp) -> None:
         if not verify(index, block, self._row.checks):
             raise self._fail(f"block {index} has rotted")
+        self._opened.mark(index, stamp)
         self._blocks.put(self._name, index, block)
 
     def _fail(self, why: str) -> ExchangeError:
@@ -143,13 +174,21 @@ class DiskBody:
         return ExchangeError(Failure.BODY_LOST, f"{self._name}: {why}")
 
     def _finish_close(self) -> None:
-        if self._closed and not self._reading and self._descriptor >= 0:
-            descriptor, self._descriptor = self._descriptor, -1
-            os.close(descriptor)
+        if self._closed and not self._reading and not self._given_back:
+            self._given_back = True
+            self._give_back(self._opened)
 
 
-def open_verified(directory: str, row: StoredRow, most: int) -> tuple[int, list[bytes]]:
-    """A descriptor of the body's file and its first blocks, at most `most`, verified. Blocks.
+class Opened(NamedTuple):
+    """A file just opened, what it was before its first blocks were read, and those, verified."""
+
+    descriptor: int
+    stamp: Stamp
+    blocks: list[bytes]
+
+
+def open_verified(directory: str, row: StoredRow, most: int) -> Opened:
+    """The body's file and its first blocks, at most `most`. Blocks.
 
     Raises `BodyLost`, or `NoDescriptors` where that says nothing about the body.
     """
@@ -161,21 +200,24 @@ def open_verified(directory: str, row: StoredRow, most: int) -> tuple[int, list[
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
             raise NoDescriptors(str(error)) from error
         raise BodyLost(error.strerror or "cannot be opened") from error
-    blocks = None
+    opened = None
     try:
-        blocks = _first_blocks(descriptor, row, most)
+        # Or the kernel would read ahead what counts as verified; see `_read_ahead`.
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+        stamp = stamp_of(descriptor)
+        opened = Opened(descriptor, stamp, first_blocks(descriptor, stamp, row, most))
     except OSError as error:
         raise BodyLost(str(error)) from error
     finally:
-        if blocks is None:
+        if opened is None:
             os.close(descriptor)
-    return descriptor, blocks
+    return opened
 
 
-def _first_blocks(descriptor: int, row: StoredRow, most: int) -> list[bytes]:
-    size = os.fstat(descriptor).st_size
-    if size != row.length:
-        raise BodyLost(f"{size} bytes instead of {row.length}")
+def first_blocks(descriptor: int, stamp: Stamp, row: StoredRow, most: int) -> list[bytes]:
+    """The first blocks of an open file, at most `most`, verified. Blocks; raises `BodyLost`."""
+    if stamp.size != row.length:
+        raise BodyLost(f"{stamp.size} bytes instead of {row.length}")
     blocks = []
     for index in range(min(most, blocks_in(row.length))):
         block = read_block(descriptor, row.length, index)
@@ -190,9 +232,15 @@ def block_size(length: int, index: int) -> int:
     return min(BLOCK_BYTES, length - index * BLOCK_BYTES)
 
 
+def _read_ahead(descriptor: int, start: int) -> None:
+    """Have the next block read: by this call, and not by the kernel's own guess."""
+    os.posix_fadvise(descriptor, start, BLOCK_BYTES, os.POSIX_FADV_WILLNEED)
+
+
 def read_block(descriptor: int, length: int, index: int) -> bytes:
     """The block, or what there is of it. Blocks; raises OSError."""
     start, stop = index * BLOCK_BYTES, index * BLOCK_BYTES + block_size(length, index)
+    _read_ahead(descriptor, stop)
     parts = []
     while start < stop and (part := os.pread(descriptor, stop - start, start)):
         parts.append(part)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from edge.cache.body import MemoryBody
+
 if TYPE_CHECKING:
+    from edge.cache.body import Body
     from edge.cache.entry import Entry
     from edge.cache.fill import Fill
     from edge.cache.packing import StoredRow
@@ -63,6 +66,21 @@ class Held:
         """Note that a request was answered with this, and not for its fetch."""
         self.newest.hits += 1
 
+    def lose(self, row: StoredRow) -> None:
+        """The body that `row` tells of is not on disk any more."""
+        if self.row is row:
+            self.row = None
+
+    def is_same(self, other: Held) -> bool:
+        """Whether both stand for one stored answer: it may have left memory and come back."""
+        return self is other or self.entry == other.entry
+
+    def reader(self) -> Body | None:
+        """A reader of the body; None where only the disk has it."""
+        if self.body is not None:
+            return MemoryBody(self.body)
+        return self.fill.reader() if self.fill is not None else None
+
     @property
     def cost(self) -> int:
         """About the bytes of memory that this takes."""
@@ -103,3 +121,8 @@ def kept(resource: Resource, now: float) -> Resource:
     else:
         return resource
     return Resource(tuple(held for held in resource.variants if held.entry.keep_until > now))
+
+
+def resource_of(rows: list[StoredRow]) -> Resource:
+    """What `rows` tell of, all of one resource."""
+    return Resource(tuple(Held(row.entry, body=row.inline, row=row) for row in rows))

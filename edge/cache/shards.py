@@ -9,7 +9,7 @@ workers, and none where there are fewer.
 Nothing is found under a key of another's shard, and nothing is stored: to ask its owner is the
 business of others. Each shard has an equal part of the quota, whoever owns it; so a body takes at
 most three quarters of that part (see `space`). The floor is the file system's, which each shard
-asks for itself.
+asks for itself. The open files that are kept are the process's, so each has a part of those, too.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from edge.cache.body import SpoolFull
+from edge.cache.descriptors import most_kept
 from edge.cache.disk import Disk
 from edge.cache.diskbody import BodyLost
 from edge.cache.rows import VARIANTS
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from edge.cache.body import Body
+    from edge.cache.diskbody import DiskBody
     from edge.cache.entry import Entry
     from edge.cache.estate import Estate
     from edge.cache.packing import Scanned, StoredRow
@@ -70,6 +72,7 @@ class Shards:
         variants: int = VARIANTS,
     ) -> None:
         self._shards = estate.shards
+        owned = range(slot, estate.shards, workers)
         self._disks = {
             shard: Disk(
                 estate.shard(shard),
@@ -79,8 +82,9 @@ class Shards:
                 io=io,
                 log=log,
                 variants=variants,
+                most_kept=most_kept() // len(owned),
             )
-            for shard in range(slot, estate.shards, workers)
+            for shard in owned
         }
         self._turns = cycle(self._disks.values())
         self._hot: Callable[[bytes], bool] = lambda digest: False
@@ -130,6 +134,22 @@ class Shards:
     async def body(self, row: StoredRow, *, is_use: bool = True) -> Body:
         """The body of `row`; raises `BodyLost` or `NoDescriptors`."""
         return await self._having(row).body(row, is_use=is_use)
+
+    def body_nowait(self, row: StoredRow) -> DiskBody | None:
+        """The same, where it is in a file that is open; None where that has to be waited for."""
+        disk = self._of(row.key)
+        return disk.body_nowait(row) if disk is not None else None
+
+    def lend_nowait(self, row: StoredRow, offset: int, most: int) -> DiskBody | None:
+        """The same, where all is verified and these bytes can be sent at once."""
+        disk = self._of(row.key)
+        return disk.lend_nowait(row, offset, most) if disk is not None else None
+
+    def prepare(self, row: StoredRow, lost: Callable[[], None]) -> None:
+        """Have the file of `row` made ready to be lent, behind the scenes, or `lost` told."""
+        disk = self._of(row.key)
+        if disk is not None:
+            disk.prepare(row, lost)
 
     async def whole(self, row: StoredRow) -> bytes:
         """The body of `row`, all of it verified, for memory; raises as `body` does."""

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from edge.cache.body import Body
+    from edge.cache.diskbody import DiskBody
     from edge.cache.entry import Entry
     from edge.cache.packing import Scanned, StoredRow
     from edge.cache.spool import FileSpool
@@ -72,6 +73,15 @@ class Tier(Protocol):
 
     async def body(self, row: StoredRow, *, is_use: bool = True) -> Body:
         """The body of `row`; raises `BodyLost` or `NoDescriptors`."""
+
+    def body_nowait(self, row: StoredRow) -> DiskBody | None:
+        """The same, where it is in a file that is open; None where that has to be waited for."""
+
+    def lend_nowait(self, row: StoredRow, offset: int, most: int) -> DiskBody | None:
+        """The same, where all is verified and these bytes can be sent at once."""
+
+    def prepare(self, row: StoredRow, lost: Callable[[], None]) -> None:
+        """Have the file of `row` made ready to be lent, behind the scenes, or `lost` told."""
 
     async def whole(self, row: StoredRow) -> bytes:
         """The body of `row`, all of it verified, for memory; raises as `body` does."""

@@ -66,7 +66,7 @@ class Writer:
     """The writing half of a disk tier. Methods marked *loop* run there, the others in its thread.
 
     `hot(primary)` says whether a resource is in memory; `finished(jobs)` runs in the loop when
-    jobs are done, for better or worse.
+    jobs are done, for better or worse, and `evicted(victims)` when those are gone.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class Writer:
         troubles: Troubles,
         hot: Callable[[bytes], bool],
         finished: Callable[[list[Job]], None],
+        evicted: Callable[[list[Victim]], None],
         clock: Callable[[], float],
         variants: int,
     ) -> None:
@@ -94,6 +95,7 @@ class Writer:
         self._troubles = troubles
         self.hand = Hand(hot)
         self._finished = finished
+        self._evicted = evicted
         self._clock = clock
         self._variants = variants
         self._queue: deque[Job] = deque()
@@ -186,10 +188,8 @@ class Writer:
         """As `Rows.find`, behind all changes queued before; nothing where that fails."""
         while self._queue:
             self._drain()
-        if self.rows is None:
-            return [], []
         try:
-            return self.rows.find(primary)
+            return self.rows.find(primary) if self.rows is not None else ([], [])
         except ROW_ERRORS as error:
             self.fail(error)
             return [], []
@@ -378,6 +378,7 @@ class Writer:
             self.fail(error)
             raise
         self.evicted += len(victims)
+        self._workers.call_loop(lambda: self._evicted(victims))
         self._count()
         # Rows that were passed over are progress too: the next step goes on behind them.
         return sum(victim.charge for victim in victims) + len(found)

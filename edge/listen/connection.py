@@ -26,7 +26,9 @@ from edge.wire.message import Chunk, End, Headers, Message, RequestHead, Reset, 
 from edge.wire.plainserver import PlainServerEngine
 
 if TYPE_CHECKING:
-    from edge.upstream.transport import Transport
+    from collections.abc import Sequence
+
+    from edge.upstream.transport import FileSpan, Part, Transport
 
 READ_BYTES = 65_536
 DRAIN_BYTES = 262_144  # what is read of a request nobody wanted, before the connection is given up
@@ -69,6 +71,8 @@ class ClientStream(Protocol):
     def request_body(self) -> RequestBody | None: ...
 
     async def send(self, message: Message, *, more: bool = False) -> None: ...
+
+    async def send_file(self, span: FileSpan) -> None: ...
 
     async def flush(self) -> None: ...
 
@@ -368,11 +372,23 @@ class H1Stream:
         if isinstance(message, End):
             self.complete = True
 
+    async def send_file(self, span: FileSpan) -> None:
+        """Send a part of a file as body; errors as for `send`, and what reading it raises."""
+        start = span.offset
+        if not self._engine.send_beside(self._number, len(span)):
+            return
+        try:
+            await self._send_parts([*self._engine.outgoing(), span])
+        finally:
+            self.sent_bytes += span.offset - start
+
     async def flush(self) -> None:
         """Send what was kept back."""
+        await self._send_parts(self._engine.outgoing())
+
+    async def _send_parts(self, parts: Sequence[Part]) -> None:
         if self._torn:
             raise ExchangeError(Failure.CLIENT_LEFT, "an earlier write was broken off")
-        parts = self._engine.outgoing()
         if not parts:
             return
         # Until they have left whole: the task that sends 100 Continue may be cancelled at it.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import trio
 
@@ -33,8 +33,10 @@ from edge.wire.frames import (
 from edge.wire.message import Chunk, End, Message, RequestHead, Reset, ResponseHead
 
 if TYPE_CHECKING:
-    from edge.upstream.transport import Data, Transport
+    from edge.upstream.transport import Data, FileSpan, Transport
     from edge.wire.frames import Frame
+
+PIECE_BYTES: Final = 49_152  # of a file: what one reader holds in memory
 
 
 class HopStream:
@@ -98,6 +100,14 @@ class HopStream:
         if not more:
             await self.flush()
         self.complete = isinstance(message, End)
+
+    async def send_file(self, span: FileSpan) -> None:
+        """Send a part of a file as body, by reading it; errors as for `send`, and what that
+        raises."""
+        while len(span):
+            data = await span.source.read(span.offset, min(PIECE_BYTES, len(span)))
+            span.offset += len(data)
+            await self.send(Chunk(data), more=not len(span))  # it leaves together with the end
 
     async def flush(self) -> None:
         """Send what was kept back."""

@@ -21,8 +21,10 @@ driver begins with the same bytes.
 - *One round, one time of day.* The desk is told when a round begins, and when it is over: what is
   the same for all of it is looked up once, and what is only to be noted is noted together. How
   long each answer took is measured for each.
-- *A client that does not read* is not read from: what the kernel did not take of an answer goes to
-  a task, and the connection is parked only when that has left, or is given up after `send_s`.
+- *A client that does not read* is not read from: what the kernel did not take of an answer is
+  *owed* (see `debts`), and the connection waits in the same epoll set until it takes more. It is
+  parked only when all has left, or given up when it has taken nothing for `send_s`, or a quarter
+  longer.
 - *Deadlines.* Idle connections are closed by a sweep every now and then, so `idle_s` is exceeded
   by a quarter at most. A part of a head unparks at once, so the driver's deadline holds for it.
 - *Ends.* Someone who leaves between two requests is not missed. A client that has said that its
@@ -45,14 +47,15 @@ from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 import trio
 
 from edge.errors import ExchangeError, Failure
-from edge.listen.connection import leave
+from edge.listen.debts import Busy, Debt, Debts, behind, close_file
+from edge.upstream.transport import FileSpan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from edge.listen.connection import Connection, ConnectionPolicy
     from edge.listen.tcp import Connections, Open
-    from edge.upstream.transport import Data, SocketTransport
+    from edge.upstream.transport import Data, Part, SocketTransport
 
 R = TypeVar("R")
 
@@ -60,6 +63,7 @@ READ_BYTES: Final = 8_192  # a larger head is the driver's; more would only be a
 BATCH: Final = 64
 ROUNDS: Final = 2  # 2 ms of small hits; more make them no cheaper, and others wait for their turn
 LONGEST_SWEEP_S: Final = 5.0
+TURN_BYTES: Final = 16 << 20  # of large answers: 3 ms; then others have their turn
 IS_POSSIBLE: Final = hasattr(select, "epoll")
 
 
@@ -85,8 +89,11 @@ class Desk(Protocol[R]):
     def settle(self) -> None:
         """No more for the moment."""
 
-    def answer(self, data: bytes, peer: bytes) -> tuple[Sequence[Data], R, After] | None:
-        """The bytes that answer the request `data`, if that needs no waiting."""
+    def answer(self, data: bytes, peer: bytes) -> tuple[Sequence[Part], R, After] | None:
+        """The bytes that answer the request `data`, if that needs no waiting.
+
+        The source of a part of a file is closed here.
+        """
 
     def close(self, record: R, took_s: float, error: ExchangeError | None = None) -> None:
         """An answer has been sent, or has not for this reason."""
@@ -132,27 +139,6 @@ class Parked:
         self._lane.drain(self)
 
 
-class Owed:
-    """A connection whose client has not taken all of an answer yet."""
-
-    __slots__ = ("idle_since",)
-
-    idle = False
-    head_since: float | None = None
-
-    def __init__(self, clock: float) -> None:
-        self.idle_since = clock
-
-    def shed(self) -> None:
-        """It is not idle."""
-
-    def give_up(self) -> None:
-        """There is no part of a head."""
-
-    def drain(self) -> None:
-        """It is drained when it would be parked."""
-
-
 class Lane(Generic[R]):
     """The parked connections of a worker. `make` makes one's driver, with what was read of it."""
 
@@ -171,7 +157,9 @@ class Lane(Generic[R]):
         self._clients = clients
         self._parked: dict[int, Parked] = {}
         self._epoll = select.epoll()
+        self._debts = Debts(self._epoll, connections, desk, self._park_again, policy, clients)
         self._clock = 0.0  # Trio's, when the round began
+        self._turn_bytes = 0  # sent in large answers in this round
         self._stopped = False
         self._scope = trio.CancelScope()
 
@@ -203,6 +191,7 @@ class Lane(Generic[R]):
             self._stopped = True
             for parked in list(self._parked.values()):
                 self.close(parked)
+            self._debts.write_off(Failure.DRAINING)
             self._epoll.close()
 
     def stop(self) -> None:
@@ -210,6 +199,7 @@ class Lane(Generic[R]):
         self._stopped = True
         for parked in list(self._parked.values()):
             self.drain(parked)
+        self._debts.hand_over()
         self._scope.cancel()
 
     def close(self, parked: Parked) -> None:
@@ -237,13 +227,21 @@ class Lane(Generic[R]):
             if not ready:
                 return
             self._clock = trio.current_time()
+            self._turn_bytes = 0
             self._desk.begin()
             clock = perf_counter()
             for number, _ in ready:
                 parked = parked_by.get(number)
                 if parked is not None:  # it may have been closed for another's sake
                     clock = self._attend(parked, clock)
+                else:
+                    self._turn_bytes += self._debts.collect(number, self._clock)
+                    clock = perf_counter()
+                if self._turn_bytes > TURN_BYTES:
+                    break  # those that are left will still be ready
             self._desk.settle()
+            if self._turn_bytes > TURN_BYTES:
+                return
 
     def _attend(self, parked: Parked, began: float) -> float:
         """Read once from a connection, and answer if that can be done at once; the time then."""
@@ -266,18 +264,23 @@ class Lane(Generic[R]):
             return perf_counter()
         parts, record, after = answered
         try:
-            if len(parts) == 1:
+            if len(parts) == 1 and not isinstance(parts[0], FileSpan):
                 sent, size = transport.send_nowait(parts[0]), len(parts[0])
             else:
-                sent, size = transport.send_parts_nowait(parts), sum(map(len, parts))
+                size = sum(map(len, parts))  # before: a part of a file becomes shorter
+                sent = transport.send_parts_nowait(parts)
+                self._turn_bytes += sent
         except trio.BrokenResourceError:
             clock = perf_counter()
+            close_file(parts)
             self._desk.close(record, clock - began, ExchangeError(Failure.CLIENT_LEFT))
             self.close(parked)
             return clock
         clock = perf_counter()
+        if sent == size and len(parts) > 1:
+            close_file(parts)
         if sent != size or after is After.LINGER:
-            self._owe(parked, _behind(parts, sent), record, began, after)
+            self._owe(parked, behind(parts, sent), record, began, after)
             return clock
         parked.idle_since = self._clock
         self._desk.close(record, clock - began)
@@ -323,12 +326,12 @@ class Lane(Generic[R]):
     def _send_on(self, parked: Parked, data: bytes, hop: Hop, began: float) -> None:
         """Give a connection to a task that has its request answered by another worker."""
         self._unlist(parked)
-        owed = Owed(trio.current_time())
-        self._connections.swap(parked, owed)
-        self._clients.start_soon(self._have_answered, parked.transport, owed, data, hop, began)
+        busy = Busy(trio.current_time())
+        self._connections.swap(parked, busy)
+        self._clients.start_soon(self._have_answered, parked.transport, busy, data, hop, began)
 
     async def _have_answered(
-        self, transport: SocketTransport, owed: Owed, data: bytes, hop: Hop, began: float
+        self, transport: SocketTransport, busy: Busy, data: bytes, hop: Hop, began: float
     ) -> None:
         error: ExchangeError | None = ExchangeError(Failure.DRAINING)  # where it is cancelled
         try:
@@ -338,13 +341,13 @@ class Lane(Generic[R]):
             hop.close(perf_counter() - began, error)
             if error is not None:
                 transport.abort()  # so that no one takes a part for the whole
-                self._connections.remove(owed)
+                self._connections.remove(busy)
         if parts is None:
             connection = self._make(transport, data)
-            self._connections.swap(owed, connection)
+            self._connections.swap(busy, connection)
             await self._drive(transport, connection)
         elif error is None:
-            self._park_again(transport, owed)
+            self._park_again(transport, busy)
 
     async def _passed_on(
         self, transport: SocketTransport, parts: Sequence[Data], hop: Hop
@@ -364,60 +367,25 @@ class Lane(Generic[R]):
         return None
 
     def _owe(
-        self, parked: Parked, rest: list[Data], record: R, began: float, after: After
+        self, parked: Parked, rest: list[Part], record: R, began: float, after: After
     ) -> None:
-        """Give a connection to a task that sends the rest of an answer, begun at `began`."""
-        self._unlist(parked)
-        owed = Owed(trio.current_time())
-        self._connections.swap(parked, owed)
-        self._clients.start_soon(self._pay, parked.transport, owed, rest, record, began, after)
-
-    async def _pay(
-        self,
-        transport: SocketTransport,
-        owed: Owed,
-        rest: list[Data],
-        record: R,
-        began: float,
-        after: After,
-    ) -> None:
-        error: ExchangeError | None = ExchangeError(Failure.DRAINING)  # where it is cancelled
-        try:
-            await transport.send_parts(rest, stall_s=self._policy().send_s)
-            error = None
-        except trio.TooSlowError:
-            error = ExchangeError(Failure.SEND_TIMEOUT)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            error = ExchangeError(Failure.CLIENT_LEFT)
-        finally:
-            self._desk.close(record, perf_counter() - began, error)
-            self._desk.settle()
-            if error is not None:
-                transport.abort()  # so that no one takes a part for the whole
-                self._connections.remove(owed)
-        if error is None and after is After.PARK:
-            self._park_again(transport, owed)
-        elif error is None:
-            await leave(transport, self._policy().linger_s)
-            self._connections.remove(owed)
+        """Let a connection wait for its client to take the rest of an answer, begun at `began`."""
+        parked.has_left = True
+        transport, stays = parked.transport, after is After.PARK
+        debt = Debt(transport, rest, record, began, self._clock, stays=stays)
+        self._connections.swap(parked, debt)
+        is_watched = self._parked.pop(transport.fileno(), None) is not None
+        self._debts.incur(debt, is_watched=is_watched)
 
     # Those that have nothing to say.
 
     async def _sweep(self) -> None:
         while True:
-            idle_s = self._policy().idle_s
-            await trio.sleep(min(idle_s / 4, LONGEST_SWEEP_S))
-            latest = trio.current_time() - idle_s
+            policy = self._policy()
+            idle_s, send_s = policy.idle_s, policy.send_s
+            await trio.sleep(min(idle_s / 4, send_s / 4, LONGEST_SWEEP_S))
+            clock = trio.current_time()
             for parked in list(self._parked.values()):
-                if parked.idle_since < latest:
+                if parked.idle_since < clock - idle_s:
                     self.close(parked)
-
-
-def _behind(parts: Sequence[Data], sent: int) -> list[Data]:
-    """What is behind the first `sent` bytes of `parts`, not copied."""
-    rest: list[Data] = []
-    for part in parts:
-        if sent < len(part):
-            rest.append(memoryview(part)[sent:])
-        sent = max(0, sent - len(part))
-    return rest
+            self._debts.write_off(Failure.SEND_TIMEOUT, clock - send_s)

@@ -21,7 +21,8 @@ import trio
 
 from edge.errors import ExchangeError, Failure
 from edge.upstream.backoff import PATIENCE_S, Backoff
-from edge.upstream.transport import SocketTransport, TlsTransport, Transport
+from edge.upstream.tls import TlsTransport
+from edge.upstream.transport import SocketTransport, Transport
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

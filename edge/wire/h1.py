@@ -60,6 +60,16 @@ _NOT_YIELDED: Final = frozenset({b"host", b"http2-settings"})  # RFC 9113 §3.1 
 WHOLE: Final = h11.EndOfMessage()
 
 
+class _Beside:
+    """Stands for bytes that never come here: h11 asks no more of data than their number."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+
 class H1Side(ABC):
     """What the two sides share: the way in through gate and h11, and the queue out."""
 
@@ -68,6 +78,7 @@ class H1Side(ABC):
         self._gate = gate
         self._limits = limits
         self._queue: list[bytes | memoryview] = []
+        self._behind: list[bytes | memoryview] = []  # of what the driver sends itself
         self._queued_bytes = 0
         self._unread_bytes = 0  # of body, yielded and not taken by a reader
         self._fault: ProtocolError | None = None  # the peer's
@@ -174,19 +185,40 @@ class H1Side(ABC):
             case _:
                 self._send_head(message)
 
-    def _emit(self, make: Callable[[], h11.Event], lines: bytes = b"") -> None:
-        """Queue the event's bytes; h11 checks it while it is made and while it is sent.
+    def send_beside(self, stream: int, size: int) -> bool:
+        """Count in `size` bytes of body which the driver sends itself; raises as `send`.
 
-        `lines` are field lines that a head has besides those that h11 was told of.
+        Their place is behind what the next `outgoing` gives, and before what the one after that
+        does. False where they are not to be sent.
         """
+        if self._bodiless:
+            return False
+        beside = _Beside(size)
+        _, parts = self._framed(lambda: h11.Data(data=cast("bytes", beside)))
+        at = parts.index(cast("bytes", beside))
+        self._queue += parts[:at]
+        self._behind += parts[at + 1 :]
+        self._queued_bytes += sum(map(len, parts)) - size
+        self.body_sent += size
+        return True
+
+    def _framed(self, make: Callable[[], h11.Event]) -> tuple[h11.Event, list[bytes]]:
+        """An event and its bytes; h11 checks it while it is made and while it is sent."""
         if self._broken:
             raise ExchangeError(Failure.INTERNAL, "the stream was broken off")
         try:
             event = make()
-            parts = self._h11.send_with_data_passthrough(event) or []
+            return event, self._h11.send_with_data_passthrough(event) or []
         except h11.LocalProtocolError as error:
             self._broken = True
             raise ExchangeError(Failure.INTERNAL, str(error)) from error
+
+    def _emit(self, make: Callable[[], h11.Event], lines: bytes = b"") -> None:
+        """Queue the event's bytes.
+
+        `lines` are field lines that a head has besides those that h11 was told of.
+        """
+        event, parts = self._framed(make)
         if lines:  # before the empty line that ends a head
             parts = [b"".join(parts)[:-2], lines, b"\r\n"]
         if isinstance(event, h11.Data):
@@ -197,7 +229,8 @@ class H1Side(ABC):
 
     def outgoing(self) -> list[bytes | memoryview]:
         """Take what is queued, in order; body data are the very objects that were sent."""
-        queue, self._queue, self._queued_bytes = self._queue, [], 0
+        queue, self._queue, self._behind = self._queue, self._behind, []
+        self._queued_bytes = sum(map(len, self._queue))
         return queue
 
     def window(self, stream: int) -> int:

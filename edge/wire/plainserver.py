@@ -190,12 +190,27 @@ class PlainServerEngine(ServerEngine):
         self._answer = _Answer.BODY
         self._put(written)
 
+    def send_beside(self, stream: int, size: int) -> bool:
+        """Count in `size` bytes of body which the driver sends itself; raises as `send`.
+
+        Nothing comes behind them but more of the body.
+        """
+        if self._plain is None:
+            return super().send_beside(stream, size)
+        if self._bodiless:
+            return False
+        self._count_body(size)
+        return True
+
     def _send_body(self, data: bytes | memoryview) -> None:
-        if self._broken or self._answer is not _Answer.BODY or len(data) > self._owed_bytes:
-            self._fail("a body longer than was said")
-        self._owed_bytes -= len(data)
-        self.body_sent += len(data)
+        self._count_body(len(data))
         self._put(data)
+
+    def _count_body(self, size: int) -> None:
+        if self._broken or self._answer is not _Answer.BODY or size > self._owed_bytes:
+            self._fail("a body longer than was said")
+        self._owed_bytes -= size
+        self.body_sent += size
 
     def _send_end(self) -> None:
         if self._broken or self._answer is not _Answer.BODY or self._owed_bytes:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from edge.upstream.transport import copy_some, divided
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edge.upstream.transport import Data
+    from edge.upstream.transport import Data, Part
 
 CAPACITY: Final = 65_536
 IMMEDIATE: Final = 16  # as with sockets: calls in a row that do not wait
@@ -82,10 +84,11 @@ class Line:
     async def send_all(self, data: Data, *, stall_s: float = math.inf) -> None:
         await self.send_parts([data], stall_s=stall_s)
 
-    async def send_parts(self, parts: Sequence[Data], *, stall_s: float = math.inf) -> None:
+    async def send_parts(self, parts: Sequence[Part], *, stall_s: float = math.inf) -> None:
         await self._fair()
         self._check_open()
-        for part in parts:
+        data, span = divided(parts)
+        for part in data:
             sent = 0
             while sent < len(part):
                 if count := self.send_nowait(part[sent:]):
@@ -94,6 +97,8 @@ class Line:
                 self._immediate = 0
                 with trio.fail_after(stall_s):
                     await self._out.news.park()
+        while span is not None and len(span):
+            await copy_some(self, span, stall_s)
 
     async def send_eof(self) -> None:
         await trio.lowlevel.checkpoint()

@@ -38,6 +38,7 @@ from tests.stories.test_explain import (
     questions,
     strange_questions,
 )
+from tests.unit.sent import joined
 
 if TYPE_CHECKING:
     from tests.stories.world import Edge
@@ -67,7 +68,7 @@ class Node:
                 await self.stage.edge.settle()
                 await self.stage.play.release()
                 await self.stage.edge.settle()
-                return b"".join(parts), after is not After.PARK
+                return joined(parts), after is not After.PARK
         wire = self.stage.client.connect(address=peer, capacity=1 << 17)
         await wire.send(data)
         await self.stage.edge.settle()

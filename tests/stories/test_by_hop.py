@@ -41,6 +41,7 @@ from tests.stories.test_explain import (
     questions,
     strange_questions,
 )
+from tests.unit.sent import joined
 
 if TYPE_CHECKING:
     from edge.hopdesk import Glancing
@@ -70,7 +71,7 @@ class Entrance:
             self._desk.close(record, 0.001)
             ends = after is not After.PARK
             self.by_copy += 1
-            got = b"".join(parts)
+            got = joined(parts)
         elif (hop := self._desk.hop(data, peer)) is not None:
             got = await _glanced(hop)
             self.by_glance += got is not None

@@ -29,6 +29,7 @@ from edge.wire.message import Chunk, End, Headers, RequestHead, ResponseHead
 from tests.unit.unpurged import nothing_purged
 
 if TYPE_CHECKING:
+    from edge.upstream.transport import FileSpan
     from edge.wire.message import Message
 
 
@@ -51,6 +52,10 @@ class Stream:
         self.head_sent = self.head_sent or isinstance(message, ResponseHead)
         if not more:
             await self.flush()
+
+    async def send_file(self, span: FileSpan) -> None:
+        self._kept.append(Chunk(await span.source.read(span.offset, len(span))))
+        await self.flush()
 
     async def flush(self) -> None:
         if self.gone:

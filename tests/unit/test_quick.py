@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,9 +19,12 @@ from edge.quick import KNOWN_BYTES, PEERS, Quick
 from edge.visit import Parts, Tools
 from edge.wire.grammar import Limits
 from edge.wire.message import Headers, RequestHead
+from tests.unit.sent import joined
 from tests.unit.unpurged import nothing_purged
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edge.observe import Record
     from edge.quick import Answered
 
@@ -53,6 +57,7 @@ class Desk:
             log=self.records.append,
             complain=lambda *words: self.complaints.append(words[1]),
         )
+        self.tools = tools
         self.exchange = Exchange(cast("Tools", tools), self.parts)
         self.quick = Quick(
             self.exchange, tools, Limits(), self.records.extend, room_bytes=10 * KNOWN_BYTES
@@ -88,7 +93,7 @@ class Desk:
 
 def text_of(answered: Answered | None) -> bytes:
     assert answered is not None
-    return b"".join(answered[0])
+    return joined(answered[0])
 
 
 def test_a_hit_is_answered_with_what_is_stored() -> None:
@@ -234,3 +239,49 @@ def test_a_fault_of_ours_takes_nobody_down() -> None:
     cast("Any", desk.store).glance = lambda key, now: 1 // 0
     assert desk.ask() is None
     assert "ZeroDivisionError" in desk.complaints[0]
+
+
+class Lender:
+    """Lends the file at `path`, as much of it as is asked for."""
+
+    def __init__(self, path: Path, body: bytes) -> None:
+        path.write_bytes(body)
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.lent: list[tuple[int, int]] = []
+
+    def lend(self, held: Held, offset: int, most: int) -> Lender:
+        self.lent.append((offset, most))
+        return self
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+def test_a_large_body_that_is_in_an_open_file_is_sent_from_there(tmp_path: Path) -> None:
+    desk, body = Desk(), os.urandom(1_000_000)
+    held = desk.keep(body=body)
+    lender = Lender(tmp_path / "file", body)
+    cast("Any", desk.store).lend_nowait = lender.lend
+    whole = text_of(desk.ask())
+    held.body = None
+    assert text_of(desk.ask()) == whole
+    assert whole.endswith(b"\r\n\r\n" + body)
+    part = text_of(desk.ask(b"/a", b"Range: bytes=500-1499"))
+    assert part.startswith(b"HTTP/1.1 206 ")
+    assert part.endswith(b"\r\n\r\n" + body[500:1500])
+    assert desk.ask(b"/a", b"Range: bytes=0-9,20-29") is None
+    assert text_of(desk.ask(method=b"HEAD")).endswith(b"\r\n\r\n")
+    assert text_of(desk.ask(b"/a", b'If-None-Match: "1"')).startswith(b"HTTP/1.1 304 ")
+    assert lender.lent == [(0, len(body))] * 2 + [(500, 1000)]
+    assert held.hits == 5
+    answered = desk.ask()
+    assert answered is not None
+    assert answered[1].bytes == len(body)
+    held.body = body
+    desk.quick = Quick(desk.exchange, desk.tools, Limits(), desk.records.extend, lends=False)
+    for _ in range(2):
+        assert text_of(desk.ask()) == whole
+    held.body = None
+    assert desk.ask() is None
+    assert len(lender.lent) == 4
+    lender.close()

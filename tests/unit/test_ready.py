@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from edge.cache.entry import Entry, Key, Seq, Source, Terms, Times
 from edge.cache.freshness import current_age
+from edge.cache.ranges import Span
 from edge.observe import Outcome
 from edge.ready import AGES, TTLS, Made, Ready, Template
 from edge.wire.message import Headers
@@ -82,3 +83,14 @@ def an_entry(date: float, age_field: int, keep_until: float = T + 90) -> Entry:
         age_field=age_field, terms=Terms(60.0, Source.MAX_AGE), variant=(), length=0,
         fetched_at=Seq(0), keep_until=keep_until,
     )  # fmt: skip
+
+
+def test_the_content_is_the_body_or_pieces_of_it_in_order() -> None:
+    body = b"0123456789"
+    whole = Made(None, True, (Span(0, 10),), Outcome.HIT, "hit")
+    (content,) = whole.content(body)
+    assert content is body
+    parts = Made(None, False, (b"head", Span(2, 4), b"tail"), Outcome.HIT, "hit")
+    assert b"".join(parts.content(body)) == b"head23tail"
+    assert Made(None, False, (), Outcome.HIT, "hit").content(body) == []
+    assert whole.content(None) == []

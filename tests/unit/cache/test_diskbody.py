@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from edge.cache.bytesdisk import new_filename
+from edge.cache.descriptors import OpenBody
 from edge.cache.diskbody import (
     POOL_BLOCKS,
     Blocks,
@@ -20,6 +21,7 @@ from edge.cache.diskbody import (
 )
 from edge.cache.integrity import BLOCK_BYTES, blocks_in, checks_of
 from edge.cache.packing import StoredRow, row_key
+from edge.cache.pages import Pages
 from edge.cache.threads import Inline
 from edge.errors import ExchangeError, Failure
 
@@ -47,8 +49,11 @@ def lost() -> list[str]:
 
 
 def opened(tmp_path: Path, row: StoredRow, lost: list[str], blocks: Blocks) -> DiskBody:
-    descriptor, _ = open_verified(str(tmp_path), row, 1)
-    return DiskBody(descriptor, row, blocks, Inline(), lost.append)
+    descriptor, stamp, _ = open_verified(str(tmp_path), row, 1)
+    opened = OpenBody(descriptor, row, stamp, Pages(), lambda: 0.0)
+    return DiskBody(
+        opened, row, blocks, Inline(), lambda each: os.close(each.descriptor), lost.append
+    )
 
 
 def flip(tmp_path: Path, row: StoredRow, at: int) -> None:
@@ -130,7 +135,7 @@ def test_no_descriptors_says_nothing_about_the_body(
 
 
 def test_all_blocks_can_be_had_at_once(tmp_path: Path, row: StoredRow) -> None:
-    descriptor, blocks = open_verified(str(tmp_path), row, blocks_in(LENGTH))
+    descriptor, _, blocks = open_verified(str(tmp_path), row, blocks_in(LENGTH))
     os.close(descriptor)
     assert b"".join(blocks) == BODY
 

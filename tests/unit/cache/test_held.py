@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edge.cache.held import NOTHING, Held, Resource, kept
+from edge.cache.fill import Fill
+from edge.cache.held import NOTHING, Held, Resource, kept, resource_of
 from edge.cache.packing import StoredRow
+from edge.cache.window import FillMemory
 
 if TYPE_CHECKING:
     from tests.unit.cache.conftest import MakeEntry
@@ -41,3 +43,36 @@ def test_what_is_of_no_more_use_is_not_kept(make_entry: MakeEntry) -> None:
     assert kept(both, 0.0) is both
     assert kept(both, 9.0) is both
     assert kept(both, 10.0).variants == (long,)
+
+
+def test_a_body_that_is_lost_on_disk_is_not_looked_for_there(make_entry: MakeEntry) -> None:
+    row = StoredRow(b"", make_entry(b"a"), b"1234", None, None)
+    held = Held(make_entry(b"a"), row=row)
+    held.lose(replace(row))
+    assert held.row is row
+    held.lose(row)
+    assert held.row is None
+
+
+def test_a_body_is_read_from_memory_or_from_what_is_being_filled(make_entry: MakeEntry) -> None:
+    held = Held(make_entry(b"a"))
+    assert held.reader() is None
+    held.fill = Fill(None, shared=True, memory=FillMemory(1 << 20))
+    reader = held.reader()
+    assert reader is not None
+    assert reader.read_nowait(0, 9) is None
+    held.body = b"whole"
+    whole = held.reader()
+    assert whole is not None
+    assert whole.read_nowait(0, 9) == b"whole"
+    reader.close()
+    held.fill.close()
+
+
+def test_what_left_memory_and_came_back_is_the_same(make_entry: MakeEntry) -> None:
+    one = Held(make_entry(b"a"))
+    (back,) = resource_of([StoredRow(b"", replace(one.entry), b"1234", b"body", None)]).variants
+    assert one.is_same(one)
+    assert one.is_same(back)
+    assert back.body == b"body"
+    assert not one.is_same(Held(make_entry(b"b")))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -286,3 +287,27 @@ async def test_a_shard_has_one_owner_at_a_time(estate: Estate) -> None:
     async with owners(estate, 2):
         with pytest.raises(StoreBusy):
             await Shards(estate, 2, 3, quota_bytes=64 << 20, io=Inline, log=print).open()
+
+
+async def test_files_are_opened_and_lent_by_who_owns_them(estate: Estate) -> None:
+    body = os.urandom(300_000)
+    entries = [replace(entry_of(b"%d" % number), length=len(body)) for number in range(9)]
+    async with owners(estate, 2) as tiers:
+        for entry in entries:
+            tiers[owner_of(entry.key.digest, 3, 2)].save(entry, body)
+        await tiers[0].flush()
+        await tiers[1].flush()
+        for entry in entries:
+            owner = owner_of(entry.key.digest, 3, 2)
+            mine, other = tiers[owner], tiers[1 - owner]
+            (row,) = await mine.load(entry.key.digest)
+            assert mine.body_nowait(row) is mine.lend_nowait(row, 0, 9) is None
+            lost: list[bool] = []
+            for tier in (mine, other):
+                tier.prepare(row, lambda lost=lost: lost.append(True))  # type: ignore[misc]
+            await trio.testing.wait_all_tasks_blocked()
+            for lent in (mine.body_nowait(row), mine.lend_nowait(row, 0, len(body))):
+                assert lent is not None
+                lent.close()
+            assert other.body_nowait(row) is other.lend_nowait(row, 0, 9) is None
+            assert not lost

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edge.cache.body import Body
+    from edge.cache.diskbody import DiskBody
     from edge.cache.entry import Entry
     from edge.cache.fill import Fill
     from edge.cache.held import Held
@@ -520,3 +521,54 @@ async def test_no_one_ever_finds_what_a_change_before_has_replaced(
             while disk.statistics().spooled_bytes:
                 await trio.lowlevel.checkpoint()
         assert disk.statistics().queued_bytes == 0
+
+
+async def test_what_memory_holds_is_lent_from_its_file_once_that_is_ready(
+    open_disk: OpenDisk, make_entry: MakeEntry
+) -> None:
+    async with open_disk() as disk:
+        store = Store(64 * MIB, disk)
+        held = await fill(store, make_entry(b"a", MIB), LARGE[:MIB])
+        await disk.flush()
+        assert held.body is not None
+        body = await lent(store, held)
+        assert os.pread(body.descriptor, MIB, 0) == LARGE[:MIB]
+        body.close()
+        name = os.readlink(f"/proc/self/fd/{body.descriptor}")
+        os.unlink(name)
+        held.hits = 1
+        assert store.lend_nowait(held, 0, MIB) is None
+        assert (held.row is not None, disk.statistics().lost) == (True, 0)
+        held.hits = 16
+        assert store.lend_nowait(held, 0, MIB) is None
+        assert (held.row, disk.statistics().lost) == (None, 1)
+        assert store.lend_nowait(held, 0, MIB) is None
+        assert await read(store, held) == LARGE[:MIB]
+
+
+async def test_what_is_on_disk_only_is_lent_where_it_is_too_large_for_memory(
+    open_disk: OpenDisk, make_entry: MakeEntry
+) -> None:
+    async with open_disk() as disk:
+        store = Store(64 * MIB, disk)
+        small = await fill(store, make_entry(b"a", 700_000), LARGE[:700_000])
+        large = await fill(store, make_entry(b"b", len(LARGE)), LARGE)
+        await disk.flush()
+        small.body = None
+        for _ in range(2):
+            assert await read(store, large) == LARGE
+        body = await lent(store, large)
+        assert os.pread(body.descriptor, 9, 100) == LARGE[100:109]
+        body.close()
+        first, second = await store.open(small), await store.open(small)
+        first.close()
+        small.body = None
+        assert store.lend_nowait(small, 0, 9) is None
+        second.close()
+
+
+async def lent(store: Store, held: Held) -> DiskBody:
+    """Its file, once the clock that stamps files has ticked since it was written."""
+    while (body := store.lend_nowait(held, 0, 1000)) is None:
+        await read(store, held)
+    return body

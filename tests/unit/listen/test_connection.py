@@ -9,6 +9,7 @@ import trio
 
 from edge.errors import ExchangeError, Failure
 from edge.listen.connection import Connection, ConnectionPolicy
+from edge.upstream.transport import FileSpan
 from edge.wire.message import Chunk, End, Headers, ResponseHead
 from tests.stories.line import Line
 
@@ -278,3 +279,75 @@ async def test_only_a_connection_at_rest_is_parked(
     assert client.readable_now()
     client.close()
     server.close()
+
+
+class Given:
+    """What may not be sent without being read; `lost` where it ends."""
+
+    descriptor = -1
+
+    def __init__(self, body: bytes, lost: int | None = None) -> None:
+        self._body = body
+        self._lost = lost
+
+    def sendable(self, offset: int, most: int) -> int:
+        return 0
+
+    def refuse(self) -> None: ...
+
+    async def read(self, offset: int, most: int) -> bytes:
+        await trio.lowlevel.checkpoint()
+        if self._lost is not None and offset >= self._lost:
+            raise ExchangeError(Failure.BODY_LOST)
+        return self._body[offset : offset + most]
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("method", "field", "told"),
+    [
+        (b"GET", (b"content-length", b"10"), b"..filebody"),
+        (b"HEAD", (b"content-length", b"10"), b""),
+        (b"GET", (b"x-y", b"z"), b"2\r\n..\r\n8\r\nfilebody\r\n0\r\n\r\n"),
+    ],
+)
+async def test_a_part_of_a_file_is_framed_and_counted(
+    method: bytes, field: tuple[bytes, bytes], told: bytes
+) -> None:
+    counted: list[int] = []
+
+    async def handler(stream: ClientStream, head: RequestHead) -> None:
+        await stream.send(ResponseHead(200, Headers([field])), more=True)
+        await stream.send(Chunk(b".."), more=True)
+        await stream.send_file(FileSpan(Given(b"a file body"), 2, 6))
+        await stream.send_file(FileSpan(Given(b"a file body"), 7, 11))
+        await stream.send(End())
+        counted.append(stream.sent_bytes)
+
+    got = await dialogue(Node(handler), GET.replace(b"GET", method, 1))
+    head, _, body = got.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    if method == b"GET" and field[0] == b"content-length":
+        assert counted == [10]
+    assert body.replace(b"4\r\nfile\r\n4\r\nbody", b"8\r\nfilebody") == told
+
+
+async def test_a_file_that_is_lost_on_the_way_breaks_the_answer_off() -> None:
+    sent: list[int] = []
+
+    async def handler(stream: ClientStream, head: RequestHead) -> None:
+        await stream.send(ResponseHead(200, Headers([(b"content-length", b"99999")])), more=True)
+        try:
+            await stream.send_file(FileSpan(Given(bytes(99_999), lost=20_000), 0, 99_999))
+        finally:
+            sent.append(stream.sent_bytes)
+
+    node = Node(handler)
+    client, connection = node.connect()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection.run)
+        await client.send_all(GET)
+        with pytest.raises(trio.BrokenResourceError):
+            await everything(client)
+    assert 0 < sent[0] < 99_999

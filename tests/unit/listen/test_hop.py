@@ -11,6 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 from edge.errors import ExchangeError, Failure
 from edge.listen.hop import HopConnection, HopStream
 from edge.listen.link import Link
+from edge.upstream.transport import FileSpan
 from edge.wire.frames import (
     Answered,
     Ask,
@@ -248,3 +249,47 @@ async def test_a_worker_that_is_gone_at_once_is_no_error() -> None:
     here, there = Line.pair()
     here.abort()
     assert not await HopConnection(there, answer, Desk()).run()
+
+
+class Given:
+    """What can be had of a file by reading; it breaks off behind `body`."""
+
+    descriptor = -1
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+
+    def sendable(self, offset: int, most: int) -> int:
+        return most
+
+    def refuse(self) -> None:
+        raise AssertionError("it is not sent from")
+
+    async def read(self, offset: int, most: int) -> bytes:
+        await trio.lowlevel.checkpoint()
+        if offset >= len(self.body):
+            raise ExchangeError(Failure.BODY_LOST)
+        return self.body[offset : offset + most]
+
+    def close(self) -> None:
+        raise AssertionError("it is its owner's to close")
+
+
+async def test_a_part_of_a_file_is_read_and_sent() -> None:
+    body = bytes(range(256)) * 1000
+
+    async def handle(stream: HopStream, head: RequestHead) -> None:
+        await stream.send(OK, more=True)
+        await stream.send_file(FileSpan(Given(body), 1, len(body) - 1))
+        assert stream.sent_bytes == len(body) - 2
+        with pytest.raises(ExchangeError):
+            await stream.send_file(FileSpan(Given(body), len(body) - 1, len(body) + 1))
+
+    async with Owner(handle) as owner:
+        await owner.link.send(ASK)
+        assert isinstance(await owner.link.receive(), Answered)
+        got = b""
+        while isinstance(frame := await owner.link.receive(), Chunk):
+            got += frame.data
+        assert isinstance(frame, Broken)
+        assert got == body[1:]

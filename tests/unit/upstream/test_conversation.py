@@ -18,9 +18,10 @@ from edge.errors import ExchangeError, Failure
 from edge.upstream.conversation import Conversation, _left
 from edge.upstream.origin import Origin
 from edge.upstream.pool import Connection
-from edge.upstream.transport import SocketTransport, StreamTransport, Transport
+from edge.upstream.transport import SocketTransport, Transport
 from edge.wire.h1 import RESPONSE_LIMITS
 from edge.wire.message import Chunk, End, Headers, Message, RequestHead
+from tests.unit.upstream.memory import StreamTransport
 
 ORIGIN = Origin("http", "origin.example", 80)
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody"

@@ -16,10 +16,12 @@ from edge.errors import ExchangeError, Failure
 from edge.upstream.backoff import INTERVAL_S, PATIENCE_S, TOLERATED
 from edge.upstream.dial import ADDRESSES, Dialer, resolve, tls_context
 from edge.upstream.origin import Origin
-from edge.upstream.transport import StreamTransport, Transport
+from tests.unit.upstream.memory import StreamTransport
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from edge.upstream.transport import Transport
 
 ORIGIN = Origin("http", "origin.example", 80)
 

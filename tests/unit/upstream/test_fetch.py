@@ -21,7 +21,7 @@ from edge.wire.message import Chunk, End, Headers, RequestHead, ResponseHead
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from edge.upstream.transport import Data
+    from edge.upstream.transport import Part
 
 ORIGIN = Origin("http", "origin.example", 80)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
@@ -452,7 +452,7 @@ class Doomed(SocketTransport):
     other: SocketTransport
     sent = 0
 
-    async def send_parts(self, parts: Sequence[Data], *, stall_s: float = math.inf) -> None:
+    async def send_parts(self, parts: Sequence[Part], *, stall_s: float = math.inf) -> None:
         await super().send_parts(parts, stall_s=stall_s)
         self.sent += 1
         if self.sent == 2:

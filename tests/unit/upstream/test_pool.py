@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -13,7 +13,10 @@ from edge.errors import ExchangeError, Failure
 from edge.upstream.dial import Dialer
 from edge.upstream.origin import Origin
 from edge.upstream.pool import MARGIN_S, SWEEP_S, Connection, Pool
-from edge.upstream.transport import StreamTransport, Transport
+from tests.unit.upstream.memory import StreamTransport
+
+if TYPE_CHECKING:
+    from edge.upstream.transport import Transport
 
 ORIGIN = Origin("http", "origin.example", 80)
 

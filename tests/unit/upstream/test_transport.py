@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 import trio
@@ -16,13 +18,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.upstream import transport as subject
+from edge.upstream.tls import TlsTransport
 from edge.upstream.transport import (
+    FILE_BYTES,
     PARTS_AT_ONCE,
+    FileSpan,
+    Part,
     SocketTransport,
-    StreamTransport,
-    TlsTransport,
     Transport,
 )
+from tests.unit.upstream.memory import StreamTransport
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Pair: TypeAlias = tuple[Transport, Transport]
 Make: TypeAlias = Callable[[], Awaitable[Pair]]
@@ -283,32 +291,6 @@ async def test_a_busy_transport_lets_others_run() -> None:
     close(here, there)
 
 
-async def test_tls_that_just_stops_is_no_end_of_input() -> None:
-    here, there = await tls()
-    await there.send_all(b"a body until the close")
-    there.close()  # no closure alert: anyone could have cut this
-    assert await here.receive_some() == b"a body until the close"
-    with pytest.raises(trio.BrokenResourceError):
-        await here.receive_some()
-    close(here)
-
-
-async def test_a_tls_surplus_in_a_record_of_its_own_is_seen() -> None:
-    here, there = await tls()
-    await there.send_all(b"response")
-    await there.send_all(b"surplus")
-    assert await here.receive_some() == b"response"
-    assert here.readable_now()
-    close(here, there)
-
-
-async def test_many_small_parts_share_a_tls_record() -> None:
-    here, there = await tls()
-    await here.send_parts([b"a", b"b", b"c"])
-    assert await there.receive_some() == b"abc"
-    close(here, there)
-
-
 async def test_a_stream_that_closes_only_by_waiting_is_refused() -> None:
     one, two = trio.testing.memory_stream_pair()
 
@@ -340,3 +322,162 @@ async def test_trio_agrees_that_it_is_a_stream(monkeypatch: pytest.MonkeyPatch) 
         return sockets()
 
     await trio.testing.check_half_closeable_stream(make, None)
+
+
+class Given:
+    """A source whose file has `body`; `says` is how much of what is asked for may be sent."""
+
+    def __init__(self, path: Path, body: bytes, says: int = 1 << 30) -> None:
+        path.write_bytes(body)
+        self.descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self.body = body
+        self.says = says
+        self.asked = self.read_bytes = 0
+        self.refused = False
+
+    def sendable(self, offset: int, most: int) -> int:
+        self.asked += 1
+        return 0 if self.refused else min(most, self.says)
+
+    def refuse(self) -> None:
+        self.refused = True
+
+    async def read(self, offset: int, most: int) -> bytes:
+        await trio.lowlevel.checkpoint()
+        data = self.body[offset : offset + most]
+        self.read_bytes += len(data)
+        return data
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+FILE = os.urandom(3 * FILE_BYTES + 12_345)
+
+
+@KINDS
+@pytest.mark.parametrize("says", [1 << 30, 100_000, 0])
+async def test_a_part_of_a_file_arrives_behind_what_is_sent_before_it(
+    make: Make, says: int, tmp_path: Path
+) -> None:
+    here, there = await make()
+    source = Given(tmp_path / "file", FILE, says)
+    span = FileSpan(source, 1000, len(FILE) - 10)
+
+    async def send() -> None:
+        await here.send_parts([b"head", b"", b"more", span])
+        await here.send_parts([FileSpan(source, 5, 5)])
+        await here.send_all(b"tail")
+        await here.aclose()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        assert await read_all(there) == b"headmore" + FILE[1000:-10] + b"tail"
+    is_sent = make is plain and says > 0
+    assert source.read_bytes == (0 if is_sent else len(FILE) - 1010)
+    assert len(span) == 0
+    source.close()
+    close(here, there)
+
+
+async def test_what_leaves_at_once_of_a_file_is_told_and_taken_off(tmp_path: Path) -> None:
+    here, there = sockets()
+    source = Given(tmp_path / "file", FILE)
+    span = FileSpan(source, 0, len(FILE))
+    assert span.look() == FILE_BYTES
+    sent = here.send_parts_nowait([b"head", span])
+    assert 4 < sent == 4 + span.offset < FILE_BYTES  # the kernel does not take so much
+    assert (span.ready, source.asked) == (0, 1)
+    assert here.send_parts_nowait([b"head", span]) == 0
+    there.close()
+    with pytest.raises(trio.BrokenResourceError):
+        here.send_parts_nowait([span])
+    source.close()
+    close(here)
+
+
+async def test_a_client_that_does_not_take_the_file_is_given_up(
+    tmp_path: Path, autojump_clock: object
+) -> None:
+    here, there = sockets()
+    source = Given(tmp_path / "file", FILE)
+    both: list[list[Part]] = [
+        [b"x" * 4_000_000, FileSpan(source, 0, 9)],
+        [FileSpan(source, 0, len(FILE))],
+    ]
+    for parts in both:
+        with pytest.raises(trio.TooSlowError):
+            await here.send_parts(parts, stall_s=10)
+    source.close()
+    close(here, there)
+
+
+async def test_what_may_be_sent_is_asked_again_after_a_wait(tmp_path: Path) -> None:
+    here, there = sockets()
+    source = Given(tmp_path / "file", FILE)
+    async with trio.open_nursery() as nursery:
+        parts: list[Part] = [b"x" * 2_000_000, FileSpan(source, 0, len(FILE))]
+        nursery.start_soon(here.send_parts, parts)
+        await trio.testing.wait_all_tasks_blocked()
+        source.says = 0  # it was changed
+        got = bytearray()
+        while len(got) < 2_000_000 + len(FILE):
+            got += await there.receive_some()
+    assert bytes(got[2_000_000:]) == FILE
+    assert source.read_bytes == len(FILE)
+    source.close()
+    close(here, there)
+
+
+async def test_a_file_cut_short_below_a_send_is_read_and_so_found(tmp_path: Path) -> None:
+    here, there = sockets()
+    source = Given(tmp_path / "file", FILE[:1000])
+    os.ftruncate(source.descriptor, 400)
+    span = FileSpan(source, 0, 1000)
+    here.send_parts_nowait([span])
+    assert span.offset == 400
+    assert here.send_parts_nowait([span]) == 0
+    assert source.refused
+    await here.send_parts([span])
+    got = b""
+    while len(got) < 1000:
+        got += await there.receive_some()
+    assert source.read_bytes == 600
+    source.close()
+    close(here, there)
+
+
+async def test_a_file_that_cannot_be_sent_from_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = sockets()
+    source = Given(tmp_path / "file", FILE[:1000])
+
+    def fails(*_: object) -> int:
+        raise OSError(errno.EIO, "the medium")
+
+    monkeypatch.setattr(os, "sendfile", fails)
+    await here.send_parts([FileSpan(source, 0, 1000)])
+    assert await there.receive_some() == FILE[:1000]
+    assert source.refused
+    source.close()
+    close(here, there)
+
+
+@REAL
+async def test_a_transport_closed_below_a_file_says_so(make: Make, tmp_path: Path) -> None:
+    here, there = await make()
+    source = Given(tmp_path / "file", FILE)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(there.receive_some)
+        nursery.start_soon(_sends_until_closed, here, FileSpan(source, 0, len(FILE)))
+        await trio.testing.wait_all_tasks_blocked()
+        here.close()
+    source.close()
+    close(there)
+
+
+async def _sends_until_closed(here: Transport, span: FileSpan) -> None:
+    for _ in range(2):
+        with pytest.raises(trio.ClosedResourceError):
+            await here.send_parts([span])

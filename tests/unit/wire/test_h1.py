@@ -546,3 +546,45 @@ def test_host_is_the_authority_and_no_field() -> None:
         messages(engine, b"GET /a?b HTTP/1.1\r\nHost: EXAMPLE.com:443\r\nX: Y\r\n\r\n")
     )
     assert head == RequestHead(b"GET", b"https", b"example.com", b"/a?b", Headers([(b"x", b"Y")]))
+
+
+@pytest.mark.parametrize(
+    ("field", "told"),
+    [
+        ((b"content-length", b"9"), (b"ab", b"cd")),
+        ((b"transfer-encoding", b"chunked"), (b"2\r\nab\r\n5\r\n", b"\r\n2\r\ncd\r\n0\r\n\r\n")),
+    ],
+)
+def test_a_piece_that_is_sent_beside_is_counted_and_framed(
+    field: Pair, told: tuple[bytes, bytes]
+) -> None:
+    engine = ServerEngine()
+    messages(engine, GET)
+    sent(engine, ResponseHead(200, Headers([field])))
+    engine.send(STREAM, Chunk(b"ab"))
+    assert engine.send_beside(STREAM, 5)
+    assert engine.body_sent == 7
+    assert b"".join(engine.outgoing()) == told[0]
+    assert sent(engine, Chunk(b"cd"), End()) == told[1]
+    assert engine.body_sent == 9
+    assert engine.window(STREAM) == Limits().unread_bytes
+    assert engine.keep_alive
+
+
+def test_too_much_that_is_sent_beside_is_our_own_fault() -> None:
+    engine = ServerEngine()
+    messages(engine, GET)
+    sent(engine, ResponseHead(200, Headers([(b"content-length", b"3")])))
+    for _ in range(2):
+        with pytest.raises(ExchangeError) as caught:
+            engine.send_beside(STREAM, 4)
+        assert caught.value.failure is Failure.INTERNAL
+
+
+def test_nothing_is_sent_beside_where_there_is_no_body() -> None:
+    engine = ServerEngine()
+    messages(engine, GET.replace(b"GET", b"HEAD"))
+    sent(engine, ResponseHead(200, Headers([(b"content-length", b"3")])))
+    assert not engine.send_beside(STREAM, 3)
+    assert sent(engine, End()) == b""
+    assert engine.keep_alive

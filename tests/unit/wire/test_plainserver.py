@@ -175,3 +175,41 @@ def test_a_field_that_cannot_be_sent_leaves_room_for_a_refusal() -> None:
     with pytest.raises(ExchangeError):
         one.send(STREAM, ResponseHead(101))
     assert b"200 OK" in sent(one, THREE)
+
+
+def test_a_body_that_is_sent_beside_is_counted_like_any_other() -> None:
+    one = engine(GET)
+    read(one)
+    sent(one, THREE, Chunk(b"a"))
+    assert one.send_beside(STREAM, 2)
+    assert (one.outgoing(), one.body_sent) == ([], 3)
+    one.send(STREAM, End())
+    assert one.is_at_rest
+    assert not has_h11(one)
+
+
+def test_what_is_sent_beside_must_fit_into_the_body() -> None:
+    for before, size in (([], 1), ([THREE], 4), ([THREE, Chunk(b"abc")], 1)):
+        one = engine(GET)
+        read(one)
+        sent(one, *before)
+        with pytest.raises(ExchangeError) as caught:
+            one.send_beside(STREAM, size)
+        assert caught.value.failure is Failure.INTERNAL
+
+
+def test_nothing_is_sent_beside_an_answer_without_a_body() -> None:
+    one = engine(GET.replace(b"GET", b"HEAD"))
+    read(one)
+    sent(one, THREE)
+    assert not one.send_beside(STREAM, 3)
+    assert (sent(one, End()), one.body_sent) == (b"", 0)
+
+
+def test_what_is_sent_beside_another_answer_is_framed_by_h11() -> None:
+    one = engine(GET)
+    read(one)
+    sent(one, STREAMED)
+    assert one.send_beside(STREAM, 3)
+    assert b"".join(one.outgoing()) == b"3\r\n"
+    assert sent(one, End()) == b"\r\n0\r\n\r\n"
