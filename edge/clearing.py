@@ -68,7 +68,7 @@ async def invalidate(visit: Visit, fetched: ResponseHead, spared: Key | None) ->
         key = key_of(request.scheme, request.authority, forwarded, request, site.key)
         if relays is None or relays.owns(key.digest):
             overtake(visit.tools, key, spared)
-            await visit.tools.store.written()
+            await visit.tools.store.settle(synced=False)
         elif not await relays.invalidate(key):
             await _purge_url(visit, forwarded)
     if is_write(request, fetched):

@@ -121,7 +121,7 @@ class SoleDesk:
     async def invalidate(self, told: Invalidate) -> None:
         """Make all unusable that is stored under a key, also for who comes after this worker."""
         clearing.overtake(self._tools, Key(told.digest, told.url))
-        await self._tools.store.written()
+        await self._tools.store.settle(synced=False)
 
 
 class OwnersDesk(_Reading):
@@ -174,7 +174,7 @@ class OwnersDesk(_Reading):
     async def invalidate(self, told: Invalidate) -> None:
         """Make all unusable that is stored under a key, also for who comes after this worker."""
         clearing.overtake(self._tools, Key(told.digest, told.url))
-        await self._tools.store.written()
+        await self._tools.store.settle(synced=False)
 
     def _copy(self, admitted: Admitted, record: Record, lease: int) -> Copy | None:
         """What it takes to keep a copy of what was answered just now, where that was a hit."""

@@ -406,15 +406,10 @@ class Store:
         if self._disk is not None:
             self._disk.drop(held.entry)
 
-    async def written(self) -> None:
-        """Return when all changes made before outlive this process, if not a loss of power."""
+    async def settle(self, *, synced: bool = True) -> None:
+        """Return when all changes made before outlive this process; `synced`, a loss of power."""
         if self._disk is not None:
-            await self._disk.flush()
-
-    async def settle(self) -> None:
-        """Return when all changes made before are on the disk, to outlive whatever happens."""
-        if self._disk is not None:
-            await self._disk.sync()
+            await (self._disk.sync() if synced else self._disk.flush())
 
     def statistics(self) -> StoreStatistics:
         """What is held and was done."""

@@ -101,7 +101,7 @@ class Desk:
             flights=Flights[Any](),
             store=SimpleNamespace(
                 invalidate=lambda key: self.invalidated.append(key.url),
-                written=trio.lowlevel.checkpoint,
+                settle=self._settle,
             ),
             now=lambda: 1_800_000_000.0,
             new_id=lambda: "id-1",
@@ -119,6 +119,10 @@ class Desk:
                 key=KeyPolicy(), cache=CachePolicy(), fields=FieldRules(), purge_reach=reach
             ),
         )
+
+    async def _settle(self, *, synced: bool) -> None:
+        assert not synced
+        await trio.lowlevel.checkpoint()
 
     def answer(self) -> tuple[int, dict[str, object]]:
         head, body = self.stream.sent[:2]
