@@ -50,7 +50,7 @@ from edge.listen import lane
 from edge.listen.connection import Connection
 from edge.listen.hop import HopConnection
 from edge.listen.local import connect_local
-from edge.listen.tcp import Connections, accept, in_a_task
+from edge.listen.tcp import OUT_OF_DESCRIPTORS, SHED_PAUSE_S, Connections, accept, in_a_task
 from edge.observe import Measurements, Outcome, Record, text
 from edge.owner import Owners
 from edge.purging import Purging
@@ -76,6 +76,7 @@ CLEANUP_S: Final = 5.0  # for the store to be written out at the end
 # Before a collection; with Python's 700 the 99th percentile of misses was 106 ms instead of 88.
 YOUNG_OBJECTS: Final = 10_000
 MOST_HOPS: Final = 1_000_000  # each carries a request of one client, and those are bounded
+DIALS: Final = 8  # newcomers want the descriptors that are given up, too
 DESK_CALLERS: Final = 4_096  # the keeper's, on behalf of its own callers
 
 
@@ -198,7 +199,8 @@ class Node:
         take_in = in_a_task(self._hops, self._hop_connection, hops)
         with self._hop_scope, self._place.hop:
             tell = partial(self._error_log.tell, "hop")
-            await accept(self._place.hop, self._hops, take_in, tell)
+            clients = self._connections  # any of which is worth less than another worker's
+            await accept(self._place.hop, self._hops, take_in, tell, giving_way=clients)
 
     def _hop_connection(self, transport: SocketTransport) -> HopConnection:
         return HopConnection(transport, self._exchange.serve_relayed, self._owners_desk)
@@ -274,6 +276,13 @@ class Node:
         paths, tools = self._place.paths, self._tools
 
         async def dial(slot: int) -> SocketTransport:
+            for _ in range(DIALS):
+                try:
+                    return await connect_local(Path(paths.hop(slot)))
+                except OSError as error:
+                    if error.errno not in OUT_OF_DESCRIPTORS or not self._connections.shed_one():
+                        raise
+                await trio.sleep(SHED_PAUSE_S)  # for the one that was shed to end
             return await connect_local(Path(paths.hop(slot)))
 
         relays = Relays(owners, store, dial)

@@ -205,8 +205,11 @@ async def accept(
     connections: Connections,
     take_in: Callable[[SocketTransport], None],
     say: Callable[[str], None],
+    *,
+    giving_way: Connections | None = None,
 ) -> None:
-    """Accept until cancelled.
+    """Accept until cancelled. Where there are no descriptors left, one of those `giving_way` does,
+    or one of the `connections`.
 
     `take_in` counts a newcomer among the `connections`; those outlive this task while the node
     drains.
@@ -224,7 +227,7 @@ async def accept(
             except BlockingIOError:
                 break
             except OSError as error:
-                await _after_failure(error, connections, say)
+                await _after_failure(error, giving_way or connections, say)
                 break
             # A UNIX socket's address is no tuple, and says nothing.
             peer = address[0].encode("ascii") if isinstance(address, tuple) else b""

@@ -158,7 +158,8 @@ def descriptors(stage: Stage) -> Row:
             time.sleep(1.5)
             during = load.taken()
         row.tally.add(during)
-        row.demand(f"hits served ({during.right} of {during.sent})",
+        told = ", ".join(f"{count} times {status}" for status, count in during.statuses.items())
+        row.demand(f"hits served ({during.right} of {during.sent}: {told})",
                    during.right == during.sent > 100)  # fmt: skip
         before_s = node.cpu_s()
         time.sleep(1)
