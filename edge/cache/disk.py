@@ -433,11 +433,13 @@ class Disk:
 
     def _open(self) -> None:
         self._home.enter()
+        is_ours = False
         try:
             self._home.adopt(self._birth)
-        except BaseException:
-            self._home.leave()
-            raise
+            is_ours = True
+        finally:
+            if not is_ours:
+                self._home.leave()
         was_clean = self._home.take_clean()
         self._writer.open()
         self._space.resample()

@@ -78,9 +78,9 @@ class Estate:
         self._lock = lock(self._directory)
         try:
             self.shards = self._settle(workers)
-        except BaseException:
-            self.leave()
-            raise
+        finally:
+            if not self.shards:
+                self.leave()
         self.birth = read_birth(self._directory)
 
     def leave(self) -> None:

@@ -96,10 +96,10 @@ class Shards:
             for disk in self._disks.values():
                 await disk.open()
                 opened.append(disk)
-        except BaseException:
-            with trio.CancelScope(shield=True):
-                await _all(disk.close for disk in opened)
-            raise
+        finally:
+            if len(opened) < len(self._disks):
+                with trio.CancelScope(shield=True):
+                    await _all(disk.close for disk in opened)
 
     async def close(self) -> None:
         """Write what is queued and leave all marked as whole."""
