@@ -12,21 +12,21 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import time
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from edge.listen.local import bind_local
 from edge.listen.tcp import address_of, bind
 from edge.place import Paths
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Container, Iterable
-    from pathlib import Path
 
     from edge.config import Address
 
-INNER_BACKLOG: Final = 4_096
 TRIES: Final = 10  # a node that was killed a moment ago may not be quite gone
 PAUSE_S: Final = 0.03
 
@@ -112,13 +112,7 @@ class InnerDoors:
         self.hops = [self._listen(self.paths.hop(slot)) for slot in range(workers)]
 
     def _listen(self, path: str) -> socket.socket:
-        with suppress(FileNotFoundError):
-            os.unlink(path)  # of a node that was killed: the directory is ours
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener.bind(path)
-        os.chmod(path, 0o600)
-        listener.listen(INNER_BACKLOG)
-        listener.setblocking(False)
+        listener = bind_local(Path(path))  # in place of a killed node's: the directory is ours
         self._made.append(path)
         return listener
 

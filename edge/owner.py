@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edge.cache.shards import owner_of
+
 
 @dataclass(frozen=True, slots=True)
 class Owners:
@@ -20,7 +22,7 @@ class Owners:
 
     def owner_of(self, digest: bytes) -> int:
         """The slot of the worker who owns a resource, by its key's digest."""
-        return int.from_bytes(digest[:2], "big") % self.shards % self.workers
+        return owner_of(digest, self.shards, self.workers)
 
     def owns(self, digest: bytes) -> bool:
         """Whether this worker does."""
