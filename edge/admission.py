@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 from edge.cache.key import forwarded_target, key_of
 from edge.errors import ExchangeError, Failure
 from edge.guard.address import believed_chain, certain_client, client_address
+from edge.routing.experiment import assign_all, key_part
+from edge.routing.geo import NOWHERE, part_of
 from edge.wire.hop import Forwarding, claimed_scheme, end_to_end, loops
 from edge.wire.message import RequestHead
 from edge.wire.target import parse_authority
@@ -19,12 +21,23 @@ from edge.wire.target import parse_authority
 if TYPE_CHECKING:
     from edge.cache.entry import Key
     from edge.cache.ruling import CachePolicy
-    from edge.config.policies import Site
     from edge.guard.address import Networks
+    from edge.routing.experiment import Assignment
+    from edge.routing.geo import Place
+    from edge.terms import Part, Site, Terms
     from edge.visit import Parts
+
+    Drawn = tuple[tuple[bytes, bytes], ...]  # experiment and arm, by name
 
 ASKS_FOR_KEY: Final = b"cache-status-key"  # RFC 9211 §2.7: keys are for debugging, not for all
 PURGE: Final = b"PURGE"
+FIELDS: Final[dict[Part, bytes]] = {
+    "country": b"x-geo-country",
+    "continent": b"x-geo-continent",
+    "subdivision": b"x-geo-subdivision",
+}
+GEO_FIELDS: Final = frozenset(FIELDS.values())
+NONE: Final[Drawn] = ()
 PURGES: Final = frozenset((PURGE, b"PURGEKEYS", b"BAN"))  # what plugins send; see `orders`
 
 
@@ -32,22 +45,34 @@ PURGES: Final = frozenset((PURGE, b"PURGEKEYS", b"BAN"))  # what plugins send; s
 class Admitted:
     """A request that may be answered: `request` is in the form that is judged and forwarded.
 
-    `client` is the client's address; `purges` says that it purges, as it may; `tells_key` that a
-    trusted client asks for the key in Cache-Status.
+    `client` is the client's address, and `place` where that is, as far as it matters; `arms` are
+    those of experiments, and `by` is what of both is in the key. `purges` says that it purges, as
+    it may; `tells_key` that a trusted client asks for the key in Cache-Status.
     """
 
     site: Site
     request: RequestHead
-    policy: CachePolicy
+    terms: Terms
     key: Key
     forwarding: Forwarding
     client: bytes
     purges: bool
     tells_key: bool
+    place: Place = NOWHERE
+    arms: tuple[Assignment, ...] = ()
+    by: bytes = b""
+
+    @property
+    def policy(self) -> CachePolicy:
+        """On what terms the store may be used."""
+        return self.terms.cache
 
 
-def admit(parts: Parts, head: RequestHead, peer: bytes) -> Admitted:
-    """What `head`, which came from `peer`, amounts to; raises `ExchangeError` to refuse it."""
+def admit(parts: Parts, head: RequestHead, peer: bytes, drawn: Drawn = NONE) -> Admitted:
+    """What `head`, which came from `peer`, amounts to; raises `ExchangeError` to refuse it.
+
+    `drawn` are arms that another worker has drawn for it.
+    """
     site = parts.sites.find(head.authority)
     purges = head.method in PURGES and _may_purge(head, site, peer, parts.trusted)
     if head.method == PURGE and not purges:  # to everyone else there is no such method
@@ -60,20 +85,53 @@ def admit(parts: Parts, head: RequestHead, peer: bytes) -> Admitted:
     target = head.target if head.target == b"*" else forwarded_target(head.target, site.key)
     scheme = (claimed_scheme(head.headers) if trusted else None) or head.scheme
     authority = _authority(head, scheme)
+    chain = believed_chain(peer, head.headers, parts.trusted)
+    client = client_address(peer, chain)
+    place = parts.place_of(client) if site.needs_place else NOWHERE
+    told = tuple((FIELDS[part], value) for part in site.tells if (value := part_of(place, part)))
     # What Connection nominates is not the origin's to see, so no variant may rest on it.
     headers = end_to_end(head.headers)
+    if site.tells:  # answers may vary on them: they have to be as the origin will see them
+        headers = headers.without(GEO_FIELDS).plus(*told)
     request = RequestHead(head.method, scheme, authority, target, headers, head.version)
-    chain = believed_chain(peer, head.headers, parts.trusted)
+    arms = () if purges or not site.experiments else _arms(parts, site, request, place, drawn)
+    by = key_part(arms) + _place_part(site, place)
     return Admitted(
         site=site,
         request=request,
-        policy=site.policy_for(request),
-        key=key_of(scheme, authority, target, request, site.key),
-        forwarding=Forwarding(parts.name, peer, scheme, authority, chain),
-        client=client_address(peer, chain),
+        terms=site.terms_for(request, place),
+        key=key_of(scheme, authority, target, request, site.key, by),
+        forwarding=Forwarding(parts.name, peer, scheme, authority, chain, told),
+        client=client,
         purges=purges,
         tells_key=trusted and ASKS_FOR_KEY in head.headers,
+        place=place,
+        arms=arms,
+        by=by,
     )
+
+
+def _arms(
+    parts: Parts, site: Site, request: RequestHead, place: Place, drawn: Drawn
+) -> tuple[Assignment, ...]:
+    """The arms of a request, as its visitor has them or gets them now."""
+    rolls = [parts.roll() for _ in site.experiments]
+    arms = assign_all(site.experiments, request, rolls, place)
+    if not drawn:
+        return arms
+    told = dict(drawn)
+    return tuple(
+        each.experiment.drawn(told[each.experiment.name])
+        if each.is_new and each.experiment.name in told
+        else each
+        for each in arms
+    )
+
+
+def _place_part(site: Site, place: Place) -> bytes:
+    """What of a place is in the key: "" is a place, too."""
+    values = (part_of(place, part).encode("ascii") for part in site.keys)
+    return b"".join(b"@%d:%b" % (len(value), value) for value in values)
 
 
 def _authority(head: RequestHead, scheme: bytes) -> bytes:

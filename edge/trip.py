@@ -6,35 +6,29 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from edge.cache import vary
+from edge.routing.experiment import dressed
+from edge.ways import Bound
 from edge.wire.hop import Forwarding, to_origin
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from edge.cache.entry import Entry, Key, Seq
     from edge.cache.flight import FlightKey
     from edge.cache.held import Held
     from edge.cache.ruling import CachePolicy
-    from edge.config.policies import Site
     from edge.finding import Found
-    from edge.upstream.fetch import Upstream
+    from edge.routing.experiment import Assignment
+    from edge.terms import Terms
+    from edge.upstream.way import Way
     from edge.visit import Visit
+    from edge.ways import Ways
     from edge.wire.message import RequestHead
 
 
-class Asking(Protocol):
+class Asking(Bound, Protocol):
     """A request that has been admitted: a visit, or what `admission` says of it."""
 
     @property
-    def site(self) -> Site: ...
-    @property
-    def request(self) -> RequestHead: ...
-    @property
     def policy(self) -> CachePolicy: ...
-    @property
-    def key(self) -> Key: ...
-    @property
-    def forwarding(self) -> Forwarding: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,38 +43,43 @@ class Trip:
     request: RequestHead
     key: Key
     as_of: Seq
-    upstream: Upstream
+    upstream: Way
     forwarding: Forwarding
-    policy: CachePolicy
-    authority: bytes | None = None  # the Host for the origin, where it is not the client's
+    terms: Terms
+    arms: tuple[Assignment, ...] = ()
     variants: tuple[Held, ...] = ()
     selected: Entry | None = None  # of them, as the law sees it: soft-purged, it is stale
     in_background: bool = False  # no client waits for it
 
+    @property
+    def policy(self) -> CachePolicy:
+        """By what rules the answer is judged."""
+        return self.terms.cache
+
     def outgoing(self, request: RequestHead, upgrade: bytes | None = None) -> RequestHead:
-        """`request` as the origin is to see it."""
+        """`request` as the origin is to see it, but for its Host and its path."""
         out = to_origin(request, self.forwarding, upgrade=upgrade)
-        return out if self.authority is None else replace(out, authority=self.authority)
+        headers = out.headers if self.terms.edits is None else self.terms.edits.applied(out.headers)
+        if self.arms:
+            headers = dressed(replace(out, headers=headers), self.arms).headers
+        return out if headers is out.headers else replace(out, headers=headers)
 
 
 def trip_for(visit: Visit, found: Found) -> Trip:
     """The trip of a visit that has found `found`."""
-    return trip_of(visit, visit.parts.upstreams, visit.as_of, found)
+    return trip_of(visit, visit.parts.ways, visit.as_of, found, visit.id)
 
 
-def trip_of(asking: Asking, upstreams: Mapping[str, Upstream], as_of: Seq, found: Found) -> Trip:
+def trip_of(asking: Asking, ways: Ways, as_of: Seq, found: Found, request_id: str = "") -> Trip:
     """The trip of a request that has found `found`, as of the purge `as_of`."""
-    upstream = upstreams[asking.site.origin]
-    # A client of HTTP/1.0 may have named no host; an origin would refuse an empty one.
-    own_host = None if asking.request.authority else upstream.origin.authority
     return Trip(
         request=asking.request,
         key=asking.key,
         as_of=as_of,
-        upstream=upstream,
+        upstream=ways.way_of(asking, request_id),
         forwarding=asking.forwarding,
-        policy=asking.policy,
-        authority=asking.site.host or own_host,
+        terms=asking.terms,
+        arms=asking.arms,
         variants=found.variants,
         selected=found.entry,
     )

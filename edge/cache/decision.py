@@ -268,6 +268,9 @@ def on_response(
         return _on_not_modified(request, response, times, policy, variants, as_of)
     if request.method == b"HEAD":
         return _on_head(request, response, times, policy, variants, as_of)
+    policy = policy.of_answer(response.headers)
+    if policy.bypass:
+        return Forward(Reason.BYPASS)
     return storing.judged(request, response, times, policy)
 
 
@@ -334,6 +337,9 @@ def _freshened(
     as good as it was then.
     """
     head = _renewed_head(old, received, times)
+    policy = policy.of_answer(head.headers)
+    if policy.bypass:
+        return Reason.BYPASS
     directives, targeted = response_directives(head.headers, policy.targets)
     reason = storing.own_prohibition(head.headers, directives, targeted, policy)
     if reason is not None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edge.wire.message import RequestHead
 
 DIGEST_BYTES: Final = 16
+BY: Final = "by"  # no field and no cookie: those are named "header …" and "cookie …"
 
 # RFC 6265 §4.1.1 cookie-octet: no controls, white space, double quote, comma, semicolon, backslash
 _COOKIE_OCTETS: Final = bytes(b for b in range(0x21, 0x7F) if b not in b'",;\\')
@@ -67,16 +68,20 @@ def key_of(
     target: bytes,
     request: RequestHead,
     policy: KeyPolicy = DEFAULT,
+    by: bytes = b"",
 ) -> Key:
     """The key of `request` for `target`, which `forwarded_target` has made.
 
-    `authority` is canonical: lower case, default port dropped.
+    `authority` is canonical: lower case, default port dropped. `by` is what else tells one answer
+    from another that is no part of the message: an arm of an experiment, a place.
     """
     host = authority if policy.host else b"*"  # no authority is a lone asterisk
     extra = _extra_parts(request, policy) if policy.headers or policy.cookies else ()
     hashed = b"%d:%b%d:%b%d:%b" % (len(scheme), scheme, len(host), host, len(target), target)
     for name, value in extra:
         hashed += _listed((name.encode(), value))
+    if by:
+        hashed += _listed((BY.encode(), by))
     digest = blake2b(hashed, digest_size=DIGEST_BYTES).digest()
     return Key(digest, b"%b://%b%b" % (scheme, host, target))
 
@@ -87,11 +92,12 @@ def key_parts(
     target: bytes,
     request: RequestHead,
     policy: KeyPolicy = DEFAULT,
+    by: bytes = b"",
 ) -> tuple[tuple[str, bytes], ...]:
     """What `key_of` hashes, in order and with names, for people to read."""
     host = authority if policy.host else b"*"
     base = (("scheme", scheme), ("host", host), ("target", target))
-    return base + _extra_parts(request, policy)
+    return (*base, *_extra_parts(request, policy), *(((BY, by),) if by else ()))
 
 
 def _extra_parts(request: RequestHead, policy: KeyPolicy) -> tuple[tuple[str, bytes], ...]:

@@ -7,7 +7,7 @@ needs and cannot know: nothing here does anything.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from edge.cache.entry import Entry, Key, Seq, Terms, Times, Variant
 from edge.cache.freshness import FreshnessPolicy
@@ -18,6 +18,13 @@ from edge.cache.vary import VaryPolicy
 
 if TYPE_CHECKING:
     from edge.wire.message import Headers
+
+
+class Types(Protocol):
+    """Some media types."""
+
+    def takes(self, content_type: bytes) -> bool:
+        """Whether a value of Content-Type is one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,16 @@ class CachePolicy:
     tags: tuple[bytes, ...] = DEFAULT_FIELDS  # the fields that tags are taken from: lower case
     by_path: bool = False  # the rule matched a part of the path
     by_extension: bytes | None = None  # it matched by this extension: lower case, no dot
+    by_type: tuple[tuple[Types, CachePolicy], ...] = ()  # what holds for answers of some types
+
+    def of_answer(self, headers: Headers) -> CachePolicy:
+        """The policy for an answer with these fields: the first whose types it is of."""
+        if self.by_type:
+            told = headers.get(b"content-type") or b""
+            for types, policy in self.by_type:
+                if types.takes(told):
+                    return policy
+        return self
 
 
 # --- what may be ruled

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 # The schema's hints are read when settings are: their names must be here at run time.
-from collections.abc import Iterator, Mapping  # noqa: TC003
+from collections.abc import Iterator  # noqa: TC003
 from dataclasses import dataclass, field
 from pathlib import Path  # noqa: TC003
-from typing import ClassVar
 
 from edge.config import notation as n
-from edge.config.notation import NOT_HERE, Address, span, wait
+from edge.config.notation import Address, span, wait
+from edge.config.origin import place_faults
 from edge.settings import Complaint, setting
 from edge.settings.kinds import GIB, KIB, MIB, SIZE, TIB
 
@@ -17,11 +17,6 @@ from edge.settings.kinds import GIB, KIB, MIB, SIZE, TIB
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSettings:
     """`[node]`: who this node is, where it listens, whom it trusts, what it writes."""
-
-    unbuilt: ClassVar[Mapping[str, str]] = {
-        "geo": f"geography: {NOT_HERE}",
-        "at": f"geography: {NOT_HERE}",
-    }
 
     name: str = field(
         metadata=setting(
@@ -51,6 +46,18 @@ class NodeSettings:
             n.ADDRESS,
         ),
     )
+    at: tuple[float, ...] | None = field(
+        default=None,
+        metadata=setting(
+            "Its own latitude and longitude, for clients whose place is unknown.",
+            least=-180.0,
+            most=180.0,
+        ),
+    )
+    geo: Path | None = field(
+        default=None,
+        metadata=setting("MaxMind-format City or Country database; read again when replaced."),
+    )
     trusted_proxies: tuple[str, ...] = field(
         default=(),
         metadata=setting("Whose X-Forwarded-For and Forwarded are believed.", n.NETWORK),
@@ -73,6 +80,7 @@ class NodeSettings:
         for index, address in enumerate(self.listen):
             if address is not None and address.port and address in self.listen[:index]:
                 yield Complaint(("listen", index), str(address), "stands here twice; take one out")
+        yield from place_faults(self.at)
         told = self.metrics
         if told is not None and told.port and any(map(told.overlaps, self.listen)):
             message = "is where clients connect (node.listen); give it a port of its own"

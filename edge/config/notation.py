@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from edge.settings import Kind, UnfitError, of_text, setting
 from edge.settings.kinds import DAY_S, DURATION, YEARS_10_S
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 NOT_HERE: Final = "this version does not have it yet"
 MOST_WORKERS: Final = 256
+CONTINENTS: Final = ("AF", "AN", "AS", "EU", "NA", "OC", "SA")
 SOCKET_PATH_BYTES: Final = 100  # sun_path holds 107; a new socket is made beside the old (admin)
 
 _ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]{2,45})\]|(?P<host>[A-Za-z0-9.-]{1,253}))?:(?P<port>[0-9]{1,5})")  # fmt: skip # noqa: E501
@@ -29,6 +30,13 @@ _DIGITS = re.compile(r"[0-9.]+")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,256}")  # RFC 9110 §5.6.2
 _FIELD_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 _PARAMETER = re.compile(r"[!\"$%'()+,./0-9:;<>?@A-Z\[\\\]^_`a-z{|}~-]{0,256}\*?")
+_PREFIX = re.compile(r"/[\x21\x22\x24-\x29\x2b-\x3e\x40-\x7e]{0,1023}")  # the same without `*`
+_TARGET = re.compile(r"/[\x21\x22\x24-\x7e]{0,1023}")
+_PATTERN = re.compile(r"[\x20-\x7e]{1,1024}")
+_COOKIE_PATH = re.compile(r"/[\x21-\x3a\x3c-\x7e]{0,1023}")  # RFC 6265 §4.1.1: no `;`
+_LABEL = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_MEDIA_TYPE = re.compile(r"(?:[A-Za-z0-9!#$&^_.+-]{1,64}|\*)/(?:[A-Za-z0-9!#$&^_.+*-]{1,64})")
+_REDIRECT = re.compile(r"(?:https?://[A-Za-z0-9._:\[\]-]{1,255})?/(?!/)[\x21-\x7e]{0,1023}")
 _GLOB = re.compile(r"[/*][\x21-\x22\x24-\x3e\x40-\x7e]{0,1023}")  # no space, `#` or `?`
 
 # What frames a message or names its host is the node's own to set (RFC 9110 §7.6.1, RFC 9112 §6).
@@ -155,6 +163,67 @@ def _read_glob(text: str) -> str:
     return text
 
 
+def _read_prefix(text: str) -> str:
+    if not _PREFIX.fullmatch(text):
+        raise UnfitError('is not the beginning of a path; write it like "/v2"')
+    return text.rstrip("/") or "/"
+
+
+def _read_target(text: str) -> str:
+    if not _TARGET.fullmatch(text):
+        raise UnfitError('is not a path to ask for; write it like "/healthz"')
+    return text
+
+
+def _read_pattern(text: str) -> str:
+    if not _PATTERN.fullmatch(text):
+        raise UnfitError("is not a pattern; use ASCII, `*` for any text")
+    return text
+
+
+def _read_cookie_path(text: str) -> str:
+    if not _COOKIE_PATH.fullmatch(text):
+        raise UnfitError('is not the Path of a cookie; write it like "/"')
+    return text
+
+
+def _read_label(text: str) -> str:
+    if not _LABEL.fullmatch(text):
+        raise UnfitError("is not a name; use letters, digits, - and _")
+    return text
+
+
+def _read_code(text: str, example: str) -> str:
+    if not (len(text) == 2 and text.isascii() and text.isalpha()):
+        raise UnfitError(f'is not a code of two letters; write it like "{example}"')
+    return text.upper()
+
+
+def _read_continent(text: str) -> str:
+    code = _read_code(text, "EU")
+    if code not in CONTINENTS:
+        raise UnfitError(f"is not a continent; there are {', '.join(CONTINENTS)}")
+    return code
+
+
+def _read_media_type(text: str) -> str:
+    if not _MEDIA_TYPE.fullmatch(text):
+        raise UnfitError('is not a media type; write it like "image/*" or "text/html"')
+    return text.lower()
+
+
+def _read_redirect_target(text: str) -> str:
+    if not _REDIRECT.fullmatch(text) or "\\" in text or "#" in text or "?" in text:
+        raise UnfitError('is not where to go; write it like "/new/*" or "https://b.example/*"')
+    return text
+
+
+def _read_redirect_status(raw: object) -> int:
+    if isinstance(raw, bool) or raw not in (301, 302, 303, 307, 308):
+        raise UnfitError("is not the status of a redirect; use 301, 302, 303, 307 or 308")
+    return int(str(raw))
+
+
 def _read_socket(text: str) -> Path:
     if len(text.encode("utf-8", "surrogateescape")) > SOCKET_PATH_BYTES:
         raise UnfitError(f"is too long for a socket; at most {SOCKET_PATH_BYTES} bytes")
@@ -187,16 +256,26 @@ KEYED_FIELD = of_text("field name", lambda text: _read_token(text).lower())
 FIELD_VALUE = of_text("field value", _read_field_value)
 PARAMETER = of_text("parameter name, `*` ends a beginning", _read_parameter)
 GLOB = of_text("path pattern", _read_glob)
+PATH_PREFIX = of_text("beginning of a path", _read_prefix)
+TARGET = of_text("path", _read_target)
+PATTERN = of_text("pattern", _read_pattern)
+COOKIE_PATH = of_text("path", _read_cookie_path)
+LABEL = of_text("name", _read_label)
+COUNTRY = of_text("country code", lambda text: _read_code(text, "DE"))
+CONTINENT = of_text("continent code", _read_continent)
+MEDIA_TYPE = of_text("media type", _read_media_type)
+REDIRECT_TARGET = of_text("path or URL", _read_redirect_target)
+REDIRECT_STATUS = Kind("301, 302, 303, 307 or 308", _read_redirect_status, int)
 LOG = of_text('path, "-" or "off"', str)
 SOCKET = of_text("path", _read_socket)
 WORKERS = Kind(f'"auto", or 1 to {MOST_WORKERS}', _read_workers, _written_workers)
 
 
-def span(says: str) -> dict[str, Setting]:
+def span(says: str, **rest: Any) -> dict[str, Setting]:
     """The declaration of a duration that may be nothing."""
-    return setting(says, DURATION, least=0.0, most=YEARS_10_S)
+    return setting(says, DURATION, least=0.0, most=YEARS_10_S, **rest)
 
 
-def wait(says: str) -> dict[str, Setting]:
+def wait(says: str, **rest: Any) -> dict[str, Setting]:
     """The declaration of a deadline: never nothing, since then nothing could be done in time."""
-    return setting(says, DURATION, least=0.001, most=30 * DAY_S)
+    return setting(says, DURATION, least=0.001, most=30 * DAY_S, **rest)

@@ -6,8 +6,8 @@ where the two vocabularies meet. Everything is made once, when settings are read
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from edge.answer import FieldRules
 from edge.cache.freshness import FreshnessPolicy
@@ -17,69 +17,62 @@ from edge.cache.tags import DEFAULT_FIELDS
 from edge.cache.vary import VaryPolicy
 from edge.guard.address import Networks
 from edge.listen.connection import ConnectionPolicy
-from edge.routing.site import Glob, HostTable, Match, Rule, first_rule
+from edge.routing.experiment import Arm, CookieTerms, Experiment
+from edge.routing.rewrite import FieldEdits, PathRewrite, Redirect
+from edge.routing.route import Canary, Order, Route
+from edge.routing.site import Glob, HostTable, Match, Rule, TypeMatch
+from edge.terms import Site, Terms
 from edge.upstream.origin import Origin, parse_origin
 from edge.wire.grammar import RESPONSE_LIMITS, Limits
-from edge.wire.target import split_target
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from edge.config.root import Config
-    from edge.config.site import (
-        CacheSettings,
+    from edge.config.cache import CacheSettings
+    from edge.config.experiment import ArmSettings, ExperimentSettings
+    from edge.config.origin import OriginSettings
+    from edge.config.route import (
+        FieldsSettings,
         HeadersSettings,
-        MatchSettings,
-        OriginSettings,
-        SiteSettings,
+        RedirectSettings,
+        RewriteSettings,
+        RouteSettings,
     )
-    from edge.wire.message import RequestHead
+    from edge.config.rule import MatchSettings, RuleSettings
+    from edge.config.site import SiteSettings
+    from edge.wire.message import Pair
 
 HIDDEN = frozenset({"server", "x-powered-by"})  # taken out unless a site lets them through
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
-    """A site as the exchange sees it; `origin` is a name, `host` what is sent in Host's place."""
-
-    name: str
-    origin: str
-    host: bytes | None
-    key: KeyPolicy
-    cache: CachePolicy
-    fields: FieldRules
-    purge_from: Networks
-    purge_reach: Literal["host", "node"]
-    rules: tuple[Rule[CachePolicy], ...]
-
-    def policy_for(self, request: RequestHead) -> CachePolicy:
-        """The caching policy of the first rule that takes `request`, else the site's own."""
-        if not self.rules:
-            return self.cache
-        path = split_target(request.target).path
-        rule = first_rule(self.rules, request.method, request.authority, path)
-        return rule.terms if rule else self.cache
-
-
 def sites(config: Config) -> HostTable[Site]:
     """Every site by its hosts."""
-    made = [(site, _site(config, site)) for site in config.sites]
+    made = [(site, _site(site)) for site in config.sites]
     pairs = ((host, site) for told, site in made for host in told.hosts)
     return HostTable((host.encode("ascii"), site) for host, site in pairs)
 
 
-def _site(config: Config, told: SiteSettings) -> Site:
-    origin = told.route.first[0]
-    host = config.origins[origin].host
+def _site(told: SiteSettings) -> Site:
     tags = _bytes(told.tags)
+    hidden = tags if told.strip_tags else ()
+    terms = Terms(
+        cache=cache_policy(told.cache, tags),
+        route=route(told.route),
+        fields=field_rules(told.headers, hidden),
+        edits=_edits(told.request),
+        rewrite=_rewrite(told.rewrite, None),
+    )
     return Site(
         name=told.hosts[0],
-        origin=origin,
-        host=host.encode("ascii") if host else None,
         key=_key_policy(told),
-        cache=cache_policy(told.cache, tags),
-        fields=field_rules(told.headers, tags if told.strip_tags else ()),
+        terms=terms,
+        rules=tuple(_rule(rule, terms, tags, hidden) for rule in told.rules),
+        experiments=tuple(_experiment(each) for each in told.experiments),
+        tells=told.place,
+        keys=told.key.place,
         purge_from=Networks.parse(told.purge_from),
         purge_reach=told.purge_reach,
-        rules=tuple(_rule(rule.match, rule.cache, tags) for rule in told.rules),
     )
 
 
@@ -93,16 +86,119 @@ def _key_policy(told: SiteSettings) -> KeyPolicy:
     )
 
 
-def _rule(told: MatchSettings, cache: CacheSettings, tags: tuple[bytes, ...]) -> Rule[CachePolicy]:
-    match = Match(
+def _rule(
+    told: RuleSettings, site: Terms, tags: tuple[bytes, ...], hidden: tuple[bytes, ...]
+) -> Rule[Terms]:
+    match = _match(told.match)
+    by_path = match.path is not None and match.path.is_open
+    extension = match.path.extension if match.path else None
+    cache = replace(cache_policy(told.cache, tags), by_path=by_path, by_extension=extension)
+    terms = Terms(
+        cache=cache,
+        route=route(told.route) if told.route is not None else site.route,
+        fields=_fields_after(site.fields, told.headers, hidden),
+        edits=_edits_after(site.edits, told.request),
+        rewrite=_rewrite(told.rewrite, match.path) if told.rewrite is not None else site.rewrite,
+        redirect=_redirect(told.redirect, match.path),
+    )
+    return Rule(match, terms)
+
+
+def _match(told: MatchSettings) -> Match:
+    def globs(patterns: Mapping[str, str]) -> tuple[tuple[bytes, Glob], ...]:
+        return tuple(
+            (name.encode("ascii"), Glob.parse(pattern.encode("ascii")))
+            for name, pattern in patterns.items()
+        )
+
+    return Match(
         path=Glob.parse(told.path.encode("ascii")) if told.path is not None else None,
         methods=frozenset(_bytes(told.methods)),
         hosts=HostTable((host, True) for host in _bytes(told.hosts)) if told.hosts else None,
+        headers=globs({name.lower(): pattern for name, pattern in told.header.items()}),
+        cookies=globs(told.cookie),
+        countries=frozenset(told.country),
+        continents=frozenset(told.continent),
+        types=TypeMatch.parse(_bytes(told.content_type)) if told.content_type else None,
     )
-    by_path = match.path is not None and match.path.is_open
-    extension = match.path.extension if match.path else None
-    terms = replace(cache_policy(cache, tags), by_path=by_path, by_extension=extension)
-    return Rule(match, terms)
+
+
+def route(told: RouteSettings) -> Route:
+    """Where requests go by these settings."""
+    order = next(order for order in Order if getattr(told, order.value))
+    canary = told.canary
+    return Route(
+        names=tuple(dict.fromkeys(getattr(told, order.value))),
+        order=order,
+        by_shield=told.via == "shield",
+        tries=told.retries + 1,
+        budget_s=told.budget,
+        canary=Canary(canary.to, canary.weight / 100) if canary is not None else None,
+    )
+
+
+def _edits(told: FieldsSettings) -> FieldEdits | None:
+    if not told.set and not told.remove:
+        return None
+    return FieldEdits(frozenset(_bytes(told.remove)), _pairs(told.set))
+
+
+def _edits_after(site: FieldEdits | None, told: FieldsSettings) -> FieldEdits | None:
+    """The site's changes with a rule's behind them, which win."""
+    own = _edits(told)
+    if site is None or own is None:
+        return own or site
+    names = {name for name, _ in own.put} | own.remove
+    kept = tuple(pair for pair in site.put if pair[0] not in names)
+    return FieldEdits((site.remove | own.remove) - {name for name, _ in own.put}, kept + own.put)
+
+
+def _rewrite(told: RewriteSettings | None, path: Glob | None) -> PathRewrite | None:
+    if told is None:
+        return None
+    if told.to is not None:
+        return PathRewrite.by_pattern(path or Glob.parse(b"*"), told.to.encode("ascii"))
+    strip, add = (told.strip or "").encode("ascii"), (told.add or "").encode("ascii")
+    return PathRewrite.by_prefix(strip, add)
+
+
+def _redirect(told: RedirectSettings | None, path: Glob | None) -> Redirect | None:
+    if told is None:
+        return None
+    return Redirect(
+        path or Glob.parse(b"*"), told.to.encode("ascii"), told.status, keep_query=told.query
+    )
+
+
+def _experiment(told: ExperimentSettings) -> Experiment:
+    cookie = told.cookie
+    return Experiment(
+        name=told.name.encode("ascii"),
+        cookie=CookieTerms(
+            name=cookie.name.encode("ascii"),
+            ttl_s=cookie.ttl,
+            path=cookie.path.encode("ascii"),
+            domain=cookie.domain.encode("ascii") if cookie.domain else None,
+            same_site=cookie.same_site.encode("ascii"),
+            http_only=cookie.http_only,
+            secure={"always": True, "never": False}.get(cookie.secure),
+        ),
+        arms=tuple(_arm(name, arm) for name, arm in told.arms.items()),
+        path=Glob.parse(told.path.encode("ascii")) if told.path is not None else None,
+        visitor=told.visitor.encode("ascii") if told.visitor is not None else None,
+        key=(told.key or told.name).encode(),
+        hold_out=frozenset(told.hold_out),
+    )
+
+
+def _arm(name: str, told: ArmSettings) -> Arm:
+    return Arm(
+        name=name.encode("ascii"),
+        weight=told.weight,
+        route=tuple(dict.fromkeys(told.route)),
+        prefix=(told.prefix or "").encode("ascii"),
+        fields=_pairs(told.header),
+    )
 
 
 def cache_policy(told: CacheSettings, tags: tuple[bytes, ...] = DEFAULT_FIELDS) -> CachePolicy:
@@ -138,9 +234,18 @@ def cache_policy(told: CacheSettings, tags: tuple[bytes, ...] = DEFAULT_FIELDS) 
 
 def field_rules(told: HeadersSettings, hidden: tuple[bytes, ...] = ()) -> FieldRules:
     """What is done to the fields of every answer of a site, which has more fields to hide."""
-    put = tuple((n.lower().encode("ascii"), v.encode("ascii")) for n, v in told.set.items())
     removed = (HIDDEN - set(told.keep)) | set(told.remove)
-    return FieldRules(frozenset((*_bytes(tuple(removed)), *hidden)), put)
+    return FieldRules(frozenset((*_bytes(tuple(removed)), *hidden)), _pairs(told.set))
+
+
+def _fields_after(
+    site: FieldRules, told: HeadersSettings, hidden: tuple[bytes, ...]
+) -> FieldRules:
+    """The site's changes with a rule's behind them, which win."""
+    own = {name for name, _ in _pairs(told.set)}
+    removed = (site.remove | set(_bytes(told.remove))) - set(_bytes(told.keep)) - own
+    kept = tuple(pair for pair in site.put if pair[0] not in own | set(_bytes(told.remove)))
+    return FieldRules(frozenset(removed | set(hidden)), kept + _pairs(told.set))
 
 
 def origins(config: Config) -> dict[str, Origin]:
@@ -192,6 +297,11 @@ def response_limits(config: Config) -> Limits:
 def trusted(config: Config) -> Networks:
     """The networks whose word about clients is believed."""
     return Networks.parse(config.node.trusted_proxies)
+
+
+def _pairs(fields: Mapping[str, str]) -> tuple[Pair, ...]:
+    """Fields as they stand in messages: names in lower case."""
+    return tuple((n.lower().encode("ascii"), v.encode("ascii")) for n, v in fields.items())
 
 
 def _bytes(words: tuple[str, ...]) -> tuple[bytes, ...]:

@@ -17,7 +17,10 @@ from typing import Any, ClassVar
 
 from edge.config.node import LimitsSettings, NodeSettings, StoreSettings, TimeoutsSettings
 from edge.config.notation import NOT_HERE
-from edge.config.site import CacheSettings, OriginSettings, SiteSettings
+from edge.config.cache import CacheSettings
+from edge.config.origin import OriginSettings, ShieldSettings
+from edge.config.route import RouteSettings  # noqa: TC001
+from edge.config.site import SiteSettings
 from edge.settings import Complaint, assign, bind, parse, setting
 from edge.settings.lines import lines_of
 
@@ -30,7 +33,6 @@ class Config:
 
     unbuilt: ClassVar[Mapping[str, str]] = {
         "tls": f"TLS towards clients: {NOT_HERE}",
-        "shield": f"shields: {NOT_HERE}",
         "fleet": f"fleets: {NOT_HERE}",
     }
 
@@ -48,6 +50,9 @@ class Config:
     timeouts: TimeoutsSettings = field(
         default_factory=TimeoutsSettings, metadata=setting("How long a client may take.")
     )
+    shield: ShieldSettings | None = field(
+        default=None, metadata=setting("The tier between this node and the origins.")
+    )
     origins: Mapping[str, OriginSettings] = field(
         metadata=setting("Write [origin.NAME] with its servers.", key="origin", fewest=1)
     )
@@ -56,17 +61,59 @@ class Config:
     )
 
     def check(self) -> Iterator[Complaint]:
-        """Origins that are not there, and hosts of two sites."""
+        """Origins and shields that are not there, places nobody knows, hosts of two sites."""
         owners: dict[str, int] = {}
         for index, site in enumerate(self.sites):
-            for at, name in enumerate(site.route.first if site.route else ()):
-                if name is not None and name not in self.origins:
-                    message = f"names no origin; {_near(name, self.origins)}"
-                    yield Complaint(("site", index, "route", "first", at), name, message)
+            yield from self._strangers(index, site)
+            yield from self._placeless(index, site)
             for at, host in enumerate(site.hosts):
                 if host is not None and owners.setdefault(host, index) != index:
                     message = f"is a host of sites[{owners[host]}] already; take one out"
                     yield Complaint(("site", index, "hosts", at), host, message)
+
+    def _strangers(self, index: int, site: SiteSettings) -> Iterator[Complaint]:
+        """Whom a site's routes name that is not there."""
+        for keys, route in _routes(site):
+            for at, name in route.named:
+                if name is not None and name not in self.origins:
+                    message = f"names no origin; {_near(name, self.origins)}"
+                    yield Complaint(("site", index, *keys, *at), name, message)
+            if route.via == "shield" and self.shield is None:
+                message = "goes nowhere: there is no [shield] with its nodes"
+                yield Complaint(("site", index, *keys, "via"), route.via, message)
+        for number, experiment in enumerate(site.experiments):
+            for arm, told in experiment.arms.items():
+                for at, name in enumerate(told.route):
+                    if name is not None and name not in self.origins:
+                        message = f"names no origin; {_near(name, self.origins)}"
+                        where = ("experiment", number, "arms", arm, "route", at)
+                        yield Complaint(("site", index, *where), name, message)
+
+    def _placeless(self, index: int, site: SiteSettings) -> Iterator[Complaint]:
+        """What a site rests on the places of clients, where nobody can tell them."""
+        node = self.node
+        if node is None or node.geo is not None:
+            return
+        message = "rests on the places of clients; give node.geo"
+        for keys, route in _routes(site):
+            if route.nearest and node.at is None:
+                yield Complaint(("site", index, *keys, "nearest"), None, f"{message}, or node.at")
+        if site.place:
+            yield Complaint(("site", index, "place"), list(site.place), message)
+        if site.key is not None and site.key.place:
+            yield Complaint(("site", index, "key", "place"), list(site.key.place), message)
+        for number, rule in enumerate(site.rules):
+            if rule.match is not None and rule.match.by_place:
+                yield Complaint(("site", index, "rule", number, "match"), None, message)
+
+
+def _routes(site: SiteSettings) -> Iterator[tuple[tuple[str | int, ...], RouteSettings]]:
+    """The routes of a site and of its rules, and where they stand."""
+    if site.route is not None:
+        yield ("route",), site.route
+    for index, rule in enumerate(site.rules):
+        if rule.route is not None:
+            yield ("rule", index, "route"), rule.route
 
 
 def _near(name: str, known: Mapping[str, object]) -> str:

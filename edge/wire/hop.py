@@ -78,6 +78,8 @@ class Forwarding:
     `name` is this node's pseudonym, a token. `peer` is the address of whoever connected, no port
     (b"": unknown). `scheme` and `host` are those in the key. `chain` holds the addresses that a
     trusted `peer` vouches for, the client's first; it is empty where `peer` is not trusted.
+    `told` are claims of our own, or of someone who is believed: they stand in place of all others
+    of their names.
     """
 
     name: bytes
@@ -85,6 +87,7 @@ class Forwarding:
     scheme: bytes
     host: bytes
     chain: tuple[bytes, ...] = ()
+    told: tuple[Pair, ...] = ()
 
 
 _NOMINATING_NOTHING: Final = frozenset({b"keep-alive", b"Keep-Alive"})  # but what goes anyway
@@ -118,7 +121,7 @@ def to_origin(
     goes, since the body is asked for here; Max-Forwards is counted down where it applies.
     """
     kept = [pair for pair in end_to_end(head.headers) if not _is_remade(pair[0])]
-    headers = Headers(kept).plus(*_traces(head, forwarding.name), *_provenance(forwarding))
+    headers = Headers(kept).plus(*_traces(head, forwarding.name), *_provenance(forwarding), *forwarding.told)
     if hops := hops_left(head):
         headers = headers.replaced(b"max-forwards", b"%d" % (hops - 1))
     if upgrade is not None:

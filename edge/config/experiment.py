@@ -1,0 +1,117 @@
+"""A/B tests by cookie: `[[site.experiment]]`."""
+
+from __future__ import annotations
+
+# The schema's hints are read when settings are: their names must be here at run time.
+from collections.abc import Iterator, Mapping  # noqa: TC003
+from dataclasses import dataclass, field
+from typing import Literal
+
+from edge.config import notation as n
+from edge.config.notation import span
+from edge.config.route import MOST_ORIGINS
+from edge.settings import Complaint, setting
+from edge.settings.kinds import DAY_S
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CookieSettings:
+    """`experiment.cookie`: how a visitor's arm is remembered, by the visitor."""
+
+    name: str = field(metadata=setting("Its name.", n.COOKIE_NAME))
+    ttl: float | None = field(
+        default=30 * DAY_S,
+        metadata=span('How long it is kept; "none" is until the browser is closed.'),
+    )
+    path: str = field(default="/", metadata=setting("Its Path.", n.COOKIE_PATH))
+    domain: str | None = field(
+        default=None, metadata=setting("Its Domain; the host alone if none.", n.HOST)
+    )
+    same_site: Literal["Lax", "Strict", "None"] = field(
+        default="Lax", metadata=setting("Its SameSite.")
+    )
+    http_only: bool = field(default=True, metadata=setting("Keep it from scripts."))
+    secure: Literal["auto", "always", "never"] = field(
+        default="auto", metadata=setting('Keep it to https; "auto" is where it was given by https.')
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmSettings:
+    """`experiment.arms.NAME`: what the visitors of an arm get; an arm without anything, the same.
+
+    Answers are stored by arm only where some arm has a route, a prefix or fields.
+    """
+
+    weight: float = field(
+        metadata=setting(
+            "What share of new visitors it has, beside the others'.", least=0.0, most=1_000_000.0
+        )
+    )
+    route: tuple[str, ...] = field(
+        default=(),
+        metadata=setting("Origins in order, in place of the route's.", most_members=MOST_ORIGINS),
+    )
+    prefix: str | None = field(
+        default=None,
+        metadata=setting("What to put before the path for the origin.", n.PATH_PREFIX),
+    )
+    header: Mapping[str, str] = field(
+        default_factory=dict,
+        metadata=setting(
+            "Fields for the origin.", n.FIELD_VALUE, names=n.FIELD_NAME, most_members=16
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentSettings:
+    """`[[site.experiment]]`: visitors are divided among arms, and stay in them by a cookie.
+
+    The first arm is the control: who is held out gets it.
+    """
+
+    name: str = field(metadata=setting("Its name.", n.LABEL))
+    cookie: CookieSettings = field(metadata=setting("How a visitor's arm is remembered."))
+    arms: Mapping[str, ArmSettings] = field(
+        metadata=setting(
+            "Its arms; the first is the control.", names=n.LABEL, fewest=2, most_members=16
+        )
+    )
+    path: str | None = field(
+        default=None,
+        metadata=setting("Pattern of the paths that it is about; all if none.", n.GLOB),
+    )
+    visitor: str | None = field(
+        default=None,
+        metadata=setting(
+            "Cookie that tells visitors apart, for the same arm wherever they come; "
+            "by chance if none.",
+            n.COOKIE_NAME,
+        ),
+    )
+    key: str | None = field(
+        default=None,
+        metadata=setting("What visitors are hashed with, the same on all nodes; the name if none."),
+    )
+    hold_out: tuple[Literal["bots", "cookieless"], ...] = field(
+        default=(),
+        metadata=setting(
+            "Who gets the control and no cookie: known crawlers, and clients without cookies.",
+            most_members=2,
+        ),
+    )
+
+    def check(self) -> Iterator[Complaint]:
+        """Weights that leave nobody."""
+        weights = [arm.weight for arm in self.arms.values()]
+        if weights and None not in weights and not any(weights):
+            yield Complaint(("arms",), None, "leave new visitors no arm; give one a weight")
+        cookie = self.cookie
+        if cookie is None or cookie.name is None:
+            return
+        if cookie.same_site == "None" and cookie.secure == "never":
+            message = 'is refused by browsers without Secure; leave out secure = "never"'
+            yield Complaint(("cookie", "same_site"), "None", message)
+        if self.visitor is not None and self.visitor == cookie.name:
+            yield Complaint(("visitor",), self.visitor, "is the experiment's own cookie")

@@ -1,0 +1,164 @@
+"""By which way a request that has been admitted reaches an origin: the seam of route and network.
+
+A site's terms and a visitor's arms say which origins, in which order; the client's place says
+which of them is nearest; the settings say whether a shield stands between. Here that becomes a
+`Way` (`upstream.way`), which knows who is well and goes on to the next.
+
+What an origin is asked for may be another path than the client's (`rewrite`, an arm's prefix). A
+shield is asked for the client's own URL, since it stores and purges by that; which target the
+origin is to be asked for, which origins, and what else the key is made of, it is told in the proof
+that this node is one of its edges (`wire.proof`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from edge.routing.experiment import dressed, route_of
+from edge.routing.route import Order, Route
+from edge.upstream.way import Persistence, Stop, Way
+from edge.wire.proof import Claims, signed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from edge.cache.entry import Key
+    from edge.routing.experiment import Assignment
+    from edge.routing.geo import Coordinates, Place
+    from edge.terms import Terms
+    from edge.upstream.group import Group
+    from edge.upstream.origin import Origin
+    from edge.wire.hop import Forwarding
+    from edge.wire.message import RequestHead
+
+
+class Bound(Protocol):
+    """A request as far as its way depends on it: what `admission` says of it, or a visit."""
+
+    @property
+    def terms(self) -> Terms: ...
+    @property
+    def request(self) -> RequestHead: ...
+    @property
+    def key(self) -> Key: ...
+    @property
+    def forwarding(self) -> Forwarding: ...
+    @property
+    def client(self) -> bytes: ...
+    @property
+    def arms(self) -> tuple[Assignment, ...]: ...
+    @property
+    def by(self) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Shielding:
+    """How this node reaches its shields, as `name` and by `secret`; `without` them it may ask the
+    origins itself, or may not."""
+
+    group: Group
+    name: bytes
+    secret: bytes
+    without: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """All that ways are made of. `place_of` tells where a client is, `now` is in Unix seconds, and
+    `roll` is by chance in [0, 1)."""
+
+    groups: Mapping[str, Group]
+    place_of: Callable[[bytes], Place]
+    now: Callable[[], float]
+    roll: Callable[[], float]
+    shielding: Shielding | None = None
+    at: Coordinates | None = None  # where the node is, for clients who are nobody knows where
+
+    def way_of(self, bound: Bound, request_id: str = "") -> Way:
+        """The way of a request, whose id a shield is told."""
+        route = _route(bound)
+        names = route.origins(self._whereabouts(route, bound.client), self._places, self.roll())
+        origins = [Stop(self.groups[name], _origin_dress(bound, self.groups[name])) for name in names]
+        tries = route.tries
+        stops = origins
+        if route.by_shield and self.shielding is not None:
+            shielding = self.shielding
+            dress = partial(self._to_shield, shielding, bound, names, request_id)
+            shield = Stop(shielding.group, dress, is_tier=True)
+            stops = [shield, *origins] if shielding.without else [shield]
+            tries += len(shielding.group)  # that shields are dead costs an origin no try
+        return Way(
+            stops,
+            Persistence(tries, route.budget_s),
+            key=bound.key.digest,
+            address=bound.client,
+            now=self.now,
+        )
+
+    def origins_of(self, bound: Bound) -> tuple[str, ...]:
+        """The names of the origins in the order in which they would be asked, leaving chance
+        aside."""
+        route = replace(_route(bound), canary=None)
+        return route.origins(self._whereabouts(route, bound.client), self._places, 0.0)
+
+    def _whereabouts(self, route: Route, client: bytes) -> Coordinates | None:
+        if route.order is not Order.NEAREST or len(route.names) == 1:
+            return None
+        return self.place_of(client).at or self.at
+
+    @property
+    def _places(self) -> Mapping[str, Coordinates | None]:
+        return {name: group.at for name, group in self.groups.items()}
+
+    def _to_shield(
+        self,
+        shielding: Shielding,
+        bound: Bound,
+        names: tuple[str, ...],
+        request_id: str,
+        request: RequestHead,
+        origin: Origin,
+    ) -> RequestHead:
+        """`request` as a shield is to have it: with the client's URL, and the proof."""
+        target = _target(bound, request)
+        claims = Claims(
+            edge=shielding.name,
+            client=bound.client,
+            chain=bound.forwarding.chain,
+            id=request_id.encode("ascii", "replace"),
+            scheme=bound.forwarding.scheme,
+            origins=tuple(name.encode("ascii") for name in names),
+            key=bound.by,
+            target=target if target != request.target else b"",
+        )
+        named = request if request.authority else replace(request, authority=origin.authority)
+        return signed(named, claims, shielding.secret, self.now())
+
+
+def _route(bound: Bound) -> Route:
+    """The route of a request: an arm's origins stand in place of the route's."""
+    route, names = bound.terms.route, route_of(bound.arms)
+    return replace(route, names=names, order=Order.FIRST, canary=None) if names else route
+
+
+def _origin_dress(
+    bound: Bound, group: Group
+) -> Callable[[RequestHead, Origin], RequestHead]:
+    def dress(request: RequestHead, origin: Origin) -> RequestHead:
+        # A client of HTTP/1.0 may have named no host; an origin would refuse an empty one.
+        authority = group.host or request.authority or origin.authority
+        return replace(request, authority=authority, target=_target(bound, request))
+
+    return dress
+
+
+def _target(bound: Bound, request: RequestHead) -> bytes:
+    """What the origin is asked for, where the client has asked for `request.target`."""
+    target = request.target
+    if bound.terms.rewrite is not None and target != b"*":
+        target = bound.terms.rewrite.applied(target)
+    if bound.arms and target != b"*":
+        target = dressed(replace(request, target=target), bound.arms).target
+    return target
