@@ -68,10 +68,13 @@ class Admitted:
         return self.terms.cache
 
 
-def admit(parts: Parts, head: RequestHead, peer: bytes, drawn: Drawn = NONE) -> Admitted:
+def admit(
+    parts: Parts, head: RequestHead, peer: bytes, *, relayed: bool = False, drawn: Drawn = NONE
+) -> Admitted:
     """What `head`, which came from `peer`, amounts to; raises `ExchangeError` to refuse it.
 
-    `drawn` are arms that another worker has drawn for it.
+    Where it is `relayed`, another worker of this node has admitted it before, and has `drawn`
+    these arms for it: to an edge, all else is the same.
     """
     site = parts.sites.find(head.authority)
     purges = head.method in PURGES and _may_purge(head, site, peer, parts.trusted)

@@ -87,10 +87,14 @@ class Child:
 
 
 def start(
-    slot: int, tally: int, work: Callable[[socket.socket], None], leave: Callable[[], None]
+    slot: int,
+    tally: int,
+    work: Callable[[socket.socket], None],
+    leave: Callable[[], None],
+    program: str,
 ) -> Child:
     """A new process that does `work` with its end of a leash, after `leave` has let go of what is
-    the parent's alone."""
+    the parent's alone. Where it fails, it says so in the name of `program`."""
     leash, theirs = pair()
     parent = os.getpid()
     sys.stdout.flush()
@@ -107,7 +111,7 @@ def start(
             _be_a_child_of(parent)
             leash.close()
             leave()
-            code = _done(work, theirs)
+            code = _done(work, theirs, program)
         finally:
             os._exit(code)  # nothing of the parent's is to be cleaned up here
     theirs.close()
@@ -125,12 +129,12 @@ def _be_a_child_of(parent: int) -> None:
         os._exit(1)
 
 
-def _done(work: Callable[[socket.socket], None], theirs: socket.socket) -> int:
+def _done(work: Callable[[socket.socket], None], theirs: socket.socket, program: str) -> int:
     """Do the work; the exit code."""
     try:
         work(theirs)
     except (OSError, ValueError) as error:
-        print(f"edge: {in_words(error)}", file=sys.stderr, flush=True)
+        print(f"{program}: {in_words(error)}", file=sys.stderr, flush=True)
         return 1
     except Exception:  # the last that can be said of a process
         traceback.print_exc()

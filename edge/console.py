@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -30,6 +32,34 @@ ADMIN_SOCKET: Final = Path("/run/edge/admin.sock")
 SOCKET_VARIABLE: Final = "EDGE_SOCKET"
 
 PATH: Final = click.Path(path_type=Path)
+
+
+def program() -> str:
+    """The name of the program that runs: that of its outermost group of commands."""
+    context = click.get_current_context(silent=True)
+    root = context.find_root().command if context else None
+    return root.name if isinstance(root, click.Group) and root.name else "edge"
+
+
+def renamed(command: click.Command, name: str) -> click.Command:
+    """A command of `edge` as one of the program `name`: with examples, a socket, and a variable
+    for the socket of its own."""
+    other = copy(command)
+    if other.help is not None:
+        other.help = re.sub(r"(?<![\w/.-])edge (?=[a-z])", f"{name} ", other.help)
+    other.params = [_renamed(param, name) for param in command.params]
+    if isinstance(command, click.Group) and isinstance(other, click.Group):
+        other.commands = {key: renamed(each, name) for key, each in command.commands.items()}
+    return other
+
+
+def _renamed(param: click.Parameter, name: str) -> click.Parameter:
+    if param.envvar != SOCKET_VARIABLE:
+        return param
+    other = copy(param)
+    other.default = Path(f"/run/{name}/admin.sock")
+    other.envvar = f"{name.upper().replace('-', '_')}_SOCKET"
+    return other
 
 
 def socket_option(function: Callable[..., None]) -> Callable[..., None]:
@@ -48,7 +78,7 @@ def node_at(path: Path) -> Node:
     from edge.status import clean
 
     def say() -> None:
-        click.echo(clean(f"edge: still waiting for the node at {path}"), err=True)
+        click.echo(clean(f"{program()}: still waiting for the node at {path}"), err=True)
 
     return Node(path, on_silence=say)
 
@@ -113,7 +143,7 @@ def _make_sure_of_output() -> None:
 
 def _say(*lines: str) -> None:
     first, *rest = lines
-    click.echo(f"edge: {first}", err=True)
+    click.echo(f"{program()}: {first}", err=True)
     for line in rest:
         click.echo(f"  {line}", err=True)
 

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from edge import answer, clearing, finding
-from edge.admission import admit
 from edge.answer import Answer
 from edge.cache import decision, vary
 from edge.cache.flight import Failed, Flight, Private, Spurned, Stored
@@ -104,7 +103,9 @@ class Exchange:
 
     async def _answer_or_refuse(self, visit: Visit) -> None:
         try:
-            visit.admit(admit(self.parts, visit.head, visit.stream.peer))
+            is_relayed = visit.hop is not None
+            parts, head, peer = visit.parts, visit.head, visit.stream.peer
+            visit.admit(parts.admit(parts, head, peer, relayed=is_relayed))
             await self._answer(visit)
         except ExchangeError as error:
             await deliver_refusal(visit, error)

@@ -67,10 +67,10 @@ class _Reading(Quick):
         head = self._reader.read(data)
         if head is None:
             return None
-        if self._parts.trusted.trusts(peer):
-            known = self._made(head, peer)
-        else:
+        if self._client(peer):
             known = self._young.get(id(head)) or self._known(head, len(data), peer)
+        else:
+            known = self._made(head, peer)
         return None if known.admitted is None else (known, known.admitted)
 
 

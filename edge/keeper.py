@@ -29,7 +29,6 @@ from edge.purging import Purging
 from edge.recorder import settle_all
 from edge.scrape import Scrapes, publishing
 from edge.switchboard import Switchboard, node_state
-from edge.visit import Parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from edge.leash import Worker
     from edge.listen.connection import ConnectionPolicy
     from edge.place import Place
+    from edge.visit import Parts
 
 CLEANUP_S: Final = 5.0
 LAST_WORDS_S: Final = 0.2
@@ -168,13 +168,7 @@ class Keeper:
     def _take_up(self, config: Config) -> None:
         """Go by these settings, as far as the keeper does."""
         self._config = config
-        self._parts = Parts(
-            name=config.node.name.encode(),
-            sites=policies.sites(config),
-            upstreams={},
-            trusted=policies.trusted(config),
-            salt=b"",
-        )
+        self._parts = self._place.trade.parts(config, {}, b"")
         self._policy = policies.connection_policy(config)
 
     def _hear_of(self, told: Reloaded) -> None:

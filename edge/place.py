@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edge.clock import Clock
     from edge.config import Config
     from edge.tally import Tallies
+    from edge.trade import Trade
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class Place:
     would be of another age in each.
     """
 
+    trade: Trade
     config: Config
     source: Source
     slot: int

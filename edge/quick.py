@@ -16,7 +16,8 @@ then an exchange answers it as if it had not been here.
   found again by the very object that the reader gives for equal bytes; of a stored response the
   heads that answer with it, written (`ready`); and that a request selects such a one. New settings
   begin with nothing remembered. What depends on the peer is never remembered with the request:
-  where a peer is trusted to speak for others, its requests are admitted each time.
+  where a peer is trusted to speak for others, its requests are admitted each time; and all are,
+  where the settings say more than a request's bytes can (`Parts.remembers`).
 - *Bounded.* What is known of requests is two generations of a fixed room, each charged with the
   request's bytes; what is ready of a response is charged to the store, and goes with it.
 """
@@ -26,7 +27,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from edge.admission import PURGE, admit
+from edge.admission import PURGE
 from edge.answer import finished, from_entry
 from edge.cache import decision
 from edge.cache.freshness import current_age
@@ -249,7 +250,7 @@ class Quick:
         age = current_age(found.entry, now)
         ttl = int((found.entry.terms.lifetime_s - age) // 1)
         # For this peer, not for who asked first; before anything is lent, as it may raise.
-        asking = admit(self._parts, known.head, peer) if refreshes else None
+        asking = self._parts.admit(self._parts, known.head, peer) if refreshes else None
         written = self._written(known, admitted, found.held, because, int(age), ttl)
         if written is None:
             return None
@@ -327,8 +328,9 @@ class Quick:
     # What is asked.
 
     def _client(self, peer: bytes) -> str:
-        """The client that `peer` is, in words; empty where it may speak for others."""
-        if self._parts.trusted.trusts(peer):
+        """The client that `peer` is, in words; empty where it may speak for others, or where
+        nothing is to be remembered."""
+        if not self._parts.remembers or self._parts.trusted.trusts(peer):
             return ""
         if len(self._clients) >= PEERS:
             self._clients.clear()
@@ -350,8 +352,10 @@ class Quick:
         return known
 
     def _made(self, head: RequestHead, peer: bytes) -> _Known:
+        if head.method == PURGE and not self._parts.remembers:
+            return _Known(head, None)  # it may be admitted once, and that is for the exchange
         try:
-            admitted = admit(self._parts, head, peer)
+            admitted = self._parts.admit(self._parts, head, peer)
         except ExchangeError as error:
             is_theirs = error.side is Side.CLIENT
             return _Known(head, None, refused=error if is_theirs else None)

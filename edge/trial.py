@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edge.config import Config
+    from edge.trade import Trade
 
 LATER: Final = ("node.workers", "store.dir")  # they wait for the next start
 BECAUSE: Final = (
@@ -53,11 +54,10 @@ class Change:
         self.faults: tuple[Fault, ...] = ()
 
 
-def try_out(config: Config, changed: Iterable[str]) -> None:
+def try_out(trade: Trade, config: Config, changed: Iterable[str]) -> None:
     """Make once what processes will make of the settings, and open what is new to them; raises
     OSError, ValueError."""
-    policies.sites(config)
-    policies.trusted(config)
+    trade.parts(config, {}, b"")
     limits = policies.response_limits(config)
     for origin in policies.origins(config).values():
         Upstream(origin, now=time.time, limits=limits)

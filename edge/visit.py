@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
@@ -34,11 +34,24 @@ if TYPE_CHECKING:
     from edge.wire.message import RequestHead
 
 
+class Admit(Protocol):
+    """Says what a request amounts to before the store is asked, or refuses it.
+
+    `relayed` says that another worker of this node has admitted it. Raises `ExchangeError`.
+    """
+
+    def __call__(
+        self, parts: Parts, head: RequestHead, peer: bytes, *, relayed: bool = False
+    ) -> Admitted: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """All that follows from the settings; swapped whole when they are read again.
 
-    `salt` is secret: multipart boundaries are made from it.
+    `salt` is secret: multipart boundaries are made from it. `admit` says what a request amounts
+    to; where the answer hangs on more than the request's bytes, its peer and these parts, it
+    `remembers` nothing, and each request is admitted anew.
     """
 
     name: bytes
@@ -46,6 +59,8 @@ class Parts:
     upstreams: Mapping[str, Upstream]
     trusted: Networks
     salt: bytes
+    admit: Admit
+    remembers: bool
 
 
 @dataclass(slots=True)

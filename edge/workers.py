@@ -30,7 +30,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from edge import keeper, node
+from edge import keeper, worker
 from edge.cache.estate import Estate
 from edge.cache.home import read_birth
 from edge.cache.journal import shared_number
@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from edge.config import Config
     from edge.leash import Up
     from edge.place import Source
+    from edge.trade import Trade
 
 GENERATIONS: Final = 4  # of workers that may be draining at once, each with a place to count
 RELEASE_S: Final = 15.0
@@ -84,12 +85,12 @@ FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 5.0
 
 
-def serve(config: Config, text: bytes, source: Source) -> int:
+def serve(trade: Trade, config: Config, text: bytes, source: Source) -> int:
     """Run a node with these settings, which stand in `text`, to its end; the exit code."""
     try:
-        parent = Parent(config, text, source)
+        parent = Parent(trade, config, text, source)
     except (OSError, ValueError) as error:
-        print(f"edge: {in_words(error)}", file=sys.stderr)
+        print(f"{trade.program}: {in_words(error)}", file=sys.stderr)
         return 1
     with parent:
         return parent.run()
@@ -98,10 +99,11 @@ def serve(config: Config, text: bytes, source: Source) -> int:
 class Parent:
     """The parent's own. Making one binds the node's addresses; raises OSError, ValueError."""
 
-    def __init__(self, config: Config, text: bytes, source: Source) -> None:
+    def __init__(self, trade: Trade, config: Config, text: bytes, source: Source) -> None:
+        self._trade = trade
         self._config, self._text = config, text
         self._source = source
-        try_out(config, ())
+        try_out(trade, config, ())
         self._workers = config.node.workers or len(os.sched_getaffinity(0))
         self._root = store_directory(config)
         self._log = ErrorLog(config.node.error_log)
@@ -262,18 +264,19 @@ class Parent:
     def _start(self, slot: int) -> None:
         """Have a process in this place, where one can count; raises OSError."""
         tally = 0 if slot == KEEPER else self._roster.free_tally() or 0
-        work = partial(self._work, slot, tally)
-        child = start(slot, tally, work, partial(self._leave_to_parent, slot))
+        work, leave = partial(self._work, slot, tally), partial(self._leave_to_parent, slot)
+        child = start(slot, tally, work, leave, self._trade.program)
         child.taken = self._turn  # it was born with them
         self._roster.add(child)
 
     def _work(self, slot: int, tally: int, leash: socket.socket) -> None:
-        serve = keeper.serve if slot == KEEPER else node.serve
+        serve = keeper.serve if slot == KEEPER else worker.serve
         serve(self._place(slot, tally, leash))
 
     def _place(self, slot: int, tally: int, leash: socket.socket) -> Place:
         is_worker = slot != KEEPER
         return Place(
+            trade=self._trade,
             config=self._config,
             source=self._source,
             slot=slot,
@@ -294,8 +297,8 @@ class Parent:
         )
 
     def _leave_to_parent(self, slot: int) -> None:
-        """In the process for `slot`: let go of what is the parent's, and of others' doors: they
-        are closed where the last process has closed them."""
+        """In the process for `slot`: let go of what is the parent's, and of others' doors, which
+        are closed when the last process has closed them."""
         self._doors.forget_all_but(slot, self._config.node.listen)
         for child in self._roster:
             child.leash.close()
@@ -343,11 +346,9 @@ class Parent:
         try:
             text = self._source.read()
             new = self._source.parse(text)
-            later, because = (
-                changed(self._config, new, LATER),
-                changed(self._config, new, BECAUSE),
-            )
-            try_out(new, because)
+            later = changed(self._config, new, LATER)
+            because = changed(self._config, new, BECAUSE)
+            try_out(self._trade, new, because)
             self._doors.open(new.node.listen)
         except (SettingsError, OSError, ValueError) as error:
             self._refuse(asked, faults_of(error))
@@ -431,8 +432,7 @@ class Parent:
         return True
 
     def _see_off(self, leaving: list[Child]) -> None:
-        """See to it that those who drain end in time, and that there is a place to count for
-        everyone: the oldest go where there is none."""
+        """Have those who drain end in time, and the oldest at once where too many count."""
         deadline = time.monotonic() + self._config.node.drain + GRACE_S
         for child in leaving:
             child.kill_at = child.end_by = min(deadline, child.end_by)
@@ -449,12 +449,9 @@ class Parent:
             kept.say(Drain())
 
     def _answer(self, this: Change, *, done: bool) -> None:
+        later, because = tuple(this.later), tuple(this.because)
         self._say_reloaded(
-            this.asked,
-            done=done,
-            later=tuple(this.later),
-            replaced=bool(this.because),
-            because=tuple(this.because),
+            this.asked, done=done, later=later, replaced=bool(because), because=because
         )
 
     def _say_reloaded(self, asked: Iterable[int], **what: Any) -> None:

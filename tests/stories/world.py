@@ -19,6 +19,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from edge.admission import admit
 from edge.answer import refusal
 from edge.cache.estate import Estate
 from edge.cache.flight import Flights
@@ -141,6 +142,8 @@ class Edge:
             upstreams={"default": self.upstream},
             trusted=policies.trusted(self.config),
             salt=b"salt",
+            admit=admit,
+            remembers=True,
         )
         self.exchange = self.entrance = self._next_entrance = Exchange(self.tools, parts)
         if self.by_hop:

@@ -25,6 +25,8 @@ def parts_of(*sets: str) -> Parts:
         upstreams={},
         trusted=policies.trusted(config),
         salt=b"salt",
+        admit=admit,
+        remembers=True,
     )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def started(work: Callable[[socket.socket], None], slot: int = 0) -> Child:
-    return start(slot, 0, work, lambda: None)
+    return start(slot, 0, work, lambda: None, "edge")
 
 
 def ended(child: Child) -> int:
@@ -57,7 +57,7 @@ def test_what_is_the_parents_alone_is_let_go_of_before() -> None:
     def leave() -> None:
         os.write(writing, b"left")
 
-    child = start(0, 0, lambda _: None, leave)
+    child = start(0, 0, lambda _: None, leave, "edge")
     assert os.read(reading, 9) == b"left"
     assert ended(child) == 0
     os.close(reading)

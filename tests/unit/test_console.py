@@ -17,13 +17,13 @@ from edge.console import (
     node_at,
     print_notes,
     print_result,
+    renamed,
     socket_option,
 )
 from tests.unit.standin import saying
 
 if TYPE_CHECKING:
     from pathlib import Path
-
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -158,3 +158,29 @@ def test_the_socket_is_told_by_option_then_environment_then_default(tmp_path: Pa
     )
     told = CliRunner().invoke(command, ["--socket", "/given"], env=environment)
     assert told.output == "/given False\n"
+
+
+@click.command(help="Look.\n\n\b\n    edge look /edge here\n    ls /var/edge | edge look")
+@socket_option
+def look(path: Path) -> None:
+    with answering():
+        print_result(str(path))
+        raise Unreachable("none")
+
+
+def test_a_command_can_be_another_programs() -> None:
+    told = renamed(click.Group("edge", commands=[click.Group("deep", commands=[look])]), "other")
+    other = click.Group("other", commands=[told])
+    asked = ["edge", "deep", "look"]
+    shown = CliRunner().invoke(other, [*asked, "--help"]).output
+    assert "other look /edge here" in shown
+    assert "ls /var/edge | other look" in shown
+    assert "/run/other/admin.sock" in shown
+    by_name = CliRunner(env={"OTHER_SOCKET": "/there"}).invoke(other, asked)
+    assert (by_name.stdout, by_name.stderr) == ("/there\n", "other: none\n")
+
+
+def test_what_is_another_programs_is_still_the_edges() -> None:
+    renamed(look, "other")
+    shown = CliRunner(env={"OTHER_SOCKET": "/there"}).invoke(click.Group("edge", [look]), ["look"])
+    assert (shown.stdout, shown.stderr) == ("/run/edge/admin.sock\n", "edge: none\n")

@@ -31,6 +31,8 @@ class Desk:
             upstreams={},
             trusted=policies.trusted(config),
             salt=b"salt",
+            admit=admit,
+            remembers=True,
         )
         self.records: list[Record] = []
         self.complaints: list[str] = []

@@ -20,6 +20,7 @@ from edge.desk import Desk
 from edge.doors import InnerDoors
 from edge.keeper import Keeper
 from edge.leash import Crew, Drain, Ready, Reload, Reloaded, Settings, Taken, Worker, pair
+from edge.node import EDGE
 from edge.place import Place, Source
 from edge.recorder import RemoteRecorder
 from edge.settings import Fault
@@ -48,6 +49,7 @@ class House:
         self.leash, theirs = pair()
         self.shared = shared_number()
         self.place = Place(
+            trade=EDGE,
             config=self.config,
             source=Source("edge.toml", lambda: b"", self.parse),
             slot=-1,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
+from edge.admission import admit
 from edge.cache.entry import Entry, Seq, Source, Terms, Times
 from edge.cache.flight import Flights
 from edge.cache.held import Held
@@ -25,6 +27,7 @@ from tests.unit.unpurged import nothing_purged
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from edge.admission import Admitted
     from edge.observe import Record
     from edge.quick import Answered
 
@@ -43,6 +46,8 @@ class Desk:
             upstreams={},
             trusted=policies.trusted(config),
             salt=b"salt",
+            admit=admit,
+            remembers=True,
         )
         self.store = Store(16 << 20)
         self.records: list[Record] = []
@@ -207,7 +212,7 @@ def test_new_settings_begin_with_nothing_remembered() -> None:
     before = held.ready
     assert b"via: 1.1 edge1\r\n" in text_of(desk.ask())
     assert held.ready is before
-    desk.exchange.parts = Parts(b"other", desk.parts.sites, {}, desk.parts.trusted, b"salt")
+    desk.exchange.parts = replace(desk.parts, name=b"other")
     assert b"via: 1.1 other\r\n" in text_of(desk.ask())
     assert held.ready is not before
 
@@ -285,3 +290,22 @@ def test_a_large_body_that_is_in_an_open_file_is_sent_from_there(tmp_path: Path)
     assert desk.ask() is None
     assert len(lender.lent) == 4
     lender.close()
+
+
+def test_where_nothing_is_remembered_each_request_is_admitted_anew() -> None:
+    desk = Desk()
+    desk.keep()
+    asked: list[bytes] = []
+
+    def once(parts: Parts, head: RequestHead, peer: bytes, *, relayed: bool = False) -> Admitted:
+        asked.append(head.method)
+        if len(asked) > 2:
+            raise ExchangeError(Failure.METHOD_REFUSED)
+        return admit(parts, head, peer, relayed=relayed)
+
+    desk.exchange.parts = replace(desk.parts, admit=once, remembers=False)
+    assert text_of(desk.ask()).startswith(b"HTTP/1.1 200 ")
+    assert text_of(desk.ask()).startswith(b"HTTP/1.1 200 ")
+    assert text_of(desk.ask()).startswith(b"HTTP/1.1 405 ")
+    assert desk.ask(method=b"PURGE") is None  # it may count, and the exchange will admit it
+    assert asked == [b"GET", b"GET", b"GET"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edge.config import Config, for_proxy
+from edge.node import EDGE
 from edge.settings import Fault, SettingsError
 from edge.trial import BECAUSE, LATER, changed, faults_of, try_out
 
@@ -36,7 +37,7 @@ def test_settings_that_can_be_had_leave_no_trace(tmp_path: Path) -> None:
         f"node.error_log={tmp_path / 'error.log'}",
         "node.metrics=127.0.0.1:0",
     )
-    try_out(told, BECAUSE)
+    try_out(EDGE, told, BECAUSE)
     assert [path.name for path in tmp_path.iterdir()] == ["error.log"]
 
 
@@ -44,26 +45,26 @@ def test_a_pipe_that_nobody_reads_is_no_log_and_is_not_waited_for(tmp_path: Path
     os.mkfifo(tmp_path / "pipe")
     told = config(f"node.access_log={tmp_path / 'pipe'}")
     with pytest.raises(OSError, match="No such device or address"):
-        try_out(told, ["node.access_log"])
-    try_out(told, [])  # as long as it is the one that is open already
+        try_out(EDGE, told, ["node.access_log"])
+    try_out(EDGE, told, [])  # as long as it is the one that is open already
 
 
 def test_what_somebody_else_has_cannot_be_had(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         told = config(f"node.metrics=127.0.0.1:{other.getsockname()[1]}")
         with pytest.raises(OSError, match="cannot listen on 127"):
-            try_out(told, ["node.metrics"])
+            try_out(EDGE, told, ["node.metrics"])
     with socket.socket(socket.AF_UNIX) as there:
         there.bind(str(tmp_path / "a"))
         there.listen()
         with pytest.raises(OSError, match="another node answers here"):
-            try_out(config(f"node.admin={tmp_path / 'a'}"), ["node.admin"])
+            try_out(EDGE, config(f"node.admin={tmp_path / 'a'}"), ["node.admin"])
 
 
 def test_a_certificate_that_is_none_is_found_out(tmp_path: Path) -> None:
     told = config(f"origin.default.ca={tmp_path / 'none.pem'}", to="https://a.example")
     with pytest.raises(ValueError, match=r"none\.pem"):
-        try_out(told, [])
+        try_out(EDGE, told, [])
 
 
 def test_whatever_was_raised_is_told_as_faults() -> None:

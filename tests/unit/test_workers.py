@@ -17,6 +17,7 @@ from edge import workers
 from edge.child import KEEPER
 from edge.config import Address, Config, for_proxy
 from edge.leash import Crew, Dismiss, Drain, Ready, Release, Released, Settings, Taken
+from edge.node import EDGE
 from edge.place import Source
 from edge.workers import Parent, serve
 from tests.live.harness import eventually
@@ -42,7 +43,7 @@ class House(Parent):
 
     def __init__(self, directory: Path, source: Source, first: Config) -> None:
         self.directory = directory
-        super().__init__(first, b"", source)
+        super().__init__(EDGE, first, b"", source)
 
     def note(self, line: str) -> None:
         with (self.directory / "notes").open("a") as notes:
@@ -251,7 +252,7 @@ def test_processes_that_live_side_by_side_count_apart(tmp_path: Path) -> None:
 
 
 def serve_quietly(told: Config) -> int:
-    return serve(told, b"", Source("the test", lambda: b"", lambda _: told))
+    return serve(EDGE, told, b"", Source("the test", lambda: b"", lambda _: told))
 
 
 def test_an_address_that_cannot_be_had_ends_the_start_with_a_sentence(

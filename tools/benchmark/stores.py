@@ -57,7 +57,9 @@ class Maker:
     def __init__(self, now: float) -> None:
         config = for_proxy(["127.0.0.1:1"], "http://127.0.0.1:2", hostname="bench")
         trusted = policies.trusted(config)
-        self._parts = Parts(b"bench", policies.sites(config), {}, trusted, salt=b"")
+        self._parts = Parts(
+            b"bench", policies.sites(config), {}, trusted, b"", admit=admit, remembers=True
+        )
         self._times = Times(now, now)
         self._date = (b"date", format_date(now))
 
