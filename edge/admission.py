@@ -9,16 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from edge.answer import redirection
 from edge.cache.key import forwarded_target, key_of
 from edge.errors import ExchangeError, Failure
 from edge.guard.address import believed_chain, certain_client, client_address
 from edge.routing.experiment import assign_all, key_part
-from edge.routing.geo import NOWHERE, part_of
+from edge.routing.geo import NOWHERE
+from edge.routing.rewrite import with_prefix
 from edge.wire.hop import Forwarding, claimed_scheme, end_to_end, loops
 from edge.wire.message import RequestHead
 from edge.wire.target import parse_authority
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edge.cache.entry import Key
     from edge.cache.ruling import CachePolicy
     from edge.guard.address import Networks
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from edge.routing.geo import Place
     from edge.terms import Part, Site, Terms
     from edge.visit import Parts
+    from edge.wire.message import Pair, ResponseHead
 
     Drawn = tuple[tuple[bytes, bytes], ...]  # experiment and arm, by name
 
@@ -46,7 +51,8 @@ class Admitted:
     """A request that may be answered: `request` is in the form that is judged and forwarded.
 
     `client` is the client's address, and `place` where that is, as far as it matters; `arms` are
-    those of experiments, and `by` is what of both is in the key. `purges` says that it purges, as
+    those of experiments, and `by` is what of both is in the key. `asked` is the target that the
+    origin is asked for; `redirect` is the answer where there is nothing to ask for. `purges` says that it purges, as
     it may; `tells_key` that a trusted client asks for the key in Cache-Status.
     """
 
@@ -61,6 +67,8 @@ class Admitted:
     place: Place = NOWHERE
     arms: tuple[Assignment, ...] = ()
     by: bytes = b""
+    asked: bytes = b""
+    redirect: ResponseHead | None = None
 
     @property
     def policy(self) -> CachePolicy:
@@ -90,8 +98,8 @@ def admit(
     authority = _authority(head, scheme)
     chain = believed_chain(peer, head.headers, parts.trusted)
     client = client_address(peer, chain)
-    place = parts.place_of(client) if site.needs_place else NOWHERE
-    told = tuple((FIELDS[part], value) for part in site.tells if (value := part_of(place, part)))
+    place = parts.ways.place_of(client) if site.needs_place else NOWHERE
+    told = _told(site, place)
     # What Connection nominates is not the origin's to see, so no variant may rest on it.
     headers = end_to_end(head.headers)
     if site.tells:  # answers may vary on them: they have to be as the origin will see them
@@ -99,10 +107,11 @@ def admit(
     request = RequestHead(head.method, scheme, authority, target, headers, head.version)
     arms = () if purges or not site.experiments else _arms(parts, site, request, place, drawn)
     by = key_part(arms) + _place_part(site, place)
+    terms = site.terms_for(request, place)
     return Admitted(
         site=site,
         request=request,
-        terms=site.terms_for(request, place),
+        terms=terms,
         key=key_of(scheme, authority, target, request, site.key, by),
         forwarding=Forwarding(parts.name, peer, scheme, authority, chain, told),
         client=client,
@@ -111,14 +120,35 @@ def admit(
         place=place,
         arms=arms,
         by=by,
+        asked=_asked(terms, request, arms),
+        redirect=None if purges else _redirect(terms, request),
     )
+
+
+def _asked(terms: Terms, request: RequestHead, arms: Sequence[Assignment]) -> bytes:
+    """What the origin is asked for; raises ProtocolError for a path that would leave its place."""
+    target = request.target
+    if target == b"*":
+        return target
+    if terms.rewrite is not None:
+        target = terms.rewrite.applied(target)
+    for each in arms:
+        target = with_prefix(each.arm.prefix, target)
+    return target
+
+
+def _redirect(terms: Terms, request: RequestHead) -> ResponseHead | None:
+    if terms.redirect is None or request.target == b"*":
+        return None
+    location = terms.redirect.location(request)
+    return None if location is None else redirection(terms.redirect.status, location)
 
 
 def _arms(
     parts: Parts, site: Site, request: RequestHead, place: Place, drawn: Drawn
 ) -> tuple[Assignment, ...]:
     """The arms of a request, as its visitor has them or gets them now."""
-    rolls = [parts.roll() for _ in site.experiments]
+    rolls = [parts.ways.roll() for _ in site.experiments]
     arms = assign_all(site.experiments, request, rolls, place)
     if not drawn:
         return arms
@@ -131,9 +161,15 @@ def _arms(
     )
 
 
+def _told(site: Site, place: Place) -> tuple[Pair, ...]:
+    """What the origin is told of a client's place; nothing where it is not known."""
+    values = ((FIELDS[part], getattr(place, part).encode("ascii")) for part in site.tells)
+    return tuple((name, value) for name, value in values if value)
+
+
 def _place_part(site: Site, place: Place) -> bytes:
     """What of a place is in the key: "" is a place, too."""
-    values = (part_of(place, part).encode("ascii") for part in site.keys)
+    values = (getattr(place, part).encode("ascii") for part in site.keys)
     return b"".join(b"@%d:%b" % (len(value), value) for value in values)
 
 

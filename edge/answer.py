@@ -23,6 +23,8 @@ from edge.wire.hop import end_to_end, to_client
 from edge.wire.message import Headers, Pair, ResponseHead
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edge.cache.entry import Entry
     from edge.errors import ExchangeError
     from edge.wire.message import RequestHead
@@ -109,10 +111,12 @@ def finished(
     rules: FieldRules,
     cache_status: bytes,
     age: float | None = None,
+    cookies: Sequence[bytes] = (),
 ) -> ResponseHead:
     """`head` as it leaves: Age and our member of Cache-Status added, the site's rules applied.
 
     `age` is in seconds, for answers from the store; None leaves the Age that came (RFC 9111 §5.1).
+    `cookies` are for this client alone: what is stored never has them.
     """
     before = head.headers.joined(b"cache-status")
     # RFC 9211 §2: a list, the member nearest to the origin first
@@ -121,7 +125,16 @@ def finished(
         own[b"age"] = b"%d" % age
     put = {field: value for field, value in own.items() if field not in rules.remove}
     put.update(rules.put)
-    return to_client(head, name, rules.remove, put)
+    told = to_client(head, name, rules.remove, put)
+    if not cookies:
+        return told
+    given = [(b"set-cookie", cookie) for cookie in cookies]
+    return replace(told, headers=told.headers.plus(*given))
+
+
+def redirection(status: int, location: bytes) -> ResponseHead:
+    """The answer that sends a client somewhere else (RFC 9110 §15.4), which is in Location."""
+    return ResponseHead(status, Headers([(b"location", location), (b"content-length", b"0")]))
 
 
 _WORDS: Final = {

@@ -68,8 +68,14 @@ async def deliver(
         because=fate,
         key=visit.key.url if visit.tells_key else None,
     )
-    rules = visit.site.fields
-    head = finished(answer.head, name=parts.name, rules=rules, cache_status=status, age=age)
+    head = finished(
+        answer.head,
+        name=parts.name,
+        rules=visit.terms.fields,
+        cache_status=status,
+        age=age,
+        cookies=visit.cookies if visit.arms else (),
+    )
     visit.answered(because, fate, ttl, head.status)
     await visit.stream.send(head, more=True)
     if head.status == 101:
@@ -123,7 +129,7 @@ async def follow_interims(visit: Visit, flight: AnyFlight) -> None:
         for head in interims:
             if visit.head.version != b"1.0":
                 await visit.stream.send(replace(head, headers=end_to_end(head.headers)))
-    visit.landed()
+    visit.landed(flight.upstream)
 
 
 async def deliver_refusal(visit: Visit, error: ExchangeError) -> None:

@@ -94,9 +94,9 @@ class Errands:
 
     async def fetch(self, flight: AnyFlight, trip: Trip) -> None:
         """Bring an answer that may be stored; lands `flight`, raises nothing."""
-        await self._see_through(flight, self._fetch_twice(flight, trip))
+        await self._see_through(flight, trip, self._fetch_twice(flight, trip))
 
-    async def _see_through(self, flight: AnyFlight, errand: Awaitable[None]) -> None:
+    async def _see_through(self, flight: AnyFlight, trip: Trip, errand: Awaitable[None]) -> None:
         """Make sure that `flight` lands, whatever happens to its errand."""
         error = ExchangeError(Failure.DRAINING)  # stands if the errand is cancelled
         try:
@@ -107,6 +107,7 @@ class Errands:
             self._complain("internal", f"a fetch failed: {unknown!r}", None)
             error = ExchangeError(Failure.INTERNAL)
         finally:
+            flight.upstream = trip.upstream.told
             self._flights.land(flight, Failed(error))  # says nothing if it has landed already
 
     async def _fetch_twice(self, flight: AnyFlight, trip: Trip) -> None:
@@ -121,6 +122,7 @@ class Errands:
         validating = b"if-none-match" in asked.headers or b"if-modified-since" in asked.headers
         request = trip.outgoing(asked)
         async with trip.upstream.fetch(request, None, interim=_teller(flight)) as response:
+            flight.upstream = trip.upstream.told
             head = with_date(response.head, response.times)
             verdict = decision.on_response(
                 trip.request,
@@ -270,7 +272,7 @@ class Errands:
         self, flight: AnyFlight, trip: Trip, body: RequestBody | None, switch: Switch | None
     ) -> None:
         """Send one client's request as it is, for an answer that is that client's alone."""
-        await self._see_through(flight, self._pass_on(flight, trip, body, switch))
+        await self._see_through(flight, trip, self._pass_on(flight, trip, body, switch))
 
     async def _pass_on(
         self, flight: AnyFlight, trip: Trip, body: RequestBody | None, switch: Switch | None
@@ -294,6 +296,7 @@ class Errands:
     ) -> None:
         request = trip.outgoing(trip.request, switch.protocols if switch else None)
         async with trip.upstream.fetch(request, body, interim=_teller(flight)) as response:
+            flight.upstream = trip.upstream.told
             head = with_date(response.head, response.times)
             if head.status == 101 and switch is not None:
                 switch.transport, switch.leftover = response.tunnel, response.leftover

@@ -94,7 +94,7 @@ class Exchange:
         if flights.find(key) is not None:
             return
         trip = replace(
-            trip_of(asking, parts.upstreams, as_of, found),
+            trip_of(asking, parts.ways, as_of, found),
             request=without_credentials(asking.request, found.entry),
             in_background=True,
         )
@@ -119,6 +119,9 @@ class Exchange:
             return
         if visit.purges:
             await clearing.purge(visit)
+            return
+        if visit.redirect is not None:
+            await deliver(visit, Answer(visit.redirect), None, Reason.REDIRECT)
             return
         reason = decision.may_use_store(visit.head, visit.policy)
         relays = self._tools.relays

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from edge.cache import vary
-from edge.routing.experiment import dressed
+from edge.routing.experiment import told
 from edge.ways import Bound
 from edge.wire.hop import Forwarding, to_origin
 
@@ -61,7 +61,7 @@ class Trip:
         out = to_origin(request, self.forwarding, upgrade=upgrade)
         headers = out.headers if self.terms.edits is None else self.terms.edits.applied(out.headers)
         if self.arms:
-            headers = dressed(replace(out, headers=headers), self.arms).headers
+            headers = told(self.arms, headers)
         return out if headers is out.headers else replace(out, headers=headers)
 
 

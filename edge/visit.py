@@ -12,7 +12,7 @@ from edge.errors import ExchangeError, Side
 from edge.observe import Outcome, Record, text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from edge.admission import Admitted
     from edge.cache.entry import Key, Seq
@@ -21,17 +21,18 @@ if TYPE_CHECKING:
     from edge.cache.journal import Follower
     from edge.cache.ruling import CachePolicy
     from edge.cache.store import Store
-    from edge.config.policies import Site
     from edge.errand import Errands
     from edge.guard.address import Networks
     from edge.listen.connection import ClientStream
     from edge.listen.hop import HopStream
     from edge.purging import Purging
     from edge.relay import Relays
+    from edge.routing.experiment import Assignment
     from edge.routing.site import HostTable
-    from edge.upstream.fetch import Upstream
+    from edge.terms import Site, Terms
+    from edge.ways import Ways
     from edge.wire.hop import Forwarding
-    from edge.wire.message import RequestHead
+    from edge.wire.message import RequestHead, ResponseHead
 
 
 class Admit(Protocol):
@@ -56,7 +57,7 @@ class Parts:
 
     name: bytes
     sites: HostTable[Site]
-    upstreams: Mapping[str, Upstream]
+    ways: Ways
     trusted: Networks
     salt: bytes
     admit: Admit
@@ -90,6 +91,7 @@ OUTCOMES: Final = {
     Reason.STALE_IF_ERROR: Outcome.STALE,
     Reason.METHOD: Outcome.BYPASS,
     Reason.PURGE: Outcome.BYPASS,
+    Reason.REDIRECT: Outcome.BYPASS,
     Reason.BYPASS: Outcome.BYPASS,
     Reason.BODY: Outcome.BYPASS,
     Reason.UPGRADE: Outcome.BYPASS,
@@ -102,9 +104,15 @@ class Visit:
 
     site: Site
     request: RequestHead
+    terms: Terms
     policy: CachePolicy
     key: Key
     forwarding: Forwarding
+    client: bytes
+    arms: tuple[Assignment, ...]
+    by: bytes
+    asked: bytes
+    redirect: ResponseHead | None
 
     def __init__(
         self, tools: Tools, parts: Parts, stream: ClientStream, head: RequestHead
@@ -135,8 +143,10 @@ class Visit:
     def admit(self, admitted: Admitted) -> None:
         """Take over what is known of the request before the store is asked."""
         self.site, self.request = admitted.site, admitted.request
-        self.policy, self.key = admitted.policy, admitted.key
-        self.forwarding = admitted.forwarding
+        self.terms, self.policy, self.key = admitted.terms, admitted.policy, admitted.key
+        self.forwarding, self.client = admitted.forwarding, admitted.client
+        self.arms, self.by = admitted.arms, admitted.by
+        self.asked, self.redirect = admitted.asked, admitted.redirect
         self.purges = admitted.purges
         self.tells_key = admitted.tells_key
         self.record.client = text(admitted.client)
@@ -146,13 +156,19 @@ class Visit:
         """The request's id, for the log and for the words of an error."""
         return self.record.id
 
+    @property
+    def cookies(self) -> tuple[bytes, ...]:
+        """What the visitor is given to remember: values of Set-Cookie."""
+        scheme = self.request.scheme
+        return tuple([each.cookie(scheme) for each in self.arms if each.is_new])
+
     def forward(self) -> None:
         """The request goes to an origin now, or waits for one that did."""
-        self.record.upstream = self.site.origin
         self._forwarded = trio.current_time()
 
-    def landed(self) -> None:
-        """The origin's answer, or its failure, is known."""
+    def landed(self, upstream: str | None) -> None:
+        """The answer, or the failure, of who was asked is known."""
+        self.record.upstream = upstream
         if self._forwarded is not None:
             self.record.upstream_s = round(trio.current_time() - self._forwarded, 6)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from edge.routing.experiment import dressed, route_of
+from edge.routing.experiment import route_of
 from edge.routing.route import Order, Route
 from edge.upstream.way import Persistence, Stop, Way
 from edge.wire.proof import Claims, signed
@@ -51,6 +51,8 @@ class Bound(Protocol):
     def arms(self) -> tuple[Assignment, ...]: ...
     @property
     def by(self) -> bytes: ...
+    @property
+    def asked(self) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,6 @@ class Ways:
         origin: Origin,
     ) -> RequestHead:
         """`request` as a shield is to have it: with the client's URL, and the proof."""
-        target = _target(bound, request)
         claims = Claims(
             edge=shielding.name,
             client=bound.client,
@@ -131,7 +132,7 @@ class Ways:
             scheme=bound.forwarding.scheme,
             origins=tuple(name.encode("ascii") for name in names),
             key=bound.by,
-            target=target if target != request.target else b"",
+            target=bound.asked if bound.asked != request.target else b"",
         )
         named = request if request.authority else replace(request, authority=origin.authority)
         return signed(named, claims, shielding.secret, self.now())
@@ -149,16 +150,6 @@ def _origin_dress(
     def dress(request: RequestHead, origin: Origin) -> RequestHead:
         # A client of HTTP/1.0 may have named no host; an origin would refuse an empty one.
         authority = group.host or request.authority or origin.authority
-        return replace(request, authority=authority, target=_target(bound, request))
+        return replace(request, authority=authority, target=bound.asked)
 
     return dress
-
-
-def _target(bound: Bound, request: RequestHead) -> bytes:
-    """What the origin is asked for, where the client has asked for `request.target`."""
-    target = request.target
-    if bound.terms.rewrite is not None and target != b"*":
-        target = bound.terms.rewrite.applied(target)
-    if bound.arms and target != b"*":
-        target = dressed(replace(request, target=target), bound.arms).target
-    return target

@@ -94,8 +94,9 @@ class Flight(Generic[StoredT]):
     """One fetch under way, until its head is known."""
 
     __slots__ = (
-        *("_interims", "_news", "abandoned", "as_of", "began", "key", "outcome", "overtaken"),
-    )
+        "_interims", "_news", "abandoned", "as_of", "began", "key", "outcome", "overtaken",
+        "upstream",
+    )  # fmt: skip
 
     def __init__(self, key: FlightKey, as_of: Seq) -> None:
         self.key = key
@@ -103,6 +104,7 @@ class Flight(Generic[StoredT]):
         self.began = trio.current_time()
         self.abandoned = False  # its leader has gone, so that no one can read a private answer
         self.overtaken = False  # a write has succeeded since it was asked: not to be stored
+        self.upstream: str | None = None  # who was asked, once it has landed
         self.outcome: Outcome[StoredT] | None = None
         self._interims: list[ResponseHead] = []  # bounded by the engine's limit on 1xx
         self._news = trio.lowlevel.ParkingLot()

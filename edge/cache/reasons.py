@@ -30,6 +30,8 @@ class Reason(Enum):
     ONLY_IF_CACHED = ("only-if-cached", False, None, b"only-if-cached")
     # Answered here, for who may empty the store.
     PURGE = ("purge", False, None, b"purge")
+    # Answered here, with where to go instead.
+    REDIRECT = ("redirect", False, None, b"redirect")
 
     # Sent forward.
     URI_MISS = ("uri-miss", False, b"uri-miss", None)
