@@ -18,6 +18,7 @@ from edge.cache.validation import (
     not_modified_headers,
     preconditions,
 )
+from edge.routing.rewrite import FieldEdits
 from edge.wire.fields import format_date
 from edge.wire.hop import end_to_end, to_client
 from edge.wire.message import Headers, Pair, ResponseHead
@@ -44,14 +45,10 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class FieldRules:
-    """What a site does to the fields of every response, after all else.
-
-    `remove` holds lower-case names; `put` replaces whatever has the same names.
-    """
+class FieldRules(FieldEdits):
+    """What a site does to the fields of every response, after all else."""
 
     remove: frozenset[bytes] = frozenset({b"server", b"x-powered-by"})
-    put: tuple[Pair, ...] = ()
 
 
 def from_entry(request: RequestHead, entry: Entry, length: int | None, salt: bytes) -> Answer:
@@ -108,7 +105,7 @@ def finished(
     head: ResponseHead,
     *,
     name: bytes,
-    rules: FieldRules,
+    rules: FieldEdits,
     cache_status: bytes,
     age: float | None = None,
     cookies: Sequence[bytes] = (),

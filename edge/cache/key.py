@@ -21,7 +21,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 from edge.cache.entry import Key
-from edge.wire.fields import is_token
+from edge.wire.cookies import parse_cookies
 from edge.wire.target import Target, edit_query, normalise, split_target
 
 if TYPE_CHECKING:
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 DIGEST_BYTES: Final = 16
 BY: Final = "by"  # no field and no cookie: those are named "header …" and "cookie …"
-
-# RFC 6265 §4.1.1 cookie-octet: no controls, white space, double quote, comma, semicolon, backslash
-_COOKIE_OCTETS: Final = bytes(b for b in range(0x21, 0x7F) if b not in b'",;\\')
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,23 +117,6 @@ def _cookie_parts(lines: list[bytes], names: tuple[bytes, ...]) -> list[tuple[st
         (f"cookie {name.decode('latin-1')}", _listed(v for n, v in cookies if n == name))
         for name in names
     ]
-
-
-def parse_cookies(lines: Iterable[bytes]) -> list[tuple[bytes, bytes]] | None:
-    """The cookies of all `Cookie` lines, in order; None where one breaks RFC 6265 §4.2.1.
-
-    Values keep their double quotes. Strict, because a client that can make us and the origin read
-    different values out of one line can choose what others are served.
-    """
-    found: list[tuple[bytes, bytes]] = []
-    for line in lines:
-        for pair in line.split(b";"):
-            name, equals, value = pair.strip(b" \t").partition(b"=")
-            bare = value[1:-1] if len(value) > 1 and value[:1] == value[-1:] == b'"' else value
-            if not equals or not is_token(name) or bare.translate(None, _COOKIE_OCTETS):
-                return None
-            found.append((name, value))
-    return found
 
 
 def _listed(values: Iterable[bytes]) -> bytes:

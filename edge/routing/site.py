@@ -7,12 +7,20 @@ bounded by the 253 bytes of a host and does not depend on how many sites there a
 Rules look at the path as it will be forwarded, so no spelling of a path reaches the origin by
 other rules than it was judged by. Which extension a pattern asks for is told here; whether an
 answer keeps that promise is the law's to say (`cache.suspicion`).
+
+A rule may also look at fields, cookies and the client's place, which are not in the key by
+themselves (`Match.reads_beyond_url`): where such a rule changes what the origin is asked, whoever
+makes the key must put the rule into it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
+
+from edge.wire.cookies import values_of
+from edge.wire.fields import parse_media_type
+from edge.wire.message import Headers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -111,6 +119,23 @@ class Glob:
             at += len(part)
         return True
 
+    def captures(self, text: bytes) -> tuple[bytes, ...] | None:
+        """What each star stands for, the earlier as short as can be; None where it does not fit.
+
+        Parts and captures in turn are the text again. Linear, as `matches` is.
+        """
+        if not self.matches(text):
+            return None
+        if not self.is_open:
+            return ()
+        at, end = len(self.parts[0]), len(text) - len(self.parts[-1])
+        found: list[bytes] = []
+        for part in self.parts[1:-1]:
+            next_at = text.find(part, at, end)
+            found.append(text[at:next_at])
+            at = next_at + len(part)
+        return (*found, text[at:end])
+
     @property
     def is_open(self) -> bool:
         """Whether the pattern has a star, and so takes more than one text."""
@@ -125,21 +150,85 @@ class Glob:
         return last.rpartition(b".")[2].lower() or None
 
 
+class Whereabouts(Protocol):
+    """What a rule may ask of a client's place: ISO codes in upper case, "" where unknown."""
+
+    @property
+    def country(self) -> str: ...
+    @property
+    def continent(self) -> str: ...
+
+
+_NO_FIELDS: Final = Headers()
+
+
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The requests that a rule is for; what is left out takes all."""
+    """The requests that a rule is for; what is left out takes all.
+
+    `headers` (names in lower case) and `cookies` each ask for a value that fits their pattern,
+    one of several sent; `countries` and `continents` hold ISO codes, and no place is in none.
+    """
 
     path: Glob | None = None
     methods: frozenset[bytes] = field(default=frozenset())
     hosts: HostTable[bool] | None = None
+    headers: tuple[tuple[bytes, Glob], ...] = ()
+    cookies: tuple[tuple[bytes, Glob], ...] = ()
+    countries: frozenset[str] = field(default=frozenset())
+    continents: frozenset[str] = field(default=frozenset())
 
-    def takes(self, method: bytes, authority: bytes, path: bytes) -> bool:
+    def takes(
+        self,
+        method: bytes,
+        authority: bytes,
+        path: bytes,
+        headers: Headers = _NO_FIELDS,
+        place: Whereabouts | None = None,
+    ) -> bool:
         """Whether a request is the rule's; `path` is as forwarded, without its query."""
         if self.methods and method not in self.methods:
             return False
+        if self.path is not None and not self.path.matches(path):
+            return False
         if self.hosts is not None and not self.hosts.find(authority):
             return False
-        return self.path is None or self.path.matches(path)
+        return not self.reads_beyond_url or self._takes_sender(headers, place)
+
+    @property
+    def reads_beyond_url(self) -> bool:
+        """Whether two requests for one URL may differ in whether they are taken, but by method."""
+        return bool(self.headers or self.cookies or self.countries or self.continents)
+
+    def _takes_sender(self, headers: Headers, place: Whereabouts | None) -> bool:
+        if self.countries and (place is None or place.country not in self.countries):
+            return False
+        if self.continents and (place is None or place.continent not in self.continents):
+            return False
+        for name, glob in self.headers:
+            if not any(glob.matches(value) for value in headers.all(name)):
+                return False
+        for name, glob in self.cookies:
+            if not any(glob.matches(value) for value in values_of(headers, name)):
+                return False
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class TypeMatch:
+    """The media types that a rule is for, by patterns like `image/*`, in lower case."""
+
+    globs: tuple[Glob, ...]
+
+    @classmethod
+    def parse(cls, patterns: Iterable[bytes]) -> TypeMatch:
+        """Patterns of media types, in any case."""
+        return cls(tuple(Glob.parse(pattern.lower()) for pattern in patterns))
+
+    def takes(self, content_type: bytes | None) -> bool:
+        """Whether a response's Content-Type is one; its parameters do not count, none is none."""
+        essence = parse_media_type(content_type) if content_type else b""
+        return bool(essence) and any(glob.matches(essence) for glob in self.globs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +240,15 @@ class Rule(Generic[T]):
 
 
 def first_rule(
-    rules: Iterable[Rule[T]], method: bytes, authority: bytes, path: bytes
+    rules: Iterable[Rule[T]],
+    method: bytes,
+    authority: bytes,
+    path: bytes,
+    headers: Headers = _NO_FIELDS,
+    place: Whereabouts | None = None,
 ) -> Rule[T] | None:
     """The first rule that takes the request, top to bottom."""
     for rule in rules:
-        if rule.match.takes(method, authority, path):
+        if rule.match.takes(method, authority, path, headers, place):
             return rule
     return None

@@ -12,7 +12,6 @@ from edge.cache.key import (
     forwarded_target,
     key_of,
     key_parts,
-    parse_cookies,
 )
 from edge.errors import ProtocolError
 from edge.wire.message import Headers, RequestHead
@@ -128,38 +127,6 @@ def test_cookies_that_break_the_grammar_are_keyed_whole() -> None:
     seen = {digest(policy, cookie(line)) for line in lines}
     assert len(seen) == len(lines)
     assert digest(policy, cookie(b"lang=de")) not in seen
-
-
-@pytest.mark.parametrize(
-    ("lines", "found"),
-    [
-        ([], []),
-        ([b"a=b"], [(b"a", b"b")]),
-        ([b"a=b; c=d", b"e="], [(b"a", b"b"), (b"c", b"d"), (b"e", b"")]),
-        ([b"a=b;c=d"], [(b"a", b"b"), (b"c", b"d")]),
-        ([b'a="b"'], [(b"a", b'"b"')]),
-        ([b"a=b=c"], [(b"a", b"b=c")]),
-        (
-            [b"SID=31d4d96e407aad42; lang=en-US"],
-            [(b"SID", b"31d4d96e407aad42"), (b"lang", b"en-US")],
-        ),
-        ([b""], None),
-        ([b"a"], None),
-        ([b"=b"], None),
-        ([b"a =b"], None),
-        ([b"a= b"], None),
-        ([b"a=b;"], None),
-        ([b"a=b,c"], None),
-        ([b'a="b'], None),
-        ([b'a="'], None),
-        ([b"a=b\\c"], None),
-        ([b"a=\xe9"], None),
-    ],
-)
-def test_cookies_are_read_strictly(
-    lines: list[bytes], found: list[tuple[bytes, bytes]] | None
-) -> None:
-    assert parse_cookies(lines) == found
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,233 @@
+"""Experiments: which arm a visitor is in, how it is told, and what of that is in the key.
+
+**Who gets which arm.** Whoever brings the experiment's cookie with the name of an arm stays in it,
+whatever has become of its weight. Of several such cookies the first that names an arm counts: the
+browser sends the nearest path's first, it goes on doing so whatever we set, and taking none would
+draw anew at every request. No reading can be wrong for the store: the arm that is told to the
+origin is the arm in the key, and a client may choose its arm anyway. All others draw (`lots`): by
+the site's own id of the visitor, the same on every node with the same key, else by the roll of
+the moment. Then a Set-Cookie is due. A Cookie that cannot be read brings no cookie.
+
+**Who is held out** gets the first arm, the control, and no cookie, and is not counted. It is an
+assignment all the same, since the control may be asked for in its own way. So it is with
+newcomers where every weight is 0. An experiment that is stopped puts everyone in one arm, tells no
+one and holds out no one.
+
+**What is keyed** is the set of arms that change what the origin is asked, and nothing else. Where
+an arm changes nothing the request is that of a site without the experiment, so it shares that
+one's answers, the ones stored before the experiment began too; an experiment none of whose arms
+changes anything costs no hit. Two requests share a key only if the same changes are made to both.
+An arm's definition is not keyed: who gives an arm another route or prefix purges what it had.
+
+Experiments are independent (the name is hashed with the visitor); several at once are their
+product. Arms are applied in the order in which experiments stand.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import TYPE_CHECKING, Final
+
+from edge.routing.lots import Lots, check_weights
+from edge.routing.rewrite import FieldEdits, check_prefix, check_to_origin, with_prefix
+from edge.routing.visitors import HOLD_OUTS, VisitorId, is_held_out
+from edge.wire.cookies import CookieTerms, is_cookie_value, values_of
+from edge.wire.target import split_target
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from edge.routing.site import Match, Whereabouts
+    from edge.wire.message import Pair, RequestHead
+
+ARMS_MOST: Final = 32  # each costs a newcomer a hash
+NAME_BYTES: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One of the ways to serve: origins by name, a prefix of the path, fields for the origin.
+
+    `weight` is its share of newcomers, against the other arms' weights; 0 takes in nobody new.
+    """
+
+    name: bytes
+    weight: float
+    route: tuple[str, ...] = ()
+    prefix: bytes = b""
+    fields: tuple[Pair, ...] = ()
+
+    @property
+    def changes(self) -> bool:
+        """Whether the response may differ from that without the experiment."""
+        return bool(self.route or self.prefix or self.fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """Arms of which the first is the control, and who is in which.
+
+    `takes` are the requests that it is for (None: all). `key` is the secret that drawings by
+    visitor id are keyed with. `stopped_on` names the arm that everyone has since it ended.
+    """
+
+    name: bytes
+    cookie: CookieTerms
+    arms: tuple[Arm, ...]
+    takes: Match | None = None
+    visitor: VisitorId | None = None
+    hold_out: frozenset[str] = frozenset()
+    key: bytes = b""
+    stopped_on: bytes | None = None
+    _by_name: dict[bytes, Arm] = field(init=False, repr=False, compare=False)
+    _lots: Lots = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        by_name = {arm.name: arm for arm in self.arms}
+        names = tuple(arm.name for arm in self.arms)
+        weights = tuple(arm.weight for arm in self.arms)
+        object.__setattr__(self, "_by_name", by_name)
+        object.__setattr__(self, "_lots", Lots(names, weights, self.name, self.key))
+
+    def assign(
+        self, request: RequestHead, roll: float, place: Whereabouts | None = None
+    ) -> Assignment | None:
+        """The arm of `request`, whose target is as it is keyed; None where it is not taken.
+
+        `roll` in [0, 1) decides for a newcomer without an id.
+        """
+        if self.takes is not None and not self._takes(self.takes, request, place):
+            return None
+        if self.stopped_on is not None:
+            return Assignment(self, self._by_name[self.stopped_on], is_new=False)
+        if self.hold_out and is_held_out(request.headers, self.hold_out):
+            return Assignment(self, self.arms[0], is_new=False, is_held_out=True)
+        for value in values_of(request.headers, self.cookie.name):
+            if (arm := self._by_name.get(value)) is not None:
+                return Assignment(self, arm, is_new=False)
+        return self._draw(request, roll)
+
+    def _takes(self, match: Match, request: RequestHead, place: Whereabouts | None) -> bool:
+        path = split_target(request.target).path
+        return match.takes(request.method, request.authority, path, request.headers, place)
+
+    def _draw(self, request: RequestHead, roll: float) -> Assignment:
+        visitor = self.visitor.of(request.headers) if self.visitor is not None else None
+        lots = self._lots
+        index = lots.of_roll(roll) if visitor is None else lots.of_visitor(visitor)
+        if index is None:
+            return Assignment(self, self.arms[0], is_new=False, is_held_out=True)
+        return Assignment(self, self.arms[index], is_new=True)
+
+    def altered(self, weights: Mapping[bytes, float], stopped_on: bytes | None) -> Experiment:
+        """This experiment as it has been ramped or stopped since; names of no arm are left out."""
+        arms = tuple(replace(arm, weight=weights.get(arm.name, arm.weight)) for arm in self.arms)
+        known = stopped_on if stopped_on in self._by_name else self.stopped_on
+        return replace(self, arms=arms, stopped_on=known)
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """What cannot work: where in the experiment's settings, and words for the operator."""
+        if not 1 <= len(self.name) <= NAME_BYTES:
+            yield "name", f"{self.name!r} is no name; use 1 to {NAME_BYTES} bytes"
+        if not 2 <= len(self.arms) <= ARMS_MOST:
+            yield "arms", f"{len(self.arms)} arms are no experiment; use 2 to {ARMS_MOST}"
+        for where, words in self.cookie.check():
+            yield f"cookie.{where}", words
+        yield from self._check_arms()
+        for words in self.visitor.check() if self.visitor else ():
+            yield "visitor", words
+        for unknown in sorted(self.hold_out - HOLD_OUTS):
+            yield "hold_out", f'"{unknown}" is unknown; use "bots" or "cookieless"'
+        if self.stopped_on is not None and self.stopped_on not in self._by_name:
+            yield "stopped_on", f"{self.stopped_on!r} is no arm; name one of the arms"
+
+    def _check_arms(self) -> Iterator[tuple[str, str]]:
+        for words in check_weights(arm.weight for arm in self.arms):
+            yield "arms", words
+        for name, times in Counter(arm.name for arm in self.arms).items():
+            where = f"arms.{name.decode('latin-1')}"
+            if times > 1:
+                yield where, "there are two arms of this name; rename one"
+            if not 1 <= len(name) <= NAME_BYTES or not is_cookie_value(name):
+                yield where, f"{name!r} cannot stand in a cookie; use letters, digits, - and _"
+        for arm in self.arms:
+            where = f"arms.{arm.name.decode('latin-1')}"
+            for words in check_prefix(arm.prefix) if arm.prefix else ():
+                yield f"{where}.prefix", words
+            for words in check_to_origin(FieldEdits(put=arm.fields)):
+                yield f"{where}.header", words
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """The arm of one request; `is_new` asks for a Set-Cookie, `is_held_out` for no counting."""
+
+    experiment: Experiment
+    arm: Arm
+    is_new: bool
+    is_held_out: bool = False
+
+    def cookie(self, scheme: bytes) -> bytes:
+        """The Set-Cookie value that tells the visitor; `scheme` is that of the request."""
+        return self.experiment.cookie.given(self.arm.name, scheme)
+
+
+def assign_all(
+    experiments: Sequence[Experiment],
+    request: RequestHead,
+    rolls: Sequence[float],
+    place: Whereabouts | None = None,
+) -> tuple[Assignment, ...]:
+    """The arms of `request` in all experiments that take it, in their order.
+
+    One roll for each experiment, taken or not.
+    """
+    made = (
+        each.assign(request, roll, place) for each, roll in zip(experiments, rolls, strict=True)
+    )
+    return tuple([found for found in made if found is not None])
+
+
+def key_part(assignments: Iterable[Assignment]) -> bytes:
+    """What the arms add to the key: b"" where none changes anything.
+
+    Names with their lengths, in one order whatever the experiments' is: no two sets of arms that
+    change something look alike.
+    """
+    parts = [
+        b"%d:%b%d:%b" % (len(name), name, len(arm.name), arm.name)
+        for name, arm in [(each.experiment.name, each.arm) for each in assignments]
+        if arm.changes
+    ]
+    return b"".join(sorted(parts))
+
+
+def route_of(assignments: Iterable[Assignment]) -> tuple[str, ...]:
+    """The origins that the arms ask for, by name: of the first arm that does; () if none."""
+    return next((each.arm.route for each in assignments if each.arm.route), ())
+
+
+def dressed(request: RequestHead, assignments: Sequence[Assignment]) -> RequestHead:
+    """`request` as the arms would have it at the origin: prefixes before its path, fields set.
+
+    Of two arms the later one's prefix stands outside, and its field wins.
+    """
+    target = request.target
+    for each in assignments:
+        target = with_prefix(each.arm.prefix, target)
+    put = tuple(chain.from_iterable(each.arm.fields for each in assignments))
+    headers = FieldEdits(put=put).applied(request.headers) if put else request.headers
+    return replace(request, target=target, headers=headers)
+
+
+def check_together(experiments: Sequence[Experiment]) -> Iterator[tuple[int, str, str]]:
+    """What keeps a site's experiments from running side by side: index, where, words."""
+    names: dict[bytes, int] = {}
+    cookies: dict[bytes, int] = {}
+    for index, each in enumerate(experiments):
+        if names.setdefault(each.name, index) != index:
+            yield index, "name", f"{each.name!r} is another experiment's; rename one"
+        if cookies.setdefault(each.cookie.name, index) != index:
+            yield index, "cookie.name", f"{each.cookie.name!r} is another's; rename one"
