@@ -20,13 +20,14 @@ IMPURE_IN_CACHE = {
 PURE_MODULES = {
     "edge.errors", "edge.observe", "edge.metrics", "edge.reading", "edge.tally",
     "edge.exposition", "edge.answer", "edge.draft", "edge.orders", "edge.owner", "edge.ready",
-    "edge.merge",
+    "edge.merge", "edge.standing",
 }  # fmt: skip
 
 ALLOWED = {
     "edge.errors": set(),
     "edge.settings": set(),
     "edge.merge": set(),
+    "edge.standing": set(),
     "edge.metrics": set(),
     "edge.reading": {"edge.metrics"},
     "edge.exposition": {"edge.metrics", "edge.reading"},
@@ -40,7 +41,7 @@ ALLOWED = {
     "edge.listen": {"edge.wire", "edge.errors", "edge.upstream.transport"},
     "edge.config": {
         "edge.settings", "edge.guard", "edge.routing", "edge.cache", "edge.upstream",
-        "edge.listen", "edge.answer", "edge.wire", "edge.errors",
+        "edge.listen", "edge.answer", "edge.standing", "edge.wire", "edge.errors",
     },
 }  # fmt: skip
 
