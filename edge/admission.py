@@ -13,9 +13,8 @@ from edge.answer import redirection
 from edge.cache.key import forwarded_target, key_of
 from edge.errors import ExchangeError, Failure
 from edge.guard.address import believed_chain, certain_client, client_address
-from edge.routing.experiment import assign_all, key_part
+from edge.routing.experiment import asked, assign_all, key_part
 from edge.routing.geo import NOWHERE
-from edge.routing.rewrite import with_prefix
 from edge.wire.hop import Forwarding, claimed_scheme, end_to_end, loops
 from edge.wire.message import RequestHead
 from edge.wire.target import parse_authority
@@ -52,8 +51,8 @@ class Admitted:
 
     `client` is the client's address, and `place` where that is, as far as it matters; `arms` are
     those of experiments, and `by` is what of both is in the key. `asked` is the target that the
-    origin is asked for; `redirect` is the answer where there is nothing to ask for. `purges` says that it purges, as
-    it may; `tells_key` that a trusted client asks for the key in Cache-Status.
+    origin is asked for; `redirect` is the answer where there is nothing to ask for. `purges` says
+    that it purges, as it may; `tells_key` that a trusted client asks for the key in Cache-Status.
     """
 
     site: Site
@@ -106,8 +105,8 @@ def admit(
         headers = headers.without(GEO_FIELDS).plus(*told)
     request = RequestHead(head.method, scheme, authority, target, headers, head.version)
     arms = () if purges or not site.experiments else _arms(parts, site, request, place, drawn)
-    by = key_part(arms) + _place_part(site, place)
     terms = site.terms_for(request, place)
+    by = key_part(arms) + _place_part(site, place) + terms.by
     return Admitted(
         site=site,
         request=request,
@@ -132,9 +131,36 @@ def _asked(terms: Terms, request: RequestHead, arms: Sequence[Assignment]) -> by
         return target
     if terms.rewrite is not None:
         target = terms.rewrite.applied(target)
-    for each in arms:
-        target = with_prefix(each.arm.prefix, target)
-    return target
+    return asked(arms, target)
+
+
+def _redirect(terms: Terms, request: RequestHead) -> ResponseHead | None:
+    if terms.redirect is None or request.target == b"*":
+        return None
+    location = terms.redirect.location(request)
+    return None if location is None else redirection(terms.redirect.status, location)
+
+
+def _arms(
+    parts: Parts, site: Site, request: RequestHead, place: Place, drawn: Drawn
+) -> tuple[Assignment, ...]:
+    """The arms of a request, as its visitor has them or gets them now."""
+    rolls = [parts.ways.roll() for _ in site.experiments]
+    arms = assign_all(site.experiments, request, rolls, place)
+    if not drawn:
+        return arms
+    told = dict(drawn)
+    return tuple([each.drawn_as(told) for each in arms])
+
+
+def _asked(terms: Terms, request: RequestHead, arms: Sequence[Assignment]) -> bytes:
+    """What the origin is asked for; raises ProtocolError for a path that would leave its place."""
+    target = request.target
+    if target == b"*":
+        return target
+    if terms.rewrite is not None:
+        target = terms.rewrite.applied(target)
+    return asked(arms, target)
 
 
 def _redirect(terms: Terms, request: RequestHead) -> ResponseHead | None:

@@ -105,7 +105,8 @@ class Exchange:
         try:
             is_relayed = visit.hop is not None
             parts, head, peer = visit.parts, visit.head, visit.stream.peer
-            visit.admit(parts.admit(parts, head, peer, relayed=is_relayed))
+            drawn = visit.hop.drawn if visit.hop is not None else ()
+            visit.admit(parts.admit(parts, head, peer, relayed=is_relayed, drawn=drawn))
             await self._answer(visit)
         except ExchangeError as error:
             await deliver_refusal(visit, error)

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from edge.admission import Admitted
     from edge.exchange import Exchange
+    from edge.known import Known
     from edge.listen.link import Link
-    from edge.quick import _Known
     from edge.relay import Relays
     from edge.upstream.transport import Data
     from edge.visit import Tools
@@ -62,16 +62,20 @@ class _Reading(Quick):
         super().__init__(exchange, tools, limits, log, lends=lends)
         self._relays = relays
 
-    def _admitted(self, data: bytes, peer: bytes) -> tuple[_Known, Admitted] | None:
+    def _admitted(self, data: bytes, peer: bytes) -> tuple[Known, Admitted] | None:
         """What is known of a plain request that may be answered from the store."""
         head = self._reader.read(data)
         if head is None:
             return None
         if self._client(peer):
             known = self._young.get(id(head)) or self._known(head, len(data), peer)
+            if known.branches is not None:
+                known = known.branches.take(peer)
         else:
             known = self._made(head, peer)
-        return None if known.admitted is None else (known, known.admitted)
+        if known.admitted is None or known.admitted.redirect is not None:
+            return None
+        return known, known.admitted
 
 
 class HopDesk(_Reading):
@@ -91,8 +95,8 @@ class HopDesk(_Reading):
             return None
         known, admitted = found
         relays, digest = self._relays, admitted.key.digest
-        if relays.owns(digest) or known.after is not After.PARK:
-            return None
+        if relays.owns(digest) or known.after is not After.PARK or known.cookies:
+            return None  # the owner would draw other arms for a new visitor
         slot = relays.owners.owner_of(digest)
         link = relays.unused(slot)
         if link is None:

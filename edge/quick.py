@@ -12,7 +12,7 @@ then an exchange answers it as if it had not been here.
 - *It leaves alone* whatever would wait, or change more than a use and a hit: misses, what is
   dead, what is being filled, bodies that are on disk only and not open, every error but a
   client's own.
-- *It remembers* what follows from a request's bytes and the settings in force alone (`_Known`),
+- *It remembers* what follows from a request's bytes and the settings in force alone (`Known`),
   found again by the very object that the reader gives for equal bytes; of a stored response the
   heads that answer with it, written (`ready`); and that a request selects such a one. New settings
   begin with nothing remembered. What depends on the peer is never remembered with the request:
@@ -27,32 +27,34 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from edge.admission import PURGE
+from edge.admission import NONE, PURGE
 from edge.answer import finished, from_entry
+from edge.branches import Branches
 from edge.cache import decision
 from edge.cache.freshness import current_age
 from edge.cache.purge import Verdict
 from edge.cache.ranges import Span
 from edge.cache.reasons import Reason, cache_status
 from edge.cache.ruling import Refuse, Revalidate, Serve, ServeStale
-from edge.cache.validation import CONDITIONALS, Outcome, preconditions
+from edge.cache.validation import Outcome, preconditions
 from edge.delivery import ends_connection, own_answer
 from edge.errors import ExchangeError, Failure, Side
 from edge.finding import judge, rule, select
 from edge.guard.address import client_address
+from edge.known import Known
 from edge.listen.lane import After
 from edge.observe import Outcome as Told
 from edge.observe import Record, text
 from edge.ready import Made, Ready, Template
 from edge.upstream.transport import FILE_BYTES, FileSpan
 from edge.visit import OUTCOMES
-from edge.wire.plain import PlainReader, is_last
+from edge.wire.plain import PlainReader
 from edge.wire.serial import plain_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edge.admission import Admitted
+    from edge.admission import Admitted, Drawn
     from edge.answer import Answer
     from edge.cache.entry import Entry, Seq
     from edge.cache.held import Held
@@ -60,60 +62,20 @@ if TYPE_CHECKING:
     from edge.exchange import Exchange
     from edge.finding import Found
     from edge.listen.lane import Hop
+    from edge.terms import Terms
     from edge.upstream.transport import Part
     from edge.visit import Parts, Tools
     from edge.wire.grammar import Limits
-    from edge.wire.message import RequestHead
+    from edge.wire.message import RequestHead, ResponseHead
 
     Answered = tuple[list[Part], Record, After]
 
 ROOM_BYTES: Final = 4 << 20  # of what is known of requests, in each of two generations
 KNOWN_BYTES: Final = 3000  # of one request, beside twice its bytes
 PEERS: Final = 4096
+MARKS: Final = 4096
 LENT_BYTES: Final = 131_072  # a smaller body costs no less by sendfile than from memory
 JOINED_BYTES: Final = 16_384  # to copy so much costs less than a second buffer
-
-
-class _Known:
-    """What follows from a request and the settings; `admitted` is None where it is not for here,
-    or `refused`.
-
-    `plain` is the law's word for it, and `whole` says that it asks for no part and on no
-    condition. What has the `token` it selects, when that is alone, and is answered with in the
-    `form`. `mark` stands for its site by these settings. The words are for the log.
-    """
-
-    __slots__ = (
-        "admitted", "after", "form", "head", "host", "mark", "method", "plain", "refused",
-        "target", "token", "whole",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        head: RequestHead,
-        admitted: Admitted | None,
-        mark: object = None,
-        refused: ExchangeError | None = None,
-    ) -> None:
-        self.head = head
-        self.admitted = admitted
-        self.refused = refused
-        self.after = After.CLOSE if is_last(head) else After.PARK
-        self.mark = mark
-        # RFC 9211 §2.7: where the key is told, no two answers need be the same
-        told = admitted is None or admitted.tells_key
-        self.plain = not told and decision.is_plain(head)
-        self.token: object = None
-        self.form = 0
-        self.whole = CONDITIONALS.isdisjoint([name for name, _ in head.headers.pairs])
-        self.method = text(head.method)
-        self.host = text(head.authority)
-        self.target = text(head.target)
-
-    def form_of(self, status: int) -> int:
-        """The number of the kind of answer that this has with `status`, among an entry's."""
-        is_last = self.after is After.CLOSE
-        return 4 * (status == 304) + 2 * is_last + (self.method == "HEAD")
 
 
 class Quick:
@@ -151,12 +113,12 @@ class Quick:
     def _forget(self, parts: Parts) -> None:
         self._parts = parts
         # By the head's identity, which nobody else can have while the head is kept here.
-        self._young: dict[int, _Known] = {}
-        self._old: dict[int, _Known] = {}
-        self._dying: dict[int, _Known] = {}
+        self._young: dict[int, Known] = {}
+        self._old: dict[int, Known] = {}
+        self._dying: dict[int, Known] = {}
         self._left = self._room
         self._clients: dict[bytes, str] = {}
-        self._marks: dict[int, object] = {}  # by the identity of sites, which `parts` keeps
+        self._marks: dict[int, tuple[Terms, object]] = {}
 
     def begin(self) -> None:
         """What is asked until `settle` is asked now, by the settings of now."""
@@ -205,11 +167,15 @@ class Quick:
         client = self._clients.get(peer) or self._client(peer)
         if client:
             known = self._young.get(id(head)) or self._known(head, size, peer)
+            if known.branches is not None:
+                known = known.branches.take(peer)
         else:
             known = self._made(head, peer)
         admitted = known.admitted
         if admitted is None:
             return self._refusal(known, known.refused, text(peer)) if known.refused else None
+        if admitted.redirect is not None:
+            return self._redirected(known, admitted, admitted.redirect, client)
         tools, purges = self._tools, self._tools.purges.current()
         as_of = purges.latest  # before the store is read: a purge in between must win
         now = self._now
@@ -226,7 +192,7 @@ class Quick:
 
     def _by_law(
         self,
-        known: _Known,
+        known: Known,
         admitted: Admitted,
         found: Found,
         as_of: Seq,
@@ -256,7 +222,7 @@ class Quick:
             return None
         parts, status, sent = written
         if because is Reason.HIT and not found.soft and len(found.variants) == 1:
-            _learn(known, found.held, status)
+            known.learn(found.held, status)
         self._tools.store.use(admitted.key)
         if asking is not None:
             self._exchange.refresh(self._parts, asking, found, as_of)
@@ -266,7 +232,7 @@ class Quick:
         )  # fmt: skip
         return parts, record, known.after
 
-    def _refusal(self, known: _Known, error: ExchangeError, client: str) -> Answered | None:
+    def _refusal(self, known: Known, error: ExchangeError, client: str) -> Answered | None:
         """The answer that tells of a client's error, as `deliver_refusal` does."""
         now, new_id = self._now, self._tools.new_id()
         head, body = own_answer(error, new_id, now, self._parts.name)
@@ -284,8 +250,26 @@ class Quick:
         )  # fmt: skip
         return [written + body], record, after
 
+    def _redirected(
+        self, known: Known, admitted: Admitted, sent_on: ResponseHead, client: str
+    ) -> Answered | None:
+        """The answer that sends the client somewhere else."""
+        now, because = self._now, Reason.REDIRECT
+        status = cache_status(self._parts.name, because)
+        rules = admitted.terms.fields
+        head = finished(sent_on, name=self._parts.name, rules=rules, cache_status=status)
+        written = plain_head(head, is_last=known.after is After.CLOSE)
+        if written is None:
+            return None
+        written = known.told(written)
+        record = Record(
+            now, self._tools.new_id(), client or text(admitted.client), known.method, known.host,
+            known.target, "1.1", sent_on.status, 0, OUTCOMES[because], because.slug,
+        )  # fmt: skip
+        return [written], record, known.after
+
     def _hit(
-        self, known: _Known, admitted: Admitted, purges: Purges, now: float, client: str
+        self, known: Known, admitted: Admitted, purges: Purges, now: float, client: str
     ) -> Answered | None:
         """The answer where all of it has been made ready; the same as by the longer way."""
         slot = self._tools.store.at_hand(admitted.key)
@@ -306,7 +290,8 @@ class Quick:
         if not made.since <= now < made.until:
             assert made.head is not None  # as among `hits`
             ready.fill(made, made.head, now)
-        parts: list[Part] = [made.filled]
+        head = known.told(made.filled)
+        parts: list[Part] = [head]
         sent = 0
         if made.has_body:
             lent = self._lent(held, made)
@@ -317,7 +302,7 @@ class Quick:
                 return None
             else:
                 sent = len(body)
-                parts = [made.filled + body] if sent <= JOINED_BYTES else [made.filled, body]
+                parts = [head + body] if sent <= JOINED_BYTES else [head, body]
         self._tools.store.serve(slot, held)
         record = Record(
             now, self._tools.new_id(), client, known.method, known.host, known.target, "1.1",
@@ -337,11 +322,11 @@ class Quick:
         client = self._clients[peer] = text(client_address(peer, ()))
         return client
 
-    def _known(self, head: RequestHead, size: int, peer: bytes) -> _Known:
+    def _known(self, head: RequestHead, size: int, peer: bytes) -> Known:
         """What is known of a head that the younger generation does not have, and now has."""
         if head.method == PURGE:  # it is the peer that may ask for it, or may not
             return self._made(head, peer)
-        known = self._old.pop(id(head), None) or self._made(head, peer)
+        known = self._old.pop(id(head), None) or self._rooted(head, peer)
         for _ in range(min(2, len(self._dying))):  # no request waits until all are freed
             self._dying.popitem()
         self._young[id(head)] = known
@@ -351,18 +336,38 @@ class Quick:
             self._left = self._room
         return known
 
-    def _made(self, head: RequestHead, peer: bytes) -> _Known:
+    def _rooted(self, head: RequestHead, peer: bytes) -> Known:
+        """What is known of a head by its bytes alone."""
+        known = self._made(head, peer)
+        if known.admitted is None:
+            return known
+        parts, site = self._parts, known.admitted.site
+        branches = Branches(
+            parts.ways, site.needs_place, known.admitted.arms, partial(self._made, head)
+        )
+        return Known(head, None, branches=branches) if branches else known
+
+    def _made(self, head: RequestHead, peer: bytes, drawn: Drawn = NONE) -> Known:
         if head.method == PURGE and not self._parts.remembers:
-            return _Known(head, None)  # it may be admitted once, and that is for the exchange
+            return Known(head, None)  # it may be admitted once, and that is for the exchange
         try:
-            admitted = self._parts.admit(self._parts, head, peer)
+            admitted = self._parts.admit(self._parts, head, peer, drawn=drawn)
         except ExchangeError as error:
             is_theirs = error.side is Side.CLIENT
-            return _Known(head, None, refused=error if is_theirs else None)
+            return Known(head, None, refused=error if is_theirs else None)
         if decision.may_use_store(head, admitted.policy) is not None:
-            return _Known(head, None)
-        mark = self._marks.setdefault(id(admitted.site), object())
-        return _Known(head, admitted, mark)
+            return Known(head, None)
+        return Known(head, admitted, self._mark(admitted.terms))
+
+    def _mark(self, terms: Terms) -> object:
+        """What stands for these terms by these settings: answers made ready by others are not."""
+        found = self._marks.get(id(terms))
+        if found is None:
+            if len(self._marks) >= MARKS:
+                self._marks.clear()
+            # Kept with what it is named by, or another could come to have the same identity.
+            found = self._marks[id(terms)] = (terms, object())
+        return found[1]
 
     def _ruled(self, admitted: Admitted, found: Found, now: float) -> tuple[Reason | None, bool]:
         """Why what was found may answer at once, or nothing may; None where that is to be waited
@@ -383,7 +388,7 @@ class Quick:
     # What is answered.
 
     def _written(
-        self, known: _Known, admitted: Admitted, held: Held, because: Reason, age: int, ttl: int
+        self, known: Known, admitted: Admitted, held: Held, because: Reason, age: int, ttl: int
     ) -> tuple[list[Part], int, int] | None:
         """The answer's bytes, its status, and how many of the bytes are content; None where it
         has to wait for some of them, or is not plain."""
@@ -407,6 +412,7 @@ class Quick:
                 head = made.head.filled(age, ttl)
         if head is None:
             return None
+        head = known.told(head)
         lent = self._lent(held, made)
         if lent is None and not _is_at_hand(held, made):
             return None
@@ -432,7 +438,7 @@ class Quick:
         return None if source is None else FileSpan(source, piece.start, piece.stop, most)
 
     def _made_ready(
-        self, known: _Known, admitted: Admitted, held: Held, because: Reason, status: int
+        self, known: Known, admitted: Admitted, held: Held, because: Reason, status: int
     ) -> Made:
         """The answer of this status, made once for each method and reason."""
         entry, ready = held.entry, held.ready
@@ -460,7 +466,7 @@ class Quick:
 
     def _write(
         self,
-        known: _Known,
+        known: Known,
         admitted: Admitted,
         answer: Answer,
         because: Reason,
@@ -470,18 +476,9 @@ class Quick:
         """The head of `answer` as it is sent; None where it is not plain."""
         name, key = self._parts.name, admitted.key.url if admitted.tells_key else None
         status = cache_status(name, because, ttl=ttl, key=key)
-        rules = admitted.site.fields
+        rules = admitted.terms.fields
         head = finished(answer.head, name=name, rules=rules, cache_status=status, age=age)
         return plain_head(head, is_last=known.after is After.CLOSE)
-
-
-def _learn(known: _Known, held: Held, status: int) -> None:
-    """Note that a request selects `held`, which is alone, and how it is answered by that."""
-    ready, form = held.ready, known.form_of(status)
-    if not known.plain or not (known.whole or status == 304):
-        return
-    if isinstance(ready, Ready) and ready.mark is known.mark and form in ready.hits:
-        known.token, known.form = ready.token, form
 
 
 def _is_whole(answer: Answer, entry: Entry) -> bool:

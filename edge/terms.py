@@ -12,18 +12,18 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from edge.answer import FieldRules
-from edge.cache.key import KeyPolicy
 from edge.cache.ruling import CachePolicy
 from edge.guard.address import Networks
 from edge.routing.geo import NOWHERE
 from edge.routing.route import Route
-from edge.routing.site import Rule
+from edge.routing.site import Rule, rules_for
 from edge.wire.target import split_target
 
 if TYPE_CHECKING:
+    from edge.cache.key import KeyPolicy
     from edge.routing.experiment import Experiment
     from edge.routing.geo import Place
-    from edge.routing.rewrite import FieldEdits, PathRewrite, Redirect
+    from edge.routing.rewrite import FieldEdits, PathRewrite, PrefixRewrite, Redirect
     from edge.wire.message import RequestHead
 
 MOST_MIXED: Final = 256  # terms that were made for requests that several rules may yet take
@@ -40,8 +40,9 @@ class Terms:
     route: Route = field(default_factory=lambda: Route(()))
     fields: FieldRules = field(default_factory=FieldRules)
     edits: FieldEdits | None = None
-    rewrite: PathRewrite | None = None
+    rewrite: PathRewrite | PrefixRewrite | None = None
     redirect: Redirect | None = None
+    by: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,41 +66,38 @@ class Site:
     @property
     def needs_place(self) -> bool:
         """Whether it matters to anything but the choice of an origin where a client is."""
-        by_rule = (rule.match.by_place for rule in self.rules)
-        return bool(self.tells or self.keys) or any(by_rule)
+        by_rule = (rule.match.countries or rule.match.continents for rule in self.rules)
+        by_arm = (
+            each.takes is not None and (each.takes.countries or each.takes.continents)
+            for each in self.experiments
+        )
+        return bool(self.tells or self.keys) or any(by_rule) or any(by_arm)
+
+    def rules_for(self, request: RequestHead, place: Place = NOWHERE) -> tuple[Rule[Terms], ...]:
+        """The rules that hold for a request."""
+        path = split_target(request.target).path
+        method, authority, headers = request.method, request.authority, request.headers
+        return rules_for(self.rules, method, authority, path, headers, place)
 
     def terms_for(self, request: RequestHead, place: Place = NOWHERE) -> Terms:
         """The terms of the first rule that takes `request`, else the site's own."""
         if not self.rules:
             return self.terms
-        taken = self.matching(request, place)
+        taken = self.rules_for(request, place)
         if not taken:
             return self.terms
-        if len(taken) == 1 and self.rules[taken[0]].match.types is None:
-            return self.rules[taken[0]].terms
-        return self._mixed.get(taken) or self._mix(taken)
+        if len(taken) == 1 and taken[0].types is None:
+            return taken[0].terms
+        numbers = tuple([id(rule) for rule in taken])  # which live as long as this site
+        return self._mixed.get(numbers) or self._mix(numbers, taken)
 
-    def matching(self, request: RequestHead, place: Place = NOWHERE) -> tuple[int, ...]:
-        """Which rules hold: those for types of answers, up to the first that is for any."""
-        path, taken = split_target(request.target).path, []
-        for index, rule in enumerate(self.rules):
-            if rule.match.takes(
-                request.method, request.authority, path, request.headers, place
-            ):
-                taken.append(index)
-                if rule.match.types is None:
-                    break
-        return tuple(taken)
-
-    def _mix(self, taken: tuple[int, ...]) -> Terms:
-        rules = [self.rules[index] for index in taken]
-        last = rules[-1]
-        terms = self.terms if last.match.types is not None else last.terms
-        by_type = tuple(
-            (rule.match.types, rule.terms.cache) for rule in rules if rule.match.types is not None
-        )
+    def _mix(self, numbers: tuple[int, ...], taken: tuple[Rule[Terms], ...]) -> Terms:
+        """Terms by the type of the answer, and those of the last rule where none of them fits."""
+        last = taken[-1]
+        terms = self.terms if last.types is not None else last.terms
+        by_type = tuple((each.types, each.terms.cache) for each in taken if each.types is not None)
         if len(self._mixed) >= MOST_MIXED:
             self._mixed.clear()
         mixed = replace(terms, cache=replace(terms.cache, by_type=by_type))
-        self._mixed[taken] = mixed
+        self._mixed[numbers] = mixed
         return mixed

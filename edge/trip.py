@@ -59,7 +59,9 @@ class Trip:
     def outgoing(self, request: RequestHead, upgrade: bytes | None = None) -> RequestHead:
         """`request` as the origin is to see it, but for its Host and its path."""
         out = to_origin(request, self.forwarding, upgrade=upgrade)
-        headers = out.headers if self.terms.edits is None else self.terms.edits.applied(out.headers)
+        headers = (
+            out.headers if self.terms.edits is None else self.terms.edits.applied(out.headers)
+        )
         if self.arms:
             headers = told(self.arms, headers)
         return out if headers is out.headers else replace(out, headers=headers)

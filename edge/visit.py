@@ -12,9 +12,9 @@ from edge.errors import ExchangeError, Side
 from edge.observe import Outcome, Record, text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from edge.admission import Admitted
+    from edge.admission import Admitted, Drawn
     from edge.cache.entry import Key, Seq
     from edge.cache.flight import Flights
     from edge.cache.held import Held
@@ -38,11 +38,18 @@ if TYPE_CHECKING:
 class Admit(Protocol):
     """Says what a request amounts to before the store is asked, or refuses it.
 
-    `relayed` says that another worker of this node has admitted it. Raises `ExchangeError`.
+    `relayed` says that another worker of this node has admitted it, and `drawn` which arms it has
+    drawn for it. Raises `ExchangeError`.
     """
 
     def __call__(
-        self, parts: Parts, head: RequestHead, peer: bytes, *, relayed: bool = False
+        self,
+        parts: Parts,
+        head: RequestHead,
+        peer: bytes,
+        *,
+        relayed: bool = False,
+        drawn: Drawn = (),
     ) -> Admitted: ...
 
 
@@ -213,3 +220,15 @@ class Visit:
         self.record.bytes = self.stream.sent_bytes
         self.record.total_s = round(trio.current_time() - self._began, 6)
         self.tools.log(self.record)
+
+
+def arms_told(arms: Iterable[Assignment]) -> tuple[str, ...]:
+    """Arms as the log has them and as they are counted: `checkout=new`, of a new visitor with a
+    `+` behind it; who is held out is not counted."""
+    return tuple(
+        [
+            text(b"%b=%b%b" % (each.experiment.name, each.arm.name, b"+" if each.is_new else b""))
+            for each in arms
+            if not each.is_held_out
+        ]
+    )

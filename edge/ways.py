@@ -82,7 +82,9 @@ class Ways:
         """The way of a request, whose id a shield is told."""
         route = _route(bound)
         names = route.origins(self._whereabouts(route, bound.client), self._places, self.roll())
-        origins = [Stop(self.groups[name], _origin_dress(bound, self.groups[name])) for name in names]
+        origins = [
+            Stop(self.groups[name], _origin_dress(bound, self.groups[name])) for name in names
+        ]
         tries = route.tries
         stops = origins
         if route.by_shield and self.shielding is not None:
@@ -144,9 +146,7 @@ def _route(bound: Bound) -> Route:
     return replace(route, names=names, order=Order.FIRST, canary=None) if names else route
 
 
-def _origin_dress(
-    bound: Bound, group: Group
-) -> Callable[[RequestHead, Origin], RequestHead]:
+def _origin_dress(bound: Bound, group: Group) -> Callable[[RequestHead, Origin], RequestHead]:
     def dress(request: RequestHead, origin: Origin) -> RequestHead:
         # A client of HTTP/1.0 may have named no host; an origin would refuse an empty one.
         authority = group.host or request.authority or origin.authority

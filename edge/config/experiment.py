@@ -32,7 +32,8 @@ class CookieSettings:
     )
     http_only: bool = field(default=True, metadata=setting("Keep it from scripts."))
     secure: Literal["auto", "always", "never"] = field(
-        default="auto", metadata=setting('Keep it to https; "auto" is where it was given by https.')
+        default="auto",
+        metadata=setting('Keep it to https; "auto" is where https gave it.'),
     )
 
 
@@ -92,7 +93,7 @@ class ExperimentSettings:
     )
     key: str | None = field(
         default=None,
-        metadata=setting("What visitors are hashed with, the same on all nodes; the name if none."),
+        metadata=setting("What visitors are hashed with on all nodes; the name if none."),
     )
     hold_out: tuple[Literal["bots", "cookieless"], ...] = field(
         default=(),

@@ -98,7 +98,7 @@ class OriginSettings:
     weights: tuple[float, ...] = field(
         default=(),
         metadata=setting(
-            "What share of requests each server has, beside the others'; all the same if left out.",
+            "What share of requests each server has; all the same if left out.",
             least=0.0,
             most=1_000.0,
             most_members=MOST_SERVERS,

@@ -7,6 +7,7 @@ where the two vocabularies meet. Everything is made once, when settings are read
 from __future__ import annotations
 
 from dataclasses import replace
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from edge.answer import FieldRules
@@ -17,21 +18,23 @@ from edge.cache.tags import DEFAULT_FIELDS
 from edge.cache.vary import VaryPolicy
 from edge.guard.address import Networks
 from edge.listen.connection import ConnectionPolicy
-from edge.routing.experiment import Arm, CookieTerms, Experiment
-from edge.routing.rewrite import FieldEdits, PathRewrite, Redirect
+from edge.routing.experiment import Arm, Experiment
+from edge.routing.rewrite import ANY_PATH, FieldEdits, PathRewrite, PrefixRewrite, Redirect
 from edge.routing.route import Canary, Order, Route
 from edge.routing.site import Glob, HostTable, Match, Rule, TypeMatch
+from edge.routing.visitors import VisitorId
 from edge.terms import Site, Terms
 from edge.upstream.origin import Origin, parse_origin
+from edge.wire.cookies import CookieTerms
 from edge.wire.grammar import RESPONSE_LIMITS, Limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from edge.config.root import Config
     from edge.config.cache import CacheSettings
-    from edge.config.experiment import ArmSettings, ExperimentSettings
+    from edge.config.experiment import ArmSettings, CookieSettings, ExperimentSettings
     from edge.config.origin import OriginSettings
+    from edge.config.root import Config
     from edge.config.route import (
         FieldsSettings,
         HeadersSettings,
@@ -93,15 +96,30 @@ def _rule(
     by_path = match.path is not None and match.path.is_open
     extension = match.path.extension if match.path else None
     cache = replace(cache_policy(told.cache, tags), by_path=by_path, by_extension=extension)
+    own = _edits(told.request)
     terms = Terms(
         cache=cache,
         route=route(told.route) if told.route is not None else site.route,
         fields=_fields_after(site.fields, told.headers, hidden),
-        edits=_edits_after(site.edits, told.request),
-        rewrite=_rewrite(told.rewrite, match.path) if told.rewrite is not None else site.rewrite,
+        edits=site.edits.then(own) if site.edits and own else own or site.edits,
+        rewrite=_rewrite(told.rewrite, told.match.path) if told.rewrite else site.rewrite,
         redirect=_redirect(told.redirect, match.path),
+        by=_by(told) if match.reads_beyond_url else b"",
     )
-    return Rule(match, terms)
+    types = TypeMatch.parse(_bytes(told.match.content_type)) if told.match.content_type else None
+    return Rule(match, terms, types)
+
+
+def _by(told: RuleSettings) -> bytes:
+    """What tells answers by a rule from those without it under the same URL."""
+    if (
+        told.route is None
+        and told.rewrite is None
+        and not (told.request.set or told.request.remove)
+    ):
+        return b""
+    what = repr((told.match, told.route, told.rewrite, told.request))
+    return b"#" + blake2b(what.encode(), digest_size=8).hexdigest().encode("ascii")
 
 
 def _match(told: MatchSettings) -> Match:
@@ -119,7 +137,6 @@ def _match(told: MatchSettings) -> Match:
         cookies=globs(told.cookie),
         countries=frozenset(told.country),
         continents=frozenset(told.continent),
-        types=TypeMatch.parse(_bytes(told.content_type)) if told.content_type else None,
     )
 
 
@@ -143,51 +160,51 @@ def _edits(told: FieldsSettings) -> FieldEdits | None:
     return FieldEdits(frozenset(_bytes(told.remove)), _pairs(told.set))
 
 
-def _edits_after(site: FieldEdits | None, told: FieldsSettings) -> FieldEdits | None:
-    """The site's changes with a rule's behind them, which win."""
-    own = _edits(told)
-    if site is None or own is None:
-        return own or site
-    names = {name for name, _ in own.put} | own.remove
-    kept = tuple(pair for pair in site.put if pair[0] not in names)
-    return FieldEdits((site.remove | own.remove) - {name for name, _ in own.put}, kept + own.put)
-
-
-def _rewrite(told: RewriteSettings | None, path: Glob | None) -> PathRewrite | None:
+def _rewrite(told: RewriteSettings | None, path: str | None) -> PathRewrite | PrefixRewrite | None:
+    """Raises ValueError with a sentence for the operator."""
     if told is None:
         return None
     if told.to is not None:
-        return PathRewrite.by_pattern(path or Glob.parse(b"*"), told.to.encode("ascii"))
+        return PathRewrite.parse((path or "/*").encode("ascii"), told.to.encode("ascii"))
     strip, add = (told.strip or "").encode("ascii"), (told.add or "").encode("ascii")
-    return PathRewrite.by_prefix(strip, add)
+    return PrefixRewrite.parse(strip, add)
 
 
 def _redirect(told: RedirectSettings | None, path: Glob | None) -> Redirect | None:
+    """Raises ValueError with a sentence for the operator."""
     if told is None:
         return None
-    return Redirect(
-        path or Glob.parse(b"*"), told.to.encode("ascii"), told.status, keep_query=told.query
+    return Redirect.parse(
+        told.to.encode("ascii"),
+        status=told.status,
+        keep_query=told.query,
+        source=path or ANY_PATH,
     )
 
 
 def _experiment(told: ExperimentSettings) -> Experiment:
-    cookie = told.cookie
+    visitor = told.visitor
     return Experiment(
         name=told.name.encode("ascii"),
-        cookie=CookieTerms(
-            name=cookie.name.encode("ascii"),
-            ttl_s=cookie.ttl,
-            path=cookie.path.encode("ascii"),
-            domain=cookie.domain.encode("ascii") if cookie.domain else None,
-            same_site=cookie.same_site.encode("ascii"),
-            http_only=cookie.http_only,
-            secure={"always": True, "never": False}.get(cookie.secure),
-        ),
+        cookie=cookie_terms(told.cookie),
         arms=tuple(_arm(name, arm) for name, arm in told.arms.items()),
-        path=Glob.parse(told.path.encode("ascii")) if told.path is not None else None,
-        visitor=told.visitor.encode("ascii") if told.visitor is not None else None,
+        takes=Match(path=Glob.parse(told.path.encode("ascii"))) if told.path is not None else None,
+        visitor=VisitorId("cookie", visitor.encode("ascii")) if visitor is not None else None,
         key=(told.key or told.name).encode(),
         hold_out=frozenset(told.hold_out),
+    )
+
+
+def cookie_terms(told: CookieSettings) -> CookieTerms:
+    """How visitors are told their arm."""
+    return CookieTerms(
+        name=told.name.encode("ascii"),
+        ttl_s=told.ttl,
+        path=told.path.encode("ascii"),
+        domain=told.domain.encode("ascii") if told.domain else b"",
+        same_site=told.same_site.encode("ascii"),
+        http_only=told.http_only,
+        secure={"always": True, "never": False}.get(told.secure),
     )
 
 

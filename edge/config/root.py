@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, ClassVar
 
+from edge.config.cache import CacheSettings
 from edge.config.node import LimitsSettings, NodeSettings, StoreSettings, TimeoutsSettings
 from edge.config.notation import NOT_HERE
-from edge.config.cache import CacheSettings
-from edge.config.origin import OriginSettings, ShieldSettings
+from edge.config.origin import OriginSettings, ShieldSettings  # noqa: TC001
 from edge.config.route import RouteSettings  # noqa: TC001
-from edge.config.site import SiteSettings
+from edge.config.site import SiteSettings  # noqa: TC001
 from edge.settings import Complaint, assign, bind, parse, setting
 from edge.settings.lines import lines_of
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from edge.config import notation as n
 from edge.config.cache import CacheSettings
-from edge.config.route import (  # noqa: TC001
+from edge.config.route import (
     FieldsSettings,
     HeadersSettings,
     RedirectSettings,

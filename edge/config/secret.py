@@ -19,7 +19,8 @@ class SecretSettings:
         default=None, metadata=setting("Variable of the environment that holds it.", n.TOKEN)
     )
     file: Path | None = field(
-        default=None, metadata=setting("File that holds it; white space at its ends is none of it.")
+        default=None,
+        metadata=setting("File that holds it; white space at its ends is none of it."),
     )
 
     def check(self) -> Iterator[Complaint]:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from edge.routing.site import Match, Whereabouts
-    from edge.wire.message import Pair, RequestHead
+    from edge.wire.message import Headers, Pair, RequestHead
 
 ARMS_MOST: Final = 32  # each costs a newcomer a hash
 NAME_BYTES: Final = 64
@@ -119,7 +119,18 @@ class Experiment:
         index = lots.of_roll(roll) if visitor is None else lots.of_visitor(visitor)
         if index is None:
             return Assignment(self, self.arms[0], is_new=False, is_held_out=True)
-        return Assignment(self, self.arms[index], is_new=True)
+        return Assignment(self, self.arms[index], is_new=True, by_chance=visitor is None)
+
+    def rolled(self, roll: float) -> Assignment:
+        """What a newcomer without an id gets by this roll, whose request is known to be taken."""
+        index = self._lots.of_roll(roll)
+        assert index is not None  # who could draw once can draw again: weights do not change
+        return Assignment(self, self.arms[index], is_new=True, by_chance=True)
+
+    def drawn(self, arm: bytes) -> Assignment | None:
+        """What a newcomer gets who has drawn this arm elsewhere; None if it is none."""
+        known = self._by_name.get(arm)
+        return None if known is None else Assignment(self, known, is_new=True, by_chance=True)
 
     def altered(self, weights: Mapping[bytes, float], stopped_on: bytes | None) -> Experiment:
         """This experiment as it has been ramped or stopped since; names of no arm are left out."""
@@ -162,12 +173,21 @@ class Experiment:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """The arm of one request; `is_new` asks for a Set-Cookie, `is_held_out` for no counting."""
+    """The arm of one request; `is_new` asks for a Set-Cookie, `is_held_out` for no counting.
+
+    `by_chance`: nothing of the request told it, and the same request gets another one.
+    """
 
     experiment: Experiment
     arm: Arm
     is_new: bool
     is_held_out: bool = False
+    by_chance: bool = False
+
+    def drawn_as(self, told: Mapping[bytes, bytes]) -> Assignment:
+        """The same where chance has been asked elsewhere, by experiment: what it said there."""
+        arm = told.get(self.experiment.name) if self.by_chance else None
+        return self if arm is None else self.experiment.drawn(arm) or self
 
     def cookie(self, scheme: bytes) -> bytes:
         """The Set-Cookie value that tells the visitor; `scheme` is that of the request."""
@@ -209,17 +229,20 @@ def route_of(assignments: Iterable[Assignment]) -> tuple[str, ...]:
     return next((each.arm.route for each in assignments if each.arm.route), ())
 
 
-def dressed(request: RequestHead, assignments: Sequence[Assignment]) -> RequestHead:
-    """`request` as the arms would have it at the origin: prefixes before its path, fields set.
+def asked(assignments: Iterable[Assignment], target: bytes) -> bytes:
+    """`target` as the arms have it at the origin: of two arms the later one's prefix is outside.
 
-    Of two arms the later one's prefix stands outside, and its field wins.
+    Raises ProtocolError as `with_prefix` does.
     """
-    target = request.target
     for each in assignments:
         target = with_prefix(each.arm.prefix, target)
+    return target
+
+
+def told(assignments: Iterable[Assignment], headers: Headers) -> Headers:
+    """`headers` with the fields that the arms have for the origin; the later one's win."""
     put = tuple(chain.from_iterable(each.arm.fields for each in assignments))
-    headers = FieldEdits(put=put).applied(request.headers) if put else request.headers
-    return replace(request, target=target, headers=headers)
+    return FieldEdits(put=put).applied(headers) if put else headers
 
 
 def check_together(experiments: Sequence[Experiment]) -> Iterator[tuple[int, str, str]]:

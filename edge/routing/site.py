@@ -233,22 +233,27 @@ class TypeMatch:
 
 @dataclass(frozen=True, slots=True)
 class Rule(Generic[T]):
-    """A match and what holds for its requests."""
+    """A match and what holds for its requests; with `types`, for their answers of those types."""
 
     match: Match
     terms: T
+    types: TypeMatch | None = None
 
 
-def first_rule(
+def rules_for(
     rules: Iterable[Rule[T]],
     method: bytes,
     authority: bytes,
     path: bytes,
     headers: Headers = _NO_FIELDS,
     place: Whereabouts | None = None,
-) -> Rule[T] | None:
-    """The first rule that takes the request, top to bottom."""
+) -> tuple[Rule[T], ...]:
+    """The rules that hold for a request, top to bottom: the first that takes it, and before that
+    those that take it and wait for the type of its answer."""
+    taken = []
     for rule in rules:
         if rule.match.takes(method, authority, path, headers, place):
-            return rule
-    return None
+            taken.append(rule)
+            if rule.types is None:
+                break
+    return tuple(taken)

@@ -121,7 +121,9 @@ def to_origin(
     goes, since the body is asked for here; Max-Forwards is counted down where it applies.
     """
     kept = [pair for pair in end_to_end(head.headers) if not _is_remade(pair[0])]
-    headers = Headers(kept).plus(*_traces(head, forwarding.name), *_provenance(forwarding), *forwarding.told)
+    headers = Headers(kept).plus(
+        *_traces(head, forwarding.name), *_provenance(forwarding), *forwarding.told
+    )
     if hops := hops_left(head):
         headers = headers.replaced(b"max-forwards", b"%d" % (hops - 1))
     if upgrade is not None:

@@ -1,0 +1,69 @@
+"""What a request's bytes do not tell of how it is answered: where its client is, and chance.
+
+Whatever follows from a request's bytes alone is worked out once (`quick`). On a site that goes by
+its clients' places, or that draws arms for new visitors, one more step is needed each time: the
+place is looked up, the arm is drawn, and what follows from those is what was worked out for that
+place and those arms before. The drawing is all that differs from one such request to the next, and
+costs a microsecond or two.
+
+Branches of one request are bounded: a site with many countries and arms begins anew past
+`MOST_BRANCHES`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from edge.routing.geo import NOWHERE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from edge.routing.experiment import Assignment, Experiment
+    from edge.routing.geo import Place
+    from edge.ways import Ways
+
+    Drawn = tuple[tuple[bytes, bytes], ...]
+
+Known = TypeVar("Known")
+
+MOST_BRANCHES: Final = 256
+
+
+class Branches(Generic[Known]):
+    """What is known of one request, by its client's place and by what it drew.
+
+    `make` works it out for a peer and for what was drawn.
+    """
+
+    __slots__ = ("_experiments", "_known", "_make", "_needs_place", "_ways")
+
+    def __init__(
+        self,
+        ways: Ways,
+        needs_place: bool,
+        arms: Sequence[Assignment],
+        make: Callable[[bytes, Drawn], Known],
+    ) -> None:
+        self._ways = ways
+        self._needs_place = needs_place
+        self._experiments: tuple[Experiment, ...] = tuple(
+            each.experiment for each in arms if each.by_chance
+        )
+        self._make = make
+        self._known: dict[tuple[Place, Drawn], Known] = {}
+
+    def __bool__(self) -> bool:
+        return self._needs_place or bool(self._experiments)
+
+    def take(self, client: bytes) -> Known:
+        """What is known for a client who asks now."""
+        ways = self._ways
+        place = ways.place_of(client) if self._needs_place else NOWHERE
+        drawn = tuple([(e.name, e.rolled(ways.roll()).arm.name) for e in self._experiments])
+        known = self._known.get((place, drawn))
+        if known is None:
+            if len(self._known) >= MOST_BRANCHES:
+                self._known.clear()
+            known = self._known[place, drawn] = self._make(client, drawn)
+        return known
