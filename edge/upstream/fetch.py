@@ -32,7 +32,7 @@ from edge.wire.message import Chunk, End, Headers, RequestHead, ResponseHead, Ti
 from edge.wire.serial import FRAMING
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Container
     from contextlib import AbstractAsyncContextManager
 
     from edge.upstream.origin import Origin
@@ -68,6 +68,7 @@ class Response:
         self._conversation = conversation
         self._done = done
         self._end: End | None = None
+        self._watch: Callable[[ExchangeError | None], None] | None = None
         if head.status == 101:
             self.tunnel = conversation.connection.transport
             self.leftover = conversation.leftover()
@@ -76,11 +77,25 @@ class Response:
         """The next piece of the body, or its end; raises `ExchangeError`."""
         if self._end is not None:
             return self._end
-        message = await self._conversation.receive()
+        try:
+            message = await self._conversation.receive()
+        except ExchangeError as error:
+            if self._watch is not None:
+                self._watch(error)
+            raise
         if isinstance(message, End):
             self._end = message
             self._done()
+            if self._watch is not None:
+                self._watch(None)
         return message
+
+    def watch(self, ended: Callable[[ExchangeError | None], None]) -> None:
+        """Have `ended` told how the body ends: whole (None), or with what `receive` raises.
+
+        Nothing is told where the block is left before that, nor of a 101.
+        """
+        self._watch = ended
 
 
 class Upstream:
@@ -123,6 +138,10 @@ class Upstream:
     async def run(self) -> None:
         """Tend the pool; cancelled, close what is idle."""
         await self._pool.run()
+
+    def keep_only(self, addresses: Container[bytes]) -> None:
+        """Retire the connections to any other address, as text, once they are not in use."""
+        self._pool.keep_only(addresses)
 
     def statistics(self) -> PoolStatistics:
         """The pool's counts."""

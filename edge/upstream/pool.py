@@ -5,7 +5,7 @@ finds none waits in order of arrival, `connect_s` at most, and is then refused a
 Connections not in use are kept last in, first out, so that the fewest stay warm and the rest grow
 old; each is closed when its time is up, or one second before the origin's own `Keep-Alive:
 timeout` runs out. One that can be read while idle has been closed, or has said more than it was
-asked: it is never used again.
+asked: it is never used again. Nor is one to an address that the name has no more (`keep_only`).
 
 Every change here is synchronous and leaves the counts true; only waiting and connecting await.
 Closing a transport does not wait, so it is done on the spot.
@@ -13,6 +13,7 @@ Closing a transport does not wait, so it is done on the spot.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ import trio
 from edge.errors import ExchangeError, Failure
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from edge.upstream.dial import Dialer
     from edge.upstream.transport import Transport
 
@@ -80,6 +83,8 @@ class Pool:
         self._made = 0
         self._reused = 0
         self._closed = False
+        self._addresses: Container[bytes] = ()  # of the origin, as they were `_looked_up`
+        self._looked_up = -math.inf
 
     def statistics(self) -> PoolStatistics:
         """Counts as they are now."""
@@ -117,7 +122,7 @@ class Pool:
         if timeout_s is not None:
             idle_s = min(idle_s, timeout_s - MARGIN_S)
         connection.expires = min(clock + idle_s, connection.born + self._origin.life_s)
-        if connection.expires <= clock:
+        if connection.expires <= clock or self._is_retired(connection):
             self.discard(connection)
         elif self._queue:
             self._grant(connection)
@@ -133,6 +138,15 @@ class Pool:
         else:
             connection.transport.close()
         self._leave()
+
+    def keep_only(self, addresses: Container[bytes]) -> None:
+        """Retire connections to other addresses: the idle now, the rest as they are given back.
+
+        What is made from now on may know better: a name is looked up for each new connection.
+        """
+        self._addresses = addresses
+        self._looked_up = trio.current_time()
+        self.sweep()
 
     def sweep(self) -> None:
         """Close the idle connections whose time is up, and those that the origin has closed."""
@@ -191,7 +205,14 @@ class Pool:
         return connection
 
     def _is_usable(self, connection: Connection, clock: float) -> bool:
-        return clock < connection.expires and not connection.transport.readable_now()
+        if clock >= connection.expires or self._is_retired(connection):
+            return False
+        return not connection.transport.readable_now()
+
+    def _is_retired(self, connection: Connection) -> bool:
+        if connection.born > self._looked_up:
+            return False
+        return connection.transport.peer not in self._addresses
 
     def _keep(self, connection: Connection) -> None:
         self._idle.append(connection)

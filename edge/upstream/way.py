@@ -1,0 +1,402 @@
+"""The way of one request to whoever can answer it: over groups, servers, and a few tries.
+
+A `Way` has `fetch` and `upload_place` with the contract of an `Upstream`, and chooses one for each
+try: of its stops in order the first group with a live server; where no group has one, the first
+with any at all that has not been tried. A try needs a place in its group's breaker, and holds it
+until the response has ended, or the head of a 101 has come: what is under way after that is a
+tunnel, and no request any more. A group whose breaker is full is passed over for the next.
+
+Another try, never at the same server, follows
+
+- an error that says `retry`: nothing of the request can have had an effect, or its method is
+  idempotent and none of its body is gone;
+- an answer of 502, 503 or 504 to GET or HEAD, while another live server needs no waiting for. An
+  answer with Retry-After is given as it is: whoever says when to come back does not want to be
+  asked by another door at once;
+
+and all this `tries` times at most, the last one begun within `budget_s`. A try that has begun is
+bounded by its server's own settings: to break one off for the budget's sake would turn answers
+that are late into none. Where all tries fail, the last error is raised, or the last answer given.
+
+What a try met with is told to the group's `Members`: how long the head took, failures of the
+server's, and that it went well. A client that left, or a fault of ours, tells nothing.
+
+With one server and no trouble this adds no checkpoint to a fetch, and the same microseconds
+whatever the number of stops behind the first.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import trio
+
+from edge.errors import ExchangeError, Failure, Side
+from edge.routing.health import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Container, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+
+    from edge.upstream.breaker import Place
+    from edge.upstream.fetch import BodySource, Response
+    from edge.upstream.group import Group
+    from edge.upstream.origin import Origin
+    from edge.wire.message import RequestHead, ResponseHead
+
+TROUBLE: Final = frozenset({502, 503, 504})  # a gateway's words for "not I, but who is behind me"
+BODILESS: Final = frozenset({204, 304})
+SAFE: Final = frozenset({b"GET", b"HEAD"})
+# Ours, or of many causes: no evidence against a server.
+_NO_EVIDENCE: Final = frozenset({Failure.OVERLOADED, Failure.TOTAL_TIMEOUT})
+
+
+def _says(sentence: str, unit: str = "") -> dict[str, Any]:
+    return {"says": sentence, "unit": unit}
+
+
+@dataclass(frozen=True, slots=True)
+class Persistence:
+    """How much is tried before a request has failed."""
+
+    tries: int = field(default=3, metadata=_says("tries in all, each at another server"))
+    budget_s: float = field(
+        default=10.0, metadata=_says("after which no further try is begun", "seconds")
+    )
+
+
+class Stop(NamedTuple):
+    """A group on a way, and how a request is dressed for one of its servers: the final head."""
+
+    group: Group
+    dress: Callable[[RequestHead, Origin], RequestHead]
+
+
+class Way:
+    """See the module. `stops` are in order of preference, one at least.
+
+    `key` and `address` are what groups that balance by hash go by. `told` names who answered last,
+    or was tried last: the server's id, `eu http://a:80`; "" before any try.
+    """
+
+    __slots__ = ("_address", "_key", "_persistence", "_stops", "told")
+
+    def __init__(
+        self,
+        stops: Sequence[Stop],
+        persistence: Persistence,
+        *,
+        key: bytes = b"",
+        address: bytes = b"",
+    ) -> None:
+        if not stops:
+            raise ValueError("a way without a stop leads nowhere; give it a group")
+        self._stops = stops
+        self._persistence = persistence
+        self._key = key
+        self._address = address
+        self.told = ""
+
+    def fetch(
+        self,
+        request: RequestHead,
+        body: BodySource | None = None,
+        *,
+        interim: Callable[[ResponseHead], Awaitable[None]] | None = None,
+    ) -> AbstractAsyncContextManager[Response]:
+        """The response to `request`, from its head on; raises `ExchangeError`.
+
+        As `Upstream.fetch`; `request` is as its stop is to dress it.
+        """
+        return _Passage(self, request, body, interim)
+
+    @asynccontextmanager
+    async def upload_place(self) -> AsyncIterator[None]:
+        """A place for a request whose body is still to come from its client; raises OVERLOADED.
+
+        It is of the group that is likely to be asked. One that has to stand in for it takes what
+        comes unasked, until the first is known to be dead.
+        """
+        groups = [stop.group for stop in self._stops]
+        group = next((one for one in groups if one.is_alive()), groups[0])
+        with await group.uploads.acquire():
+            yield
+
+    def choose(self, group: Group, besides: Container[int]) -> int | None:
+        """The live server of `group` whose turn it is."""
+        return group.members.choose(
+            group.now(), key=self._key, address=self._address, besides=besides
+        )
+
+    def any_at_all(self, group: Group, besides: Container[int]) -> int | None:
+        """The least bad server of `group`."""
+        return group.members.any_at_all(
+            group.now(), key=self._key, address=self._address, besides=besides
+        )
+
+    @property
+    def stops(self) -> Sequence[Stop]:
+        """The stops in order."""
+        return self._stops
+
+    @property
+    def persistence(self) -> Persistence:
+        """How much is tried."""
+        return self._persistence
+
+
+class _Passage:
+    """The block in which a response may be read, whoever it is from."""
+
+    __slots__ = (
+        "_attempt",
+        "_body",
+        "_error",
+        "_full",
+        "_give_up",
+        "_interim",
+        "_request",
+        "_tried",
+        "_tries",
+        "_way",
+    )
+
+    def __init__(
+        self,
+        way: Way,
+        request: RequestHead,
+        body: BodySource | None,
+        interim: Callable[[ResponseHead], Awaitable[None]] | None,
+    ) -> None:
+        self._way = way
+        self._request = request
+        self._body = body
+        self._interim = interim
+        self._attempt: _Attempt | None = None
+        self._give_up = way.persistence.budget_s  # from the beginning on
+        self._tries = 0
+        self._tried: dict[Group, set[int]] = {}
+        self._full: set[Group] = set()  # their breakers had no place
+        self._error: ExchangeError | None = None  # what went wrong last
+
+    async def __aenter__(self) -> Response:
+        self._give_up += trio.current_time()
+        response = None
+        try:
+            response = await self._answer()
+        finally:
+            self._error = None  # it holds its traceback, and that holds us
+            if response is None and self._attempt is not None:
+                self._attempt.settle(Outcome.NEITHER)  # cancelled, unless it has been told
+        return response
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        assert self._attempt is not None
+        return await self._attempt.close(kind, error, trace)
+
+    async def _answer(self) -> Response:
+        attempt = await self._first()
+        while True:
+            self._enter(attempt)
+            try:
+                response = await attempt.open(self._request, self._body, self._interim)
+            except ExchangeError as error:
+                if not error.retry or self._is_spent():
+                    raise
+                self._error = error
+                attempt = await self._first()
+                continue
+            if not self._is_of_use(response.head) and not self._is_spent():
+                other = self._another(attempt)
+                if other is not None:
+                    await attempt.close(None, None, None)
+                    attempt = other
+                    continue
+            return response
+
+    def _enter(self, attempt: _Attempt) -> None:
+        self._attempt = attempt
+        self._way.told = attempt.name
+        self._tries += 1
+        self._tried.setdefault(attempt.group, set()).add(attempt.index)
+
+    def _is_spent(self) -> bool:
+        """Whether no further try may be made."""
+        if self._tries >= self._way.persistence.tries:
+            return True
+        return trio.current_time() >= self._give_up
+
+    def _is_of_use(self, head: ResponseHead) -> bool:
+        """Whether to give this answer without asking for a better one."""
+        if head.status not in TROUBLE or self._request.method not in SAFE:
+            return True
+        return self._body is not None or b"retry-after" in head.headers
+
+    async def _first(self) -> _Attempt:
+        """A try at the best server that has not been tried; raises what went wrong last."""
+        for may_be_dead in (False, True):
+            for stop in self._way.stops:
+                attempt = await self._at(stop, may_be_dead)
+                if attempt is not None:
+                    return attempt
+        assert self._error is not None  # a server that could be tried, or a breaker that is full
+        raise self._error
+
+    async def _at(self, stop: Stop, may_be_dead: bool) -> _Attempt | None:
+        group = stop.group
+        besides = self._tried.get(group, ())
+        if group in self._full or len(besides) == len(group.upstreams):
+            return None
+        place = group.breaker.acquire_nowait()
+        if place is None:
+            if not may_be_dead and not group.members.is_alive(group.now(), besides=besides):
+                return None
+            try:
+                place = await group.breaker.acquire()
+            except ExchangeError as error:
+                self._full.add(group)
+                self._error = error
+                return None
+        choose = self._way.any_at_all if may_be_dead else self._way.choose
+        index = choose(group, besides)
+        if index is None:
+            place.release()
+            return None
+        return _Attempt(stop, index, place)
+
+    def _another(self, before: _Attempt) -> _Attempt | None:
+        """A try at a live server in place of one that answered badly, if that needs no waiting."""
+        for stop in self._way.stops:
+            index = self._way.choose(stop.group, self._tried.get(stop.group, ()))
+            if index is None:
+                continue
+            if stop.group is before.group:
+                return _Attempt(stop, index, before.hand_over())
+            place = stop.group.breaker.acquire_nowait()
+            if place is not None:
+                return _Attempt(stop, index, place)
+        return None
+
+
+class _Attempt:
+    """One try at one server: what it holds is given back, and what it met with told, once."""
+
+    __slots__ = (
+        "_block",
+        "_era",
+        "_if_left",
+        "_is_over",
+        "_place",
+        "_stop",
+        "_verdict",
+        "group",
+        "index",
+    )
+
+    def __init__(self, stop: Stop, index: int, place: Place) -> None:
+        self._stop = stop
+        self.group = stop.group
+        self.index = index
+        self._place: Place | None = place
+        self._era = self.group.members.began(index, self.group.now())
+        self._is_over = False
+        self._verdict = Outcome.NEITHER  # of the head that has come
+        self._if_left = Outcome.NEITHER  # the same, where no one waits for the end
+        self._block: AbstractAsyncContextManager[Response, bool | None] | None = None
+
+    @property
+    def name(self) -> str:
+        """The server's id."""
+        return self.group.ids[self.index]
+
+    def hand_over(self) -> Place:
+        """The place, for another try in the same group."""
+        assert self._place is not None
+        place, self._place = self._place, None
+        return place
+
+    async def open(
+        self,
+        request: RequestHead,
+        body: BodySource | None,
+        interim: Callable[[ResponseHead], Awaitable[None]] | None,
+    ) -> Response:
+        """The response's head; raises `ExchangeError`, and then all is settled."""
+        upstream = self.group.upstreams[self.index]
+        dressed = self._stop.dress(request, upstream.origin)
+        began = trio.current_time()
+        block = upstream.fetch(dressed, body, interim=interim)
+        try:
+            response = await block.__aenter__()
+        except ExchangeError as error:
+            self.settle(_blame(error))
+            raise
+        self._block = block
+        self._verdict = _verdict(response.head)
+        if self._verdict is Outcome.BAD or _is_bodiless(request, response.head):
+            self._if_left = self._verdict
+        if self._verdict is Outcome.GOOD:
+            # A client that takes its time to send a body says nothing of the server.
+            latency_s = None if body is not None else trio.current_time() - began
+            self.group.members.heard(self.index, self._era, self.group.now(), latency_s)
+        if response.head.status == 101:
+            self.settle(Outcome.GOOD)
+        else:
+            response.watch(self._ended)
+        return response
+
+    async def close(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        """Leave the response, read or not."""
+        assert self._block is not None
+        try:
+            return await self._block.__aexit__(kind, error, trace)
+        finally:
+            self.settle(self._if_left)
+
+    def settle(self, outcome: Outcome) -> None:
+        """Give back what is held and tell what it was like; only the first call counts."""
+        if self._is_over:
+            return
+        self._is_over = True
+        self.group.members.ended(self.index, self._era, self.group.now(), outcome)
+        if self._place is not None:
+            self._place.release()
+
+    def _ended(self, error: ExchangeError | None) -> None:
+        self.settle(self._verdict if error is None else _blame(error))
+
+
+def _verdict(head: ResponseHead) -> Outcome:
+    """What a head says of the server that sent it.
+
+    A 500 is an application's answer to what it was asked; it is the words of gateways that say
+    that the server is of no use. One that says when to come back is alive, and only busy.
+    """
+    if head.status not in TROUBLE:
+        return Outcome.GOOD
+    return Outcome.NEITHER if b"retry-after" in head.headers else Outcome.BAD
+
+
+def _is_bodiless(request: RequestHead, head: ResponseHead) -> bool:
+    """Whether the head is all there is to come."""
+    return head.status in BODILESS or request.method == b"HEAD"
+
+
+def _blame(error: ExchangeError) -> Outcome:
+    """What an error says of the server."""
+    if error.side is not Side.UPSTREAM or error.failure in _NO_EVIDENCE:
+        return Outcome.NEITHER
+    return Outcome.BAD
