@@ -79,6 +79,10 @@ class Dialer:
                 raise self._last_failure()
         return await self._attempt()
 
+    async def open_once(self) -> Transport:
+        """A new connection, tried now and whatever came of it before; raises `ExchangeError`."""
+        return await self._within_deadline()
+
     async def _try_when_due(self) -> Transport:
         """Be the one who tries; the others wait for what becomes of it."""
         probe = self._probe = trio.Event()

@@ -227,3 +227,16 @@ def test_a_private_authority_that_cannot_be_read_is_told_when_it_is_set(tmp_path
     for path in (str(nonsense), str(tmp_path / "missing.pem")):
         with pytest.raises(ValueError, match="cannot be used"):
             tls_context(replace(ORIGIN, scheme="https", ca=path))
+
+
+async def test_who_only_looks_is_not_held_back_and_holds_nobody_back(autojump_clock: Any) -> None:
+    server = Server()
+    dialer = await in_trouble(server)
+    for _ in range(5):
+        with pytest.raises(ExchangeError):
+            await dialer.open_once()
+    assert [each - server.attempts[0] for each in server.attempts] == [0.0] * 5
+    assert dialer.backoff.failures == TOLERATED + 1
+    server.error = None
+    await dialer.open_once()
+    assert dialer.backoff.troubled
