@@ -92,13 +92,12 @@ class Ways:
             dress = partial(self._to_shield, shielding, bound, names, request_id)
             shield = Stop(shielding.group, dress, is_tier=True)
             stops = [shield, *origins] if shielding.without else [shield]
-            tries += len(shielding.group)  # that shields are dead costs an origin no try
+            tries += len(shielding.group.ids)  # that shields are dead costs an origin no try
         return Way(
             stops,
             Persistence(tries, route.budget_s),
             key=bound.key.digest,
             address=bound.client,
-            now=self.now,
         )
 
     def origins_of(self, bound: Bound) -> tuple[str, ...]:

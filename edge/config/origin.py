@@ -211,6 +211,10 @@ class ShieldSettings:
             most=100_000,
         ),
     )
+    waiting: int = field(
+        default=1_024,
+        metadata=setting("Requests that wait; more are 503, or stale.", least=0, most=1_000_000),
+    )
     max_connections: int = field(
         default=256,
         metadata=setting("Connections at once to each shield.", least=1, most=100_000),

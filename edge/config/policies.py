@@ -24,7 +24,6 @@ from edge.routing.route import Canary, Order, Route
 from edge.routing.site import Glob, HostTable, Match, Rule, TypeMatch
 from edge.routing.visitors import VisitorId
 from edge.terms import Site, Terms
-from edge.upstream.origin import Origin, parse_origin
 from edge.wire.cookies import CookieTerms
 from edge.wire.grammar import RESPONSE_LIMITS, Limits
 
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
     from edge.config.cache import CacheSettings
     from edge.config.experiment import ArmSettings, CookieSettings, ExperimentSettings
-    from edge.config.origin import OriginSettings
     from edge.config.root import Config
     from edge.config.route import (
         FieldsSettings,
@@ -263,25 +261,6 @@ def _fields_after(
     removed = (site.remove | set(_bytes(told.remove))) - set(_bytes(told.keep)) - own
     kept = tuple(pair for pair in site.put if pair[0] not in own | set(_bytes(told.remove)))
     return FieldRules(frozenset(removed | set(hidden)), kept + _pairs(told.set))
-
-
-def origins(config: Config) -> dict[str, Origin]:
-    """Every origin by its name."""
-    return {name: _origin(told) for name, told in config.origins.items()}
-
-
-def _origin(told: OriginSettings) -> Origin:
-    return replace(
-        parse_origin(told.servers[0]),
-        ca=str(told.ca) if told.ca else None,
-        connect_s=told.timeouts.connect,
-        first_byte_s=told.timeouts.first_byte,
-        between_bytes_s=told.timeouts.between_bytes,
-        total_s=told.timeouts.total,
-        idle_s=told.timeouts.idle,
-        max_connections=told.max_connections,
-        max_idle=min(told.max_idle, told.max_connections),
-    )
 
 
 def connection_policy(config: Config) -> ConnectionPolicy:

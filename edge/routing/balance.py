@@ -67,6 +67,10 @@ class GroupPolicy:
         default=10.0,
         metadata=_says("in which a server that is back comes to its full weight", "seconds"),
     )
+    spills: bool = field(
+        default=True,
+        metadata=_says("a server by key with far more than its share leaves some to the next"),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +155,7 @@ class Members:
             return among[0]
         balance = self._policy.balance
         if balance is Balance.KEY_HASH and key:
-            return self._by_hash(among, clock, key, bounded=True)
+            return self._by_hash(among, clock, key, bounded=self._policy.spills)
         if balance is Balance.ADDRESS_HASH and address:
             return self._by_hash(among, clock, address, bounded=False)
         weights = self._weights(among, clock)

@@ -69,10 +69,15 @@ class Persistence:
 
 
 class Stop(NamedTuple):
-    """A group on a way, and how a request is dressed for one of its servers: the final head."""
+    """A group on a way, and how a request is dressed for one of its servers: the final head.
+
+    A stop that is a `tier` of its own tries elsewhere by itself, so what it answers is given as
+    it is.
+    """
 
     group: Group
     dress: Callable[[RequestHead, Origin], RequestHead]
+    is_tier: bool = False
 
 
 class Way:
@@ -214,7 +219,8 @@ class _Passage:
                 self._error = error
                 attempt = await self._first()
                 continue
-            if not self._is_of_use(response.head) and not self._is_spent():
+            is_given = attempt.is_final or self._is_of_use(response.head)
+            if not is_given and not self._is_spent():
                 other = self._another(attempt)
                 if other is not None:
                     await attempt.close(None, None, None)
@@ -316,6 +322,11 @@ class _Attempt:
     def name(self) -> str:
         """The server's id."""
         return self.group.ids[self.index]
+
+    @property
+    def is_final(self) -> bool:
+        """Whether its answer is given, whatever it is."""
+        return self._stop.is_tier
 
     def hand_over(self) -> Place:
         """The place, for another try in the same group."""

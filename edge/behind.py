@@ -1,0 +1,133 @@
+"""What is behind a node and around it, as a process of the node has it while it runs.
+
+Settings are read again and again; connections to origins, what is known of their health, and the
+database of places outlive them. `Surroundings` keeps those from one reading to the next. From what
+it has made `parts` are made (see `trade`), and only when that is whole is it taken up: settings
+that cannot be used change nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from edge.config import behind, policies
+from edge.places import Places
+from edge.routing.geo import NOWHERE
+from edge.routing.health import Told
+from edge.standing import Checked, Standing
+from edge.upstream.origins import Origins
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from pathlib import Path
+
+    from edge.config import Config
+    from edge.routing.geo import Place
+    from edge.standing import Roll
+    from edge.upstream.group import Group
+    from edge.upstream.origin import Origin
+    from edge.upstream.transport import Transport
+
+
+def nowhere(_: bytes) -> Place:
+    """Where everyone is without a database of places."""
+    return NOWHERE
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """What parts are made of beside the settings. `place_of` takes an address as text; `now` is
+    Unix seconds, `chance` is in [0, 1). `standing` is what is ordered over the settings."""
+
+    now: Callable[[], float]
+    chance: Callable[[], float]
+    groups: Mapping[str, Group] = field(default_factory=dict)
+    place_of: Callable[[bytes], Place] = nowhere
+    standing: Standing = field(default_factory=Standing)
+
+
+class Surroundings:
+    """See the module. `tell` is given a kind and a line for the error log; `connect` stands in for
+    the network; `asks` says whether origins are asked from here at all."""
+
+    def __init__(
+        self,
+        *,
+        now: Callable[[], float],
+        chance: Callable[[], float],
+        tell: Callable[[str, str], None],
+        connect: Callable[[Origin], Awaitable[Transport]] | None = None,
+        asks: bool = True,
+    ) -> None:
+        self._now = now
+        self._chance = chance
+        self._tell = tell
+        self._asks = asks
+        self.origins = Origins(now=now, connect=connect)
+        self._places: Places | None = None
+        self._path: Path | None = None
+        self._watch = trio.CancelScope()
+        self._standing = Standing()
+
+    def made(self, config: Config) -> Behind:
+        """What there is behind a node with these settings; raises OSError, ValueError."""
+        limits = policies.response_limits(config)
+        told = behind.groups(config) if self._asks else ()
+        path = config.node.geo
+        places = self._places if path == self._path else self._opened(path)
+        return Behind(
+            self._now,
+            self._chance,
+            self.origins.made(told, limits),
+            places.find if places is not None else nowhere,
+            self._standing,
+        )
+
+    def _opened(self, path: Path | None) -> Places | None:
+        return None if path is None else Places(path, now=self._now, tell=self._tell)
+
+    def take_up(self, config: Config, made: Behind, nursery: trio.Nursery) -> None:
+        """Go by what was made of these settings; what tends it runs in `nursery`."""
+        self.origins.take_up(made.groups, nursery)
+        self.origins.heed(told(self._standing, behind.roll(config)))
+        places = getattr(made.place_of, "__self__", None)
+        if places is self._places:
+            return
+        self._watch.cancel()
+        self._places, self._path = places, config.node.geo
+        if places is not None:
+            self._watch = trio.CancelScope()
+            nursery.start_soon(self._follow, places, self._watch)
+
+    async def _follow(self, places: Places, scope: trio.CancelScope) -> None:
+        with scope:
+            await places.run()
+
+    def heed(self, standing: Standing, config: Config) -> bool:
+        """Go by what is told of servers; whether experiments stand otherwise than before, so that
+        parts have to be made anew."""
+        changed = standing.experiments != self._standing.experiments
+        self._standing = standing
+        self.origins.heed(told(standing, behind.roll(config)))
+        return changed
+
+    def statistics(self) -> dict[str, Any]:
+        """Origins, and the database of places."""
+        places = self._places
+        return {"places": places.statistics() if places is not None else None}
+
+
+def told(standing: Standing, roll: Roll) -> dict[str, Told]:
+    """What groups are to believe of servers, by their ids."""
+    found = {Checked.UP: True, Checked.DOWN: False, Checked.UNKNOWN: None}
+    return {
+        each.id: Told(
+            up=found[standing.server(each.id).checked],
+            drained=standing.server(each.id).drained,
+            weight=standing.ordered_weight(each),
+        )
+        for each in roll.servers
+    }
