@@ -39,14 +39,19 @@ def nowhere(_: bytes) -> Place:
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """What parts are made of beside the settings. `place_of` takes an address as text; `now` is
-    Unix seconds, `chance` is in [0, 1). `standing` is what is ordered over the settings."""
+    """What parts are made of beside the settings: `now` is in Unix seconds, `chance` in [0, 1);
+    `standing` is what is ordered over the settings."""
 
     now: Callable[[], float]
     chance: Callable[[], float]
     groups: Mapping[str, Group] = field(default_factory=dict)
-    place_of: Callable[[bytes], Place] = nowhere
+    places: Places | None = None
     standing: Standing = field(default_factory=Standing)
+
+    @property
+    def place_of(self) -> Callable[[bytes], Place]:
+        """Where an address is."""
+        return nowhere if self.places is None else self.places.find
 
 
 class Surroundings:
@@ -82,7 +87,7 @@ class Surroundings:
             self._now,
             self._chance,
             self.origins.made(told, limits),
-            places.find if places is not None else nowhere,
+            places,
             self._standing,
         )
 
@@ -93,18 +98,18 @@ class Surroundings:
         """Go by what was made of these settings; what tends it runs in `nursery`."""
         self.origins.take_up(made.groups, nursery)
         self.origins.heed(told(self._standing, behind.roll(config)))
-        places = getattr(made.place_of, "__self__", None)
-        if places is self._places:
+        if made.places is self._places:
             return
         self._watch.cancel()
-        self._places, self._path = places, config.node.geo
-        if places is not None:
+        self._places, self._path = made.places, config.node.geo
+        if made.places is not None:
             self._watch = trio.CancelScope()
-            nursery.start_soon(self._follow, places, self._watch)
+            nursery.start_soon(self._follow, made.places, self._watch)
 
     async def _follow(self, places: Places, scope: trio.CancelScope) -> None:
         with scope:
             await places.run()
+        places.close()
 
     def heed(self, standing: Standing, config: Config) -> bool:
         """Go by what is told of servers; whether experiments stand otherwise than before, so that

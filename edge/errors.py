@@ -27,6 +27,11 @@ class Failure(Enum):
     # What the client sent.
     BAD_MESSAGE = ("bad-message", Side.CLIENT, 400)
     BAD_HOST = ("bad-host", Side.CLIENT, 400)
+    NO_PROOF = ("no-proof", Side.CLIENT, 403)  # of an edge, to a shield: see `wire.proof`
+    BAD_PROOF = ("bad-proof", Side.CLIENT, 403)
+    PROOF_EXPIRED = ("proof-expired", Side.CLIENT, 403)
+    PROOF_USED = ("proof-used", Side.CLIENT, 403)  # an unsafe method's, which counts once
+    NOT_FROM_HERE = ("not-from-here", Side.CLIENT, 403)  # another network than the edges'
     METHOD_REFUSED = ("method-refused", Side.CLIENT, 405)
     HEAD_TIMEOUT = ("head-timeout", Side.CLIENT, 408)
     BODY_TIMEOUT = ("body-timeout", Side.CLIENT, 408)

@@ -59,13 +59,19 @@ CLAIMS: Final = frozenset(
     b"x-real-ip true-client-ip client-ip x-client-ip x-cluster-client-ip proxy-client-ip "
     b"wl-proxy-client-ip x-remote-ip x-remote-addr x-originating-ip x-azure-clientip "
     b"x-azure-socketip x-appengine-user-ip cf-connecting-ip cf-connecting-ipv6 fastly-client-ip "
-    b"cf-ipcountry x-appengine-country x-country-code x-geoip-country".split()
+    b"cf-ipcountry x-appengine-country x-country-code x-geoip-country edge-proof".split()
 )
 _CLAIM_PREFIXES: Final = (b"x-forwarded-", b"x-geo-", b"cloudfront-viewer-")
 
 # What `to_origin` writes from more than the key: an answer that varies on one of these was made
 # for one client's path, and no field of a later request can select it: as good as `Vary: *`.
-PER_PATH: Final = frozenset({b"forwarded", b"x-forwarded-for", b"via", b"cdn-loop"})
+PER_PATH: Final = frozenset({b"forwarded", b"x-forwarded-for", b"via", b"cdn-loop", b"edge-proof"})
+
+# Claims that say what an edge found out for the origin: an edge that is proven vouches for them.
+# The others are written anew behind it, too, or nobody has a use for them; and what stands between
+# two nodes may add to X-Forwarded-*.
+_VOUCHED_FOR: Final = CLAIMS - {b"host", b"forwarded", b"x-forwarded", b"proxy", b"edge-proof"}
+_VOUCHED_PREFIXES: Final = (b"x-geo-", b"cloudfront-viewer-")
 
 # Answered or rewritten by every hop itself; `to_origin` leaves these out, then adds its own.
 _REMADE: Final = frozenset({b"via", b"cdn-loop", b"expect"})
@@ -78,8 +84,7 @@ class Forwarding:
     `name` is this node's pseudonym, a token. `peer` is the address of whoever connected, no port
     (b"": unknown). `scheme` and `host` are those in the key. `chain` holds the addresses that a
     trusted `peer` vouches for, the client's first; it is empty where `peer` is not trusted.
-    `told` are claims of our own, or of someone who is believed: they stand in place of all others
-    of their names.
+    `vouched` are claims that pass on: this node's own, or those of someone who is known.
     """
 
     name: bytes
@@ -87,7 +92,7 @@ class Forwarding:
     scheme: bytes
     host: bytes
     chain: tuple[bytes, ...] = ()
-    told: tuple[Pair, ...] = ()
+    vouched: tuple[Pair, ...] = ()
 
 
 _NOMINATING_NOTHING: Final = frozenset({b"keep-alive", b"Keep-Alive"})  # but what goes anyway
@@ -122,7 +127,7 @@ def to_origin(
     """
     kept = [pair for pair in end_to_end(head.headers) if not _is_remade(pair[0])]
     headers = Headers(kept).plus(
-        *_traces(head, forwarding.name), *_provenance(forwarding), *forwarding.told
+        *forwarding.vouched, *_traces(head, forwarding.name), *_provenance(forwarding)
     )
     if hops := hops_left(head):
         headers = headers.replaced(b"max-forwards", b"%d" % (hops - 1))
@@ -131,6 +136,12 @@ def to_origin(
     return RequestHead(
         head.method, head.scheme, head.authority, head.target, headers, head.version
     )
+
+
+def vouched_for(headers: Headers) -> tuple[Pair, ...]:
+    """The claims among `headers` that pass on where an edge is known to have made them."""
+    pairs = headers.pairs  # a list, as a generator costs twice as much
+    return tuple([p for p in pairs if p[0] in _VOUCHED_FOR or p[0].startswith(_VOUCHED_PREFIXES)])
 
 
 def _is_remade(name: bytes) -> bool:

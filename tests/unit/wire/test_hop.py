@@ -21,6 +21,7 @@ from edge.wire.hop import (
     to_client,
     to_origin,
     upgrade_offered,
+    vouched_for,
 )
 from edge.wire.message import Headers, RequestHead, ResponseHead
 
@@ -203,7 +204,8 @@ def test_only_per_path_fields_differ_between_two_clients_of_one_key() -> None:
         ),
         Forwarding(b"edge-1", b"::1", HERE.scheme, HERE.host, (b"192.0.2.1",)),
     ).headers
-    assert {name for name, _ in set(one) ^ set(other)} == PER_PATH
+    written = PER_PATH - {b"edge-proof"}  # which is added behind
+    assert {name for name, _ in set(one) ^ set(other)} == written
 
 
 # --- Expect, Max-Forwards, Upgrade --------------------------------------------
@@ -331,3 +333,19 @@ def test_a_claimed_scheme_is_one_of_two_and_said_once(
 ) -> None:
     lines = [(b"x-forwarded-proto", value) for value in values]
     assert claimed_scheme(Headers(lines)) == scheme
+
+
+def test_what_an_edge_vouches_for_passes_on_and_nothing_else_that_is_claimed() -> None:
+    known = ((b"x-geo-country", b"DE"), (b"true-client-ip", b"203.0.113.9"))
+    claimed = ((b"x-forwarded-port", b"1"), (b"proxy", b"a"), (b"edge-proof", b"v=1"))
+    asked = request(*known, (b"accept", b"*/*"), *claimed)
+    vouched = vouched_for(asked.headers)
+    assert vouched == known
+    seen = to_origin(asked, replace(HERE, vouched=vouched)).headers
+    assert [pair for pair in seen if pair in known] == list(known)
+    assert not {name for name, _ in claimed} & {name for name, _ in seen}
+
+
+def test_the_origin_is_asked_for_another_target_where_that_is_said() -> None:
+    assert to_origin(request(), HERE).target == request().target
+    assert to_origin(request(), replace(HERE, target=b"/other?x")).target == b"/other?x"
