@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final, Protocol
 
 from edge.routing.experiment import route_of
 from edge.routing.route import Order, Route
 from edge.upstream.way import Persistence, Stop, Way
-from edge.wire.proof import Claims, signed
+from edge.guard.address import UNIX
+from edge.wire.proof import DEFAULT_PORTS, FIELD, MOST_ORIGINS, Claims, sign
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from edge.upstream.origin import Origin
     from edge.wire.hop import Forwarding
     from edge.wire.message import RequestHead
+
+KEY_BYTES: Final = 256
 
 
 class Bound(Protocol):
@@ -125,18 +129,20 @@ class Ways:
         origin: Origin,
     ) -> RequestHead:
         """`request` as a shield is to have it: with the client's URL, and the proof."""
+        told = bound.forwarding
         claims = Claims(
             edge=shielding.name,
-            client=bound.client,
-            chain=bound.forwarding.chain,
-            id=request_id.encode("ascii", "replace"),
-            scheme=bound.forwarding.scheme,
-            origins=tuple(name.encode("ascii") for name in names),
-            key=bound.by,
-            target=bound.asked if bound.asked != request.target else b"",
+            id=request_id.encode("ascii", "replace") or b"-",
+            hops=(*told.chain, told.peer or UNIX),
+            scheme=told.scheme,
+            host=told.host if told.host.endswith(DEFAULT_PORTS) else None,
+            origins=tuple([name.encode("ascii") for name in names[:MOST_ORIGINS]]),
+            key=_short(bound.by),
+            target=bound.asked if bound.asked != request.target else None,
         )
         named = request if request.authority else replace(request, authority=origin.authority)
-        return signed(named, claims, shielding.secret, self.now())
+        proof = sign(shielding.secret, named, claims, self.now())
+        return replace(named, headers=named.headers.plus((FIELD, proof)))
 
 
 def _route(bound: Bound) -> Route:
@@ -152,3 +158,8 @@ def _origin_dress(bound: Bound, group: Group) -> Callable[[RequestHead, Origin],
         return replace(request, authority=authority, target=bound.asked)
 
     return dress
+
+
+def _short(by: bytes) -> bytes:
+    """What the key is made of beside the URL, in as few bytes as a proof takes."""
+    return by if len(by) <= KEY_BYTES else blake2b(by, digest_size=32).digest()

@@ -51,7 +51,7 @@ _VERSION: Final = b"v=1, "
 _MAC: Final = b", mac=:"
 _MAC_BYTES: Final = len(_MAC) + 44 + 1
 _CONTEXT: Final = b"edge-proof 1"
-_DEFAULT_PORTS: Final = (b":80", b":443")
+DEFAULT_PORTS: Final = (b":80", b":443")
 
 _EDGE: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}+"
 _ID: Final = rb"[0-9A-Za-z._-]{1,128}+"
@@ -176,7 +176,7 @@ def _mac(secret: bytes, head: RequestHead, said: bytes) -> bytes:
 def _bare(authority: bytes) -> bytes:
     """An authority without a port that may be a default one."""
     host, colon, port = authority.rpartition(b":")
-    return host if colon + port in _DEFAULT_PORTS else authority
+    return host if colon + port in DEFAULT_PORTS else authority
 
 
 def _written(claims: Claims, now: float) -> bytes:
