@@ -22,12 +22,13 @@ from edge.cache.lending import BODY_BYTES, HEAD_BYTES
 from edge.cache.reasons import Reason
 from edge.errors import ExchangeError, Failure, Side
 from edge.finding import select
+from edge.listen.hop import Lender
 from edge.listen.lane import After
 from edge.observe import Outcome, Record, text
 from edge.quick import Quick
 from edge.relay import facts_of, form_to_lend, note
-from edge.upstream.transport import divided
-from edge.wire.frames import Copy, Glance, Invalidate, Later, Whole
+from edge.upstream.transport import FileSpan, divided
+from edge.wire.frames import Copy, Glance, Invalidate, Later, Lent, Whole
 from edge.wire.message import Chunk
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from edge.known import Known
     from edge.listen.link import Link
     from edge.relay import Relays
-    from edge.upstream.transport import Data
+    from edge.upstream.transport import Data, Part
     from edge.visit import Tools
     from edge.wire.grammar import Limits
 
@@ -105,7 +106,8 @@ class HopDesk(_Reading):
         record = Record(
             self._tools.now(), "", client, known.method, known.host, known.target, "1.1"
         )
-        return Glancing(relays, slot, link, Glance(peer, data), record, self._tools)
+        glance = Glance(peer, data, relays.loans.has_room)
+        return Glancing(relays, slot, link, glance, record, self._tools, admitted.key)
 
 
 class SoleDesk:
@@ -118,7 +120,7 @@ class SoleDesk:
     def take_up(self, limits: Limits) -> None:
         """It reads no requests."""
 
-    def answer_glance(self, _: Glance) -> tuple[Whole, Sequence[Data]] | None:
+    def answer_glance(self, _: Glance) -> tuple[Whole, Sequence[Part]] | None:
         """None: the plain path is to be taken."""
         return None
 
@@ -131,8 +133,8 @@ class SoleDesk:
 class OwnersDesk(_Reading):
     """What a worker answers at once to the others; it logs nothing of it.
 
-    No part of a file is an answer here, as all of it has to be read to go through a hop: what is
-    not in memory goes by the plain path.
+    A part of a file is an answer here where it can be lent: what would have to be read to go
+    through a hop goes by the plain path.
     """
 
     def __init__(
@@ -146,27 +148,32 @@ class OwnersDesk(_Reading):
         tools = replace(tools, new_id=_no_id)
         super().__init__(exchange, tools, limits, log, relays, lends=False)
 
-    def answer_glance(self, glance: Glance) -> tuple[Whole, Sequence[Data]] | None:
-        """The answer to a plain request that came to another worker, if it is at hand."""
+    def answer_glance(self, glance: Glance) -> tuple[Whole, Sequence[Part]] | None:
+        """The answer to a plain request that came to another worker, if it is at hand; a part of
+        a file behind it is to be lent, and closed."""
         try:
             return self._glanced(glance)
         except Exception as error:  # around a stream: no request takes its worker down
             self._tools.complain(Failure.INTERNAL.slug, repr(error), None)
             return None
 
-    def _glanced(self, glance: Glance) -> tuple[Whole, Sequence[Data]] | None:
+    def _glanced(self, glance: Glance) -> tuple[Whole, Sequence[Part]] | None:
         self.begin()
         found = self._admitted(glance.data, glance.peer)
-        if found is None or not self._relays.owns(found[1].key.digest):
+        if found is None or found[0].after is not After.PARK:
             return None
         admitted = found[1]
+        if not self._relays.owns(admitted.key.digest):
+            return None
+        self._lends = glance.takes_files
         lease = self._relays.store.lend(admitted.key)  # before the store is read
         answered = self.answer(glance.data, glance.peer)
         if answered is None:
             return None
         parts, span = divided(answered[0])
         record, after = answered[1:]
-        assert span is None
+        if span is not None:
+            return _to_be_lent(bytes(parts[0]), span, record)
         if after is not After.PARK or record.error is not None:
             return None  # a refusal tells the request's id, which is the other worker's
         facts, size = facts_of(record), sum(map(len, parts))
@@ -196,6 +203,18 @@ class OwnersDesk(_Reading):
         return None if form is None else Copy(form, lease)
 
 
+def _to_be_lent(
+    head: bytes, span: FileSpan, record: Record
+) -> tuple[Whole, Sequence[Part]] | None:
+    """An answer whose content is in a file that another worker is to be lent."""
+    source = span.source
+    file = source.loan(span.offset, span.stop) if isinstance(source, Lender) else None
+    if file is None:
+        source.close()
+        return None
+    return Whole(facts_of(record), head, len(span), len(span), None, file), (span,)
+
+
 def _no_id() -> str:
     """The other worker has one for the request."""
     return ""
@@ -205,7 +224,14 @@ class Glancing:
     """A plain request on its way to the owner of its key; implements `lane.Hop`."""
 
     def __init__(
-        self, relays: Relays, slot: int, link: Link, glance: Glance, record: Record, tools: Tools
+        self,
+        relays: Relays,
+        slot: int,
+        link: Link,
+        glance: Glance,
+        record: Record,
+        tools: Tools,
+        key: Key,
     ) -> None:
         self._relays = relays
         self._slot = slot
@@ -213,11 +239,13 @@ class Glancing:
         self._glance = glance
         self._record = record
         self._tools = tools
+        self._key = key
         self._whole: Whole | None = None
+        self._file: FileSpan | None = None  # what is left to be sent of one that is lent
         self._left = 0
         self._in_step = False  # the connection can carry another request
 
-    async def ask(self) -> Sequence[Data] | None:
+    async def ask(self) -> Sequence[Part] | None:
         """The answer, or its beginning; None where there is none at once."""
         frame = None
         with trio.move_on_after(AT_ONCE_S):
@@ -229,10 +257,28 @@ class Glancing:
         self._in_step = isinstance(frame, Later | Whole)
         if not isinstance(frame, Whole):
             return None
-        self._whole, self._left = frame, frame.rest
+        if frame.file is not None and not self._borrow(frame.file):
+            return None  # there was no room for it: the plain path has it copied
+        self._whole = frame
         self._record.id = self._tools.new_id()
         note(self._record, frame.facts)
+        if self._file is not None:
+            return frame.data, self._file
+        self._left = frame.rest
         return (frame.data,)
+
+    def _borrow(self, file: Lent) -> bool:
+        """Take what is lent; False where its descriptor did not come."""
+        descriptor = self._link.take_descriptor()
+        if descriptor is None:
+            return False
+        source = self._relays.loans.take(file, descriptor, self._lost)
+        self._file = FileSpan(source, file.start, file.stop)
+        return True
+
+    def _lost(self, _: str) -> None:
+        """The body is not what was stored: its owner must not answer with it any more."""
+        self._tools.background.start_soon(self._relays.invalidate, self._key)
 
     async def more(self) -> Data | None:
         """What follows; None at the end. Raises OWNER_GONE."""
@@ -251,6 +297,9 @@ class Glancing:
             self._relays.release(self._slot, self._link)
         else:
             self._link.abort()
+        if self._file is not None:
+            self._left = len(self._file)
+            self._file.source.close()
         if error is None and whole is None:
             return  # the plain path answers, and tells of it
         if error is not None:

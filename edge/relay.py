@@ -22,12 +22,15 @@ client's pace, and written to the log.
   it. Where the owner cannot be reached, the URL is purged instead (see `clearing`): that is in
   force in all workers, those to come too, and covers copies and what is on disk. So it is after
   `PATIENCE_S`, whatever the owner is at.
+- *A large body on disk is lent* as an open file (see `loans`) and sent from there, where the
+  owner could itself do that, and there is room for it; else its bytes come over the hop.
 - *Bounded.* A connection carries one request of one client at a time; of those that carry none
   `MOST_IDLE` are kept for each owner, for `IDLE_S`.
 """
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -37,10 +40,12 @@ import trio
 
 from edge.cache import codec
 from edge.cache.lending import HEAD_BYTES, may_be_lent
+from edge.cache.loans import Loans
 from edge.cache.ranges import Span
 from edge.errors import ExchangeError, Failure
 from edge.listen.link import Link
 from edge.observe import Outcome
+from edge.upstream.transport import FileSpan
 from edge.wire.frames import (
     FORM,
     Answered,
@@ -48,6 +53,7 @@ from edge.wire.frames import (
     Copy,
     Facts,
     Invalidate,
+    Lent,
     Wanted,
     Welcome,
     ask,
@@ -92,6 +98,7 @@ class Relays:
         self.owners = owners
         self.store = store
         self._dial = dial
+        self.loans = Loans()
         self._idle: dict[int, deque[Link]] = {}
 
     def owns(self, digest: bytes) -> bool:
@@ -126,7 +133,7 @@ class Relays:
         else:
             link, frame = await self._connected(slot), None
         with _broken_off(link):
-            await _Relayed(visit, link, self.store).see_through(frame, body)
+            await _Relayed(visit, link, self).see_through(frame, body)
         self.release(slot, link)
 
     async def invalidate(self, key: Key) -> bool:
@@ -143,7 +150,7 @@ class Relays:
 
     async def _heard(self, slot: int, visit: Visit) -> tuple[Link, Frame]:
         """Who answers a request without a body, and the first word of the answer."""
-        question = _question(visit, None)
+        question = _question(visit, None, takes_files=self.loans.has_room)
 
         async def hear(link: Link) -> Frame | None:
             return await _first_word(link, visit.stream)
@@ -216,10 +223,10 @@ class Relays:
 class _Relayed:
     """One request under way, and its answer on its way back."""
 
-    def __init__(self, visit: Visit, link: Link, store: LendingStore) -> None:
+    def __init__(self, visit: Visit, link: Link, relays: Relays) -> None:
         self._visit = visit
         self._link = link
-        self._store = store
+        self._relays = relays
         self._copy: Copy | None = None
         self._pieces: list[bytes | memoryview] = []
         self._trouble: ExchangeError | None = None  # the client's, while its body is relayed
@@ -260,6 +267,8 @@ class _Relayed:
                     if self._copy is not None:
                         self._pieces.append(frame.data)
                     await stream.send(frame, more=True)
+                case Lent():
+                    await self._send_lent(frame)
                 case _:
                     raise ExchangeError(Failure.OWNER_GONE, "in the middle of an answer")
             frame = self._link.at_hand()
@@ -271,7 +280,28 @@ class _Relayed:
             return
         await stream.send(frame)
         if self._copy is not None:
-            self._store.keep_copy(self._copy.form, b"".join(self._pieces), self._copy.lease)
+            self._relays.store.keep_copy(self._copy.form, b"".join(self._pieces), self._copy.lease)
+
+    async def _send_lent(self, lent: Lent) -> None:
+        """Send a part of the body from its file; where there is no room for it, it comes yet."""
+        descriptor = self._link.take_descriptor()
+        if self._link.has_ended:  # there is no way to say so
+            if descriptor is not None:
+                os.close(descriptor)
+            return
+        if descriptor is None:
+            await self._link.send(Wanted())
+            return
+        body = self._relays.loans.take(lent, descriptor, self._lost)
+        try:
+            await self._link.send(End())
+            await self._visit.stream.send_file(FileSpan(body, lent.start, lent.stop))
+        finally:
+            body.close()
+
+    def _lost(self, _: str) -> None:
+        """The body is not what was stored: its owner must not answer with it any more."""
+        self._visit.tools.background.start_soon(self._relays.invalidate, self._visit.key)
 
     def _take_up(self, answered: Answered) -> None:
         visit = self._visit
@@ -329,13 +359,14 @@ async def _tell_when_left(link: Link, client: ClientStream) -> None:
         await link.end()
 
 
-def _question(visit: Visit, body: RequestBody | None) -> Frame:
+def _question(visit: Visit, body: RequestBody | None, *, takes_files: bool = False) -> Frame:
     return ask(
         visit.head,
         visit.stream.peer,
         visit.id,
         has_body=body is not None,
         length=body.length if body is not None else None,
+        takes_files=takes_files,
     )
 
 

@@ -39,10 +39,10 @@ import os
 import resource
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from edge.cache.integrity import BLOCK_BYTES, blocks_in
-from edge.cache.packing import PRIMARY_BYTES, StoredRow
+from edge.cache.packing import PRIMARY_BYTES
 from edge.cache.pages import Pages
 
 if TYPE_CHECKING:
@@ -67,6 +67,26 @@ class Stamp(NamedTuple):
     is_settled: bool
 
 
+class InFile(Protocol):
+    """What is known of a body in a file; a `StoredRow` is one."""
+
+    @property
+    def key(self) -> bytes:
+        """The key of its row."""
+
+    @property
+    def filename(self) -> str | None:
+        """The file's name in the store."""
+
+    @property
+    def length(self) -> int:
+        """Bytes of the body."""
+
+    @property
+    def checks(self) -> bytes:
+        """Of its blocks; see `integrity`."""
+
+
 class OpenBody:
     """The open file of the body that `row` tells of, for any number of readers."""
 
@@ -78,7 +98,7 @@ class OpenBody:
     def __init__(
         self,
         descriptor: int,
-        row: StoredRow,
+        row: InFile,
         stamp: Stamp,
         pages: Pages,
         clock: Callable[[], float],
@@ -114,6 +134,18 @@ class OpenBody:
         if not self._is_tried:  # a kernel that does not know of what was just read never does
             self._is_tried = True
             self.is_refused = not self._are_cached(index, index + 1)
+
+    def vouch(self, verified_at: float) -> None:
+        """Another process has found all blocks right in what the file was by the stamp, and in
+        its page cache; see `verified_at`."""
+        self._verified = bytearray(b"\1") * len(self._verified)
+        self._verified_at = verified_at
+        self._is_tried = True
+
+    @property
+    def verified_at(self) -> float:
+        """When verification began, by the clock; it begins anew `AGAIN_S` later."""
+        return self._verified_at
 
     def lacks(self, index: int) -> bool:
         """Whether block `index`, once read and found right, could be sent from then on."""
@@ -231,7 +263,7 @@ class Descriptors:
         opened.users += 1
         return opened
 
-    def add(self, descriptor: int, row: StoredRow, stamp: Stamp) -> OpenBody:
+    def add(self, descriptor: int, row: InFile, stamp: Stamp) -> OpenBody:
         """Keep a file just opened, in place of what had its name, and give it to one reader."""
         opened = OpenBody(descriptor, row, stamp, self._pages, self._clock)
         opened.users, opened.is_kept = 1, True

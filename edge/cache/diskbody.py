@@ -16,7 +16,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 import trio
 
@@ -24,16 +24,18 @@ from edge.cache.descriptors import Stamp, stamp_of
 from edge.cache.integrity import BLOCK_BYTES, blocks_in, verify
 from edge.cache.spool import read_cached
 from edge.errors import ExchangeError, Failure
+from edge.wire.frames import Lent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edge.cache.descriptors import OpenBody
-    from edge.cache.packing import StoredRow
-    from edge.cache.threads import Workers
+    from edge.cache.descriptors import InFile, OpenBody
+
+T = TypeVar("T")
 
 POOL_BLOCKS: Final = 64  # 16 MiB
 FIRST_BLOCKS: Final = 4  # verified before the first byte: bodies up to 1 MiB never break off
+LENT_CHECKS_BYTES: Final = 65_536  # of a body that is lent, which is one of 4 GiB
 
 
 class BodyLost(Exception):  # noqa: N818 - it says what the body is
@@ -42,6 +44,13 @@ class BodyLost(Exception):  # noqa: N818 - it says what the body is
 
 class NoDescriptors(Exception):  # noqa: N818 - it names a state of the process
     """The file could not be opened just now; the body may be as good as ever."""
+
+
+class Readers(Protocol):
+    """What reads where that may block."""
+
+    async def run(self, job: Callable[[], T]) -> T:
+        """What `job` returns or raises, done in a thread, and waited for once it has begun."""
 
 
 class Blocks:
@@ -76,9 +85,9 @@ class DiskBody:
     def __init__(
         self,
         opened: OpenBody,
-        row: StoredRow,
+        row: InFile,
         blocks: Blocks,
-        workers: Workers,
+        workers: Readers,
         give_back: Callable[[OpenBody], None],
         lost: Callable[[str], None],
     ) -> None:
@@ -108,6 +117,17 @@ class DiskBody:
         if self._closed:
             raise trio.ClosedResourceError("this reader was closed")
         return self._opened.sendable(offset, most)
+
+    def loan(self, start: int, stop: int) -> Lent | None:
+        """What another worker has to know of the file to send these bytes from its descriptor;
+        None where that could not be done now, or not all of the body is verified."""
+        opened, row = self._opened, self._row
+        if len(row.checks) > LENT_CHECKS_BYTES or start >= stop:
+            return None
+        if not self.sendable(start, min(BLOCK_BYTES, stop - start)) or not opened.is_verified:
+            return None
+        stamp, at = opened.stamp()[:5], opened.verified_at
+        return Lent(start, stop, self._name, row.length, row.checks, stamp, at)
 
     def refuse(self) -> None:
         """The file cannot be sent from: `sendable` says 0 from now on."""
@@ -187,7 +207,7 @@ class Opened(NamedTuple):
     blocks: list[bytes]
 
 
-def open_verified(directory: str, row: StoredRow, most: int) -> Opened:
+def open_verified(directory: str, row: InFile, most: int) -> Opened:
     """The body's file and its first blocks, at most `most`. Blocks.
 
     Raises `BodyLost`, or `NoDescriptors` where that says nothing about the body.
@@ -214,7 +234,7 @@ def open_verified(directory: str, row: StoredRow, most: int) -> Opened:
     return opened
 
 
-def first_blocks(descriptor: int, stamp: Stamp, row: StoredRow, most: int) -> list[bytes]:
+def first_blocks(descriptor: int, stamp: Stamp, row: InFile, most: int) -> list[bytes]:
     """The first blocks of an open file, at most `most`, verified. Blocks; raises `BodyLost`."""
     if stamp.size != row.length:
         raise BodyLost(f"{stamp.size} bytes instead of {row.length}")

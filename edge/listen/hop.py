@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, runtime_checkable
 
 import trio
 
 from edge.errors import ExchangeError, Failure
 from edge.listen.link import Link
+from edge.upstream.transport import divided
 from edge.wire.frames import (
     Answered,
     Ask,
@@ -33,10 +34,23 @@ from edge.wire.frames import (
 from edge.wire.message import Chunk, End, Message, RequestHead, Reset, ResponseHead
 
 if TYPE_CHECKING:
-    from edge.upstream.transport import Data, FileSpan, Transport
-    from edge.wire.frames import Frame
+    from edge.upstream.transport import FileSpan, Part, Transport
+    from edge.wire.frames import Frame, Lent
 
 PIECE_BYTES: Final = 49_152  # of a file: what one reader holds in memory
+LENT_BYTES: Final = 131_072  # of a file: less costs no more to copy
+
+
+@runtime_checkable
+class Lender(Protocol):
+    """A source of parts of a file that can be lent."""
+
+    @property
+    def descriptor(self) -> int:
+        """The file's."""
+
+    def loan(self, start: int, stop: int) -> Lent | None:
+        """What goes with the descriptor; None where these bytes may not be sent from it now."""
 
 
 class HopStream:
@@ -56,6 +70,7 @@ class HopStream:
         self.copy: Copy | None = None
         self.tell: Callable[[], Facts] = Facts
         self._link = link
+        self._takes_files = ask.takes_files
         self._has_body = ask.has_body
         self._asked_for_body = False
         self._whole = trio.Event()  # the request's body has been read to its end
@@ -102,12 +117,29 @@ class HopStream:
         self.complete = isinstance(message, End)
 
     async def send_file(self, span: FileSpan) -> None:
-        """Send a part of a file as body, by reading it; errors as for `send`, and what that
-        raises."""
+        """Send a part of a file as body, lending it where that can be; errors as for `send`, and
+        what reading it raises."""
+        if self._takes_files and len(span) >= LENT_BYTES and await self._lent(span):
+            self.sent_bytes += len(span)
+            span.offset = span.stop
         while len(span):
             data = await span.source.read(span.offset, min(PIECE_BYTES, len(span)))
             span.offset += len(data)
             await self.send(Chunk(data), more=not len(span))  # it leaves together with the end
+
+    async def _lent(self, span: FileSpan) -> bool:
+        """Whether the other side has been lent a part of a file, and has taken it."""
+        source = span.source
+        lent = source.loan(span.offset, span.stop) if isinstance(source, Lender) else None
+        if lent is None:
+            return False
+        try:
+            if not await self._link.lend(lent, source.descriptor):
+                return False
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise ExchangeError(Failure.CLIENT_LEFT) from error
+        # Nothing is said where its client has ended its side: then it goes on without.
+        return isinstance(await self._link.receive(), End)
 
     async def flush(self) -> None:
         """Send what was kept back."""
@@ -137,8 +169,9 @@ Handler: TypeAlias = Callable[[HopStream, RequestHead], Awaitable[None]]
 class OwnersDesk(Protocol):
     """What an owner does at once for another worker."""
 
-    def answer_glance(self, glance: Glance) -> tuple[Whole, Sequence[Data]] | None:
-        """The answer, and what is to follow it; None where it would have to wait."""
+    def answer_glance(self, glance: Glance) -> tuple[Whole, Sequence[Part]] | None:
+        """The answer, and what is to follow it, or the part of a file that is to go with it and
+        to be closed; None where it would have to wait."""
 
     async def invalidate(self, told: Invalidate) -> None:
         """Make all unusable that is stored under a key."""
@@ -207,13 +240,26 @@ class HopConnection:
     async def _glanced(self, glance: Glance) -> None:
         answered = self._desk.answer_glance(glance)
         if answered is None:
-            self._link.put(Later())
-        else:
-            whole, rest = answered
-            self._link.put(whole)
-            for part in rest:
-                self._link.put(Chunk(memoryview(part)))
+            await self._link.send(Later())
+            return
+        whole, rest = answered
+        data, span = divided(rest)
+        if span is not None:
+            await self._lend(whole, span)
+            return
+        self._link.put(whole)
+        for part in data:
+            self._link.put(Chunk(memoryview(part)))
         await self._link.flush()
+
+    async def _lend(self, whole: Whole, span: FileSpan) -> None:
+        """Send an answer with the file that its rest is in."""
+        try:
+            is_lent = await self._link.lend(whole, span.source.descriptor)
+        finally:
+            span.source.close()
+        if not is_lent:
+            await self._link.send(Later())
 
     async def _relayed(self, ask: Ask) -> bool:
         stream = HopStream(self._link, ask)

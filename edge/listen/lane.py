@@ -105,8 +105,11 @@ class Desk(Protocol[R]):
 class Hop(Protocol):
     """A plain request that another worker may answer at once; `close` is called in any case."""
 
-    async def ask(self) -> Sequence[Data] | None:
-        """The answer, or its beginning; None where it is the driver's to answer."""
+    async def ask(self) -> Sequence[Part] | None:
+        """The answer, or its beginning; None where it is the driver's to answer.
+
+        The source of a part of a file is closed by `close`.
+        """
 
     async def more(self) -> Data | None:
         """What follows; None at the end. Raises `ExchangeError`."""
@@ -350,7 +353,7 @@ class Lane(Generic[R]):
             self._park_again(transport, busy)
 
     async def _passed_on(
-        self, transport: SocketTransport, parts: Sequence[Data], hop: Hop
+        self, transport: SocketTransport, parts: Sequence[Part], hop: Hop
     ) -> ExchangeError | None:
         """Send what another worker answers; why not, where it could not be."""
         stall_s = self._policy().send_s

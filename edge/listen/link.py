@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from edge.listen.passing import Passing
 from edge.wire.frames import FrameReader, written
 
 if TYPE_CHECKING:
@@ -51,7 +52,31 @@ class Link:
         self._ended = True
         await self._transport.send_eof()
 
+    async def lend(self, frame: Frame, descriptor: int) -> bool:
+        """Send `frame`, and what was kept back, with a descriptor, which stays the caller's.
+
+        False where the transport cannot pass it, and then nothing was sent.
+        """
+        if not isinstance(self._transport, Passing):
+            return False
+        queue, self._queue = self._queue, []
+        if await self._transport.send_passing([*queue, *written(frame)], descriptor):
+            return True
+        self._queue = queue
+        return False
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the other side was told that nothing more will be sent."""
+        return self._ended
+
     # Receiving.
+
+    def take_descriptor(self) -> int | None:
+        """The descriptor that came with the last frame, which is the caller's from now on; None
+        where there was none, or no room for it in this process."""
+        transport = self._transport
+        return transport.take_descriptor() if isinstance(transport, Passing) else None
 
     def at_hand(self) -> Frame | None:
         """The next frame among what was read already, if it is there; raises `ProtocolError`."""

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from edge.listen.passing import PassingTransport
 from edge.listen.tcp import BACKLOG
-from edge.upstream.transport import SocketTransport
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +40,7 @@ def bind_local(path: Path) -> socket.socket:
     return listener
 
 
-async def connect_local(path: Path) -> SocketTransport:
+async def connect_local(path: Path) -> PassingTransport:
     """A connection to whoever listens at `path`, or will; raises OSError.
 
     It may wait for as long as the backlog is full.
@@ -54,4 +54,4 @@ async def connect_local(path: Path) -> SocketTransport:
                 raise OSError(code, os.strerror(code))
             await trio.sleep(FULL_PAUSE_S)
         undo.pop_all()
-    return SocketTransport(connecting, peer=b"")
+    return PassingTransport(connecting)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from edge.listen.passing import PassingTransport
 from edge.upstream.transport import SocketTransport, tune
 
 if TYPE_CHECKING:
@@ -229,9 +230,11 @@ async def accept(
             except OSError as error:
                 await _after_failure(error, giving_way or connections, say)
                 break
-            # A UNIX socket's address is no tuple, and says nothing.
-            peer = address[0].encode("ascii") if isinstance(address, tuple) else b""
-            take_in(SocketTransport(sock, peer=peer, tuned=OPTIONS_ARE_INHERITED))
+            if isinstance(address, tuple):
+                peer = address[0].encode("ascii")
+                take_in(SocketTransport(sock, peer=peer, tuned=OPTIONS_ARE_INHERITED))
+            else:  # a UNIX socket's, which says nothing
+                take_in(PassingTransport(sock))
 
 
 async def _after_failure(

@@ -14,10 +14,11 @@ until that has come nobody knows that anyone lives at the other side. Then, one 
 
 - `Ask`, answered by any number of interim heads, `Answered`, the body's chunks, and `End`; or
   `Broken` at any point, where no more will come. Where the request has a body, that is sent as
-  chunks and an `End` once the other side says `Wanted`.
+  chunks and an `End` once the other side says `Wanted`. In place of chunks there may be a `Lent`,
+  which is answered by `End` where it was taken, and by `Wanted` where the chunks are to come.
 - `Glance`, a plain request as its client wrote it, answered by `Later` where the answer has to
   wait for anything, and is to be asked for; else by `Whole`, which is an answer as the client
-  reads it, or the beginning of one, whose rest follows as chunks.
+  reads it, or the beginning of one, whose rest follows as chunks, or is a part of a file.
 - `Invalidate`, answered by `End`.
 
 Pieces of a chunk are told as they come, so nobody holds more of a body than it has read. All other
@@ -37,7 +38,7 @@ from edge.wire.message import Chunk, End, Headers, RequestHead, ResponseHead
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-FORM: Final = b"edge 1"  # another program's frames may be others
+FORM: Final = b"edge 2"  # another program's frames may be others
 MOST_BYTES: Final = 4 << 20  # of a frame that is no chunk: a head and an entry, 1 MiB each at most
 
 _PREFIX: Final = struct.Struct(">IB")
@@ -62,7 +63,10 @@ class Facts(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Ask(msgspec.Struct, array_like=True, frozen=True):
-    """A request, from `peer`. `length` is that of its body, where it has one and says so."""
+    """A request, from `peer`. `length` is that of its body, where it has one and says so.
+
+    Who `takes_files` may be lent some for the answer.
+    """
 
     id: str
     peer: bytes
@@ -74,6 +78,7 @@ class Ask(msgspec.Struct, array_like=True, frozen=True):
     pairs: tuple[tuple[bytes, bytes], ...]
     has_body: bool = False
     length: int | None = None
+    takes_files: bool = False
 
     @property
     def head(self) -> RequestHead:
@@ -117,21 +122,42 @@ class Answered(msgspec.Struct, frozen=True):
 
 
 class Glance(msgspec.Struct, array_like=True, frozen=True):
-    """A plain request from `peer`, to be answered at once or not."""
+    """A plain request from `peer`, to be answered at once or not; see `Ask`."""
 
     peer: bytes
     data: bytes
+    takes_files: bool = False
+
+
+class Lent(msgspec.Struct, array_like=True, frozen=True):
+    """What comes next of a body is the bytes from `start` to `stop` of a file, whose descriptor
+    comes with this frame.
+
+    The rest is what it takes to send from the file as its owner would: the name and length of the
+    body in it, the checks of its blocks, and as what the file was known (inode, size, links, and
+    the times of its last change, in nanoseconds) when all of them had been found right. That was
+    at `verified_at`, by the machine's monotonic clock, or after.
+    """
+
+    start: int
+    stop: int
+    name: str
+    length: int
+    checks: bytes
+    stamp: tuple[int, int, int, int, int]
+    verified_at: float
 
 
 class Whole(msgspec.Struct, array_like=True, frozen=True):
     """An answer as it is written to the client, but for the last `rest` bytes; `sent` of it are
-    content."""
+    content. The rest is in `file`, or follows."""
 
     facts: Facts
     data: bytes
     sent: int
     rest: int = 0
     copy: Copy | None = None
+    file: Lent | None = None
 
 
 class Later(msgspec.Struct, array_like=True, frozen=True):
@@ -159,6 +185,7 @@ Frame: TypeAlias = (
     Welcome
     | Ask
     | Glance
+    | Lent
     | ResponseHead
     | Answered
     | Whole
@@ -177,7 +204,13 @@ _END_FRAME: Final = _PREFIX.pack(0, _END)
 
 
 def ask(
-    head: RequestHead, peer: bytes, request_id: str, *, has_body: bool, length: int | None
+    head: RequestHead,
+    peer: bytes,
+    request_id: str,
+    *,
+    has_body: bool,
+    length: int | None,
+    takes_files: bool = False,
 ) -> Ask:
     """The question that relays `head`."""
     return Ask(
@@ -191,6 +224,7 @@ def ask(
         head.headers.pairs,
         has_body,
         length,
+        takes_files,
     )
 
 
@@ -239,6 +273,7 @@ _KINDS: Final[dict[type, int]] = {
     Broken: 10,
     Wanted: 11,
     Invalidate: 12,
+    Lent: 13,
 }
 _READERS: Final[dict[int, Callable[[bytes | memoryview], Frame]]] = {
     _INTERIM: _read_interim,

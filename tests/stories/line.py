@@ -7,6 +7,7 @@ the writer; a reset reaches the other side as an error; and closing with unread 
 from __future__ import annotations
 
 import math
+import os
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -32,6 +33,7 @@ class _Way:
         self.deserted = False  # by its reader
         self.reset = False
         self.news = trio.lowlevel.ParkingLot()
+        self.passed: int | None = None  # a descriptor on its way
 
 
 class Line:
@@ -100,6 +102,17 @@ class Line:
         while span is not None and len(span):
             await copy_some(self, span, stall_s)
 
+    async def send_passing(self, parts: Sequence[Data], descriptor: int) -> bool:
+        self._check_open()
+        assert self._out.passed is None
+        self._out.passed = os.dup(descriptor)
+        await self.send_parts(parts)
+        return True
+
+    def take_descriptor(self) -> int | None:
+        passed, self._in.passed = self._in.passed, None
+        return passed
+
     async def send_eof(self) -> None:
         await trio.lowlevel.checkpoint()
         self._check_open()
@@ -129,6 +142,8 @@ class Line:
 
     def _end(self, *, reset: bool) -> None:
         self._closed = True
+        if (passed := self.take_descriptor()) is not None:
+            os.close(passed)
         self._out.ended = True
         self._out.reset = self._out.reset or reset
         self._in.deserted = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +22,7 @@ from edge.wire.frames import (
     Glance,
     Invalidate,
     Later,
+    Lent,
     Wanted,
     Welcome,
     Whole,
@@ -29,9 +31,10 @@ from edge.wire.message import Chunk, End, Headers, RequestHead, Reset, ResponseH
 from tests.stories.line import Line
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from pathlib import Path
 
-    from edge.upstream.transport import Data
+    from edge.upstream.transport import Part
 
 ASK = Ask("id-1", b"192.0.2.7", b"GET", b"http", b"a", b"/", b"1.1", ())
 POST = Ask("id-2", b"192.0.2.7", b"POST", b"http", b"a", b"/", b"1.1", (), True, 3)
@@ -40,13 +43,56 @@ FACTS = Facts("hit", "hit", 5, None, None, None, 200)
 COPY = Copy(b"form", 7)
 
 
+LONG = 200_000
+LENDING = Ask("id-1", b"192.0.2.7", b"GET", b"http", b"a", b"/", b"1.1", (), takes_files=True)
+
+
+class Stored:
+    """A body in a file that may be sent from it."""
+
+    def __init__(self, path: Path) -> None:
+        self.content = os.urandom(LONG)
+        path.write_bytes(self.content)
+        self.descriptor = os.open(path, os.O_RDONLY)
+        self.is_good = True
+        self.closed = 0
+
+    def loan(self, start: int, stop: int) -> Lent | None:
+        return Lent(start, stop, "name", LONG, b"", (1, 2, 3, 4, 5), 0.0) if self.is_good else None
+
+    def sendable(self, offset: int, most: int) -> int:
+        return most
+
+    def refuse(self) -> None:
+        raise AssertionError("no one sends from it")
+
+    async def read(self, offset: int, most: int) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return os.pread(self.descriptor, most, offset)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Iterator[Stored]:
+    made = Stored(tmp_path / "body")
+    yield made
+    os.close(made.descriptor)
+
+
 class Desk:
     """Has an answer at once to `b"quick"`, and a long one to `b"long"`."""
 
     def __init__(self) -> None:
         self.invalidated: list[bytes] = []
+        self.file: Stored | None = None
 
-    def answer_glance(self, glance: Glance) -> tuple[Whole, Sequence[Data]] | None:
+    def answer_glance(self, glance: Glance) -> tuple[Whole, Sequence[Part]] | None:
+        if glance.data == b"file":
+            assert self.file is not None
+            rest = (FileSpan(self.file, 0, LONG),)
+            return Whole(FACTS, b"head", LONG, LONG, None, self.file.loan(0, LONG)), rest
         assert glance.peer == b"192.0.2.7"
         if glance.data == b"quick":
             return Whole(FACTS, b"answer", 3), ()
@@ -293,3 +339,130 @@ async def test_a_part_of_a_file_is_read_and_sent() -> None:
             got += frame.data
         assert isinstance(frame, Broken)
         assert got == body[1:]
+
+
+# --- files that are lent
+
+
+def sending(stored: Stored, start: int = 0) -> Callable[..., Awaitable[None]]:
+    """Answers with a part of a file."""
+
+    async def handle(stream: HopStream, head: RequestHead) -> None:
+        await stream.send(OK, more=True)
+        await stream.send_file(FileSpan(stored, start, LONG))
+        assert stream.sent_bytes == LONG - start
+        await stream.send(End())
+
+    return handle
+
+
+async def body_of(owner: Owner) -> bytes:
+    """What comes as chunks, to its end."""
+    got = b""
+    while not isinstance(frame := await owner.link.receive(), End):
+        assert isinstance(frame, Chunk)
+        got += frame.data
+    return got
+
+
+async def test_a_part_of_a_file_is_lent_to_who_takes_files(stored: Stored) -> None:
+    async with Owner(sending(stored)) as owner:
+        for _ in range(2):
+            await owner.link.send(LENDING)
+            assert await owner.link.receive() == Answered(OK, Facts())
+            assert await owner.link.receive() == stored.loan(0, LONG)
+            taken = owner.link.take_descriptor()
+            assert taken is not None
+            assert os.path.sameopenfile(taken, stored.descriptor)
+            os.close(taken)
+            await owner.link.send(End())
+            assert await owner.link.receive() == End()
+
+
+async def test_it_is_copied_where_the_other_side_has_no_room_for_it(stored: Stored) -> None:
+    async with Owner(sending(stored)) as owner:
+        await owner.link.send(LENDING)
+        await owner.link.receive()
+        assert isinstance(await owner.link.receive(), Lent)
+        await owner.link.send(Wanted())
+        assert await body_of(owner) == stored.content
+
+
+async def test_it_is_copied_where_the_other_side_can_say_nothing_any_more(
+    stored: Stored,
+) -> None:
+    async with Owner(sending(stored)) as owner:
+        await owner.link.send(LENDING)
+        await owner.link.end()
+        await owner.link.receive()
+        assert isinstance(await owner.link.receive(), Lent)
+        assert await body_of(owner) == stored.content
+
+
+async def test_it_is_copied_where_it_is_small_or_not_good_or_not_asked_for(
+    stored: Stored,
+) -> None:
+    async with Owner(sending(stored, LONG - 100_000)) as owner:
+        await owner.link.send(LENDING)
+        await owner.link.receive()
+        assert await body_of(owner) == stored.content[-100_000:]
+    stored.is_good = False
+    async with Owner(sending(stored)) as owner:
+        await owner.link.send(LENDING)
+        await owner.link.receive()
+        assert await body_of(owner) == stored.content
+    stored.is_good = True
+    async with Owner(sending(stored)) as owner:
+        await owner.link.send(ASK)
+        await owner.link.receive()
+        assert await body_of(owner) == stored.content
+
+
+async def test_it_is_copied_where_no_descriptor_can_be_passed(
+    stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(*_: object) -> bool:
+        await trio.lowlevel.checkpoint()
+        return False
+
+    monkeypatch.setattr(Line, "send_passing", refused)
+    async with Owner(sending(stored)) as owner:
+        await owner.link.send(LENDING)
+        assert await owner.link.receive() == Answered(OK, Facts())
+        assert await body_of(owner) == stored.content
+        owner.desk.file = stored
+        await owner.link.send(Glance(b"192.0.2.7", b"file", True))
+        assert await owner.link.receive() == Later()
+        assert stored.closed == 1
+
+
+async def test_a_glance_at_a_file_is_answered_with_it_in_one_frame(stored: Stored) -> None:
+    async with Owner() as owner:
+        owner.desk.file = stored
+        await owner.link.send(Glance(b"192.0.2.7", b"file", True))
+        whole = await owner.link.receive()
+        assert whole == Whole(FACTS, b"head", LONG, LONG, None, stored.loan(0, LONG))
+        taken = owner.link.take_descriptor()
+        assert taken is not None
+        os.close(taken)
+        assert stored.closed == 1
+        await owner.link.send(Glance(b"192.0.2.7", b"quick"))
+        assert await owner.link.receive() == Whole(FACTS, b"answer", 3)
+
+
+async def test_who_is_gone_before_it_is_lent_a_file_is_a_client_that_left(
+    stored: Stored,
+) -> None:
+    raised: list[Failure] = []
+
+    async def handle(stream: HopStream, head: RequestHead) -> None:
+        owner.link.abort()
+        try:
+            await stream.send_file(FileSpan(stored, 0, LONG))
+        except ExchangeError as error:
+            raised.append(error.failure)
+
+    async with Owner(handle) as owner:
+        await owner.link.send(LENDING)
+        await wait_all_tasks_blocked()
+    assert raised == [Failure.CLIENT_LEFT]

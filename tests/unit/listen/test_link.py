@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from typing import TYPE_CHECKING, Any, cast
+
 import pytest
 import trio
 
@@ -10,6 +13,9 @@ from edge.listen.link import Link
 from edge.wire.frames import Later, Wanted, Welcome
 from edge.wire.message import Chunk, End
 from tests.stories.line import Line
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def pair() -> tuple[Link, Link]:
@@ -79,3 +85,47 @@ async def test_sending_to_who_is_gone_says_so() -> None:
     other.close()
     with pytest.raises(trio.BrokenResourceError):
         await one.send(End())
+
+
+async def test_a_descriptor_goes_with_its_frame_and_what_was_kept_back(tmp_path: Path) -> None:
+    one, other = pair()
+    file = os.open(tmp_path, os.O_RDONLY)
+    one.put(Wanted())
+    assert await one.lend(Later(), file)
+    assert reusable(one)
+    assert [await other.receive() for _ in range(2)] == [Wanted(), Later()]
+    taken = other.take_descriptor()
+    assert taken is not None
+    assert os.path.sameopenfile(taken, file)
+    assert other.take_descriptor() is None
+    os.close(taken)
+    os.close(file)
+
+
+async def test_where_none_can_be_passed_nothing_is_sent_and_nothing_lost() -> None:
+    class Refusing(Line):
+        async def send_passing(self, *_: object) -> bool:
+            return False
+
+    class Unable:
+        """A transport that knows of none."""
+
+        def __init__(self, line: Line) -> None:
+            self.send_parts = line.send_parts
+
+    for unable in (Unable, lambda line: Refusing(line._in, line._out, b"")):
+        here, there = Line.pair()
+        link, other = Link(cast("Any", unable(here))), Link(there)
+        link.put(Wanted())
+        assert not await link.lend(Later(), 0)
+        await link.flush()
+        assert await other.receive() == Wanted()
+        assert other.at_hand() is None
+        assert link.take_descriptor() is None
+
+
+async def test_it_is_known_whether_this_side_has_ended() -> None:
+    one, _ = pair()
+    assert not one.has_ended
+    await one.end()
+    assert one.has_ended

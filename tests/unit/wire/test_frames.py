@@ -22,6 +22,7 @@ from edge.wire.frames import (
     Glance,
     Invalidate,
     Later,
+    Lent,
     Wanted,
     Welcome,
     Whole,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 PAIRS = ((b"host", b"a"), (b"x", b"\xff"), (b"x", b""))
 HEAD = ResponseHead(404, Headers(PAIRS), b"Nope", b"1.0")
 FACTS = Facts("hit", "hit", -3, "main", 0.5, "client-left", 200)
+LENT = Lent(3, 900, "bodies/00/x", 1000, b"\0\1\2\3", (1, 1000, 1, 1 << 62, 5), 0.25)
 FRAMES: list[Frame] = [
     Welcome(),
     Ask("id-1", b"::1", b"GET", b"https", b"a", b"/?x", b"1.0", PAIRS, True, 5),
@@ -44,6 +46,9 @@ FRAMES: list[Frame] = [
     Answered(HEAD, FACTS, Copy(b"form", 1 << 63)),
     Answered(HEAD, Facts()),
     Whole(FACTS, b"HTTP/1.1 200 OK\r\n\r\n", 9, 4, Copy(b"form", 0)),
+    Whole(FACTS, b"HTTP/1.1 200 OK\r\n\r\n", 897, 897, None, LENT),
+    Glance(b"::1", b"GET / HTTP/1.1\r\n\r\n", True),
+    LENT,
     Later(),
     Chunk(b"body"),
     Chunk(b"x" * 1000),
