@@ -81,14 +81,26 @@ class Experiment:
     hold_out: frozenset[str] = frozenset()
     key: bytes = b""
     stopped_on: bytes | None = None
-    _by_name: dict[bytes, Arm] = field(init=False, repr=False, compare=False)
+    _kept: dict[bytes, Assignment] = field(init=False, repr=False, compare=False)
+    _given: tuple[Assignment, ...] = field(init=False, repr=False, compare=False)
+    _rolled: tuple[Assignment, ...] = field(init=False, repr=False, compare=False)
+    _held_out: Assignment = field(init=False, repr=False, compare=False)
     _lots: Lots = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        by_name = {arm.name: arm for arm in self.arms}
+        if not self.arms:
+            raise ValueError("an experiment needs arms; name two or more")
+        # Every assignment there can be is made once: a request only picks one.
+        kept = {arm.name: Assignment(self, arm, is_new=False) for arm in self.arms}
+        given = tuple(Assignment(self, arm, is_new=True) for arm in self.arms)
+        rolled = tuple(replace(each, by_chance=True) for each in given)
+        held_out = Assignment(self, self.arms[0], is_new=False, is_held_out=True)
         names = tuple(arm.name for arm in self.arms)
         weights = tuple(arm.weight for arm in self.arms)
-        object.__setattr__(self, "_by_name", by_name)
+        object.__setattr__(self, "_kept", kept)
+        object.__setattr__(self, "_given", given)
+        object.__setattr__(self, "_rolled", rolled)
+        object.__setattr__(self, "_held_out", held_out)
         object.__setattr__(self, "_lots", Lots(names, weights, self.name, self.key))
 
     def assign(
@@ -101,12 +113,12 @@ class Experiment:
         if self.takes is not None and not self._takes(self.takes, request, place):
             return None
         if self.stopped_on is not None:
-            return Assignment(self, self._by_name[self.stopped_on], is_new=False)
+            return self._kept[self.stopped_on]
         if self.hold_out and is_held_out(request.headers, self.hold_out):
-            return Assignment(self, self.arms[0], is_new=False, is_held_out=True)
+            return self._held_out
         for value in values_of(request.headers, self.cookie.name):
-            if (arm := self._by_name.get(value)) is not None:
-                return Assignment(self, arm, is_new=False)
+            if (kept := self._kept.get(value)) is not None:
+                return kept
         return self._draw(request, roll)
 
     def _takes(self, match: Match, request: RequestHead, place: Whereabouts | None) -> bool:
@@ -118,24 +130,22 @@ class Experiment:
         lots = self._lots
         index = lots.of_roll(roll) if visitor is None else lots.of_visitor(visitor)
         if index is None:
-            return Assignment(self, self.arms[0], is_new=False, is_held_out=True)
-        return Assignment(self, self.arms[index], is_new=True, by_chance=visitor is None)
+            return self._held_out
+        return self._rolled[index] if visitor is None else self._given[index]
 
     def rolled(self, roll: float) -> Assignment:
         """What a newcomer without an id gets by this roll, whose request is known to be taken."""
         index = self._lots.of_roll(roll)
-        assert index is not None  # who could draw once can draw again: weights do not change
-        return Assignment(self, self.arms[index], is_new=True, by_chance=True)
+        return self._held_out if index is None else self._rolled[index]
 
     def drawn(self, arm: bytes) -> Assignment | None:
         """What a newcomer gets who has drawn this arm elsewhere; None if it is none."""
-        known = self._by_name.get(arm)
-        return None if known is None else Assignment(self, known, is_new=True, by_chance=True)
+        return next((each for each in self._rolled if each.arm.name == arm), None)
 
     def altered(self, weights: Mapping[bytes, float], stopped_on: bytes | None) -> Experiment:
         """This experiment as it has been ramped or stopped since; names of no arm are left out."""
         arms = tuple(replace(arm, weight=weights.get(arm.name, arm.weight)) for arm in self.arms)
-        known = stopped_on if stopped_on in self._by_name else self.stopped_on
+        known = stopped_on if stopped_on in self._kept else self.stopped_on
         return replace(self, arms=arms, stopped_on=known)
 
     def check(self) -> Iterator[tuple[str, str]]:
@@ -151,7 +161,7 @@ class Experiment:
             yield "visitor", words
         for unknown in sorted(self.hold_out - HOLD_OUTS):
             yield "hold_out", f'"{unknown}" is unknown; use "bots" or "cookieless"'
-        if self.stopped_on is not None and self.stopped_on not in self._by_name:
+        if self.stopped_on is not None and self.stopped_on not in self._kept:
             yield "stopped_on", f"{self.stopped_on!r} is no arm; name one of the arms"
 
     def _check_arms(self) -> Iterator[tuple[str, str]]:
@@ -189,6 +199,12 @@ class Assignment:
         arm = told.get(self.experiment.name) if self.by_chance else None
         return self if arm is None else self.experiment.drawn(arm) or self
 
+    @property
+    def key_part(self) -> bytes:
+        """The experiment and its arm, with the lengths of their names; see `key_part`."""
+        name, arm = self.experiment.name, self.arm.name
+        return b"%d:%b%d:%b" % (len(name), name, len(arm), arm)
+
     def cookie(self, scheme: bytes) -> bytes:
         """The Set-Cookie value that tells the visitor; `scheme` is that of the request."""
         return self.experiment.cookie.given(self.arm.name, scheme)
@@ -204,10 +220,13 @@ def assign_all(
 
     One roll for each experiment, taken or not.
     """
-    made = (
-        each.assign(request, roll, place) for each, roll in zip(experiments, rolls, strict=True)
+    return tuple(
+        [
+            found
+            for each, roll in zip(experiments, rolls, strict=True)
+            if (found := each.assign(request, roll, place)) is not None
+        ]
     )
-    return tuple([found for found in made if found is not None])
 
 
 def key_part(assignments: Iterable[Assignment]) -> bytes:
@@ -216,11 +235,7 @@ def key_part(assignments: Iterable[Assignment]) -> bytes:
     Names with their lengths, in one order whatever the experiments' is: no two sets of arms that
     change something look alike.
     """
-    parts = [
-        b"%d:%b%d:%b" % (len(name), name, len(arm.name), arm.name)
-        for name, arm in [(each.experiment.name, each.arm) for each in assignments]
-        if arm.changes
-    ]
+    parts = [each.key_part for each in assignments if each.arm.changes]
     return b"".join(sorted(parts))
 
 

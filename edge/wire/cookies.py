@@ -56,7 +56,22 @@ def values_of(headers: Headers, name: bytes) -> list[bytes]:
             break
     else:
         return []
-    return [value for known, value in parse_cookies(lines) or () if known == name]
+    if not all(map(_LINE.fullmatch, lines)):
+        return []
+    return [value for line in lines for value in _values_in(line, name + b"=")]
+
+
+def _values_in(line: bytes, start: bytes) -> Iterator[bytes]:
+    """The values in a line that is whole of pairs that `start` with a name and its `=`.
+
+    What stands behind white space or a semicolon, or first, is a name: values hold neither.
+    """
+    at = line.find(start)
+    while at >= 0:
+        behind = at + len(start)
+        if at == 0 or line[at - 1] in b"; \t":
+            yield line[behind:].partition(b";")[0].rstrip(b" \t")
+        at = line.find(start, behind)
 
 
 # --- Set-Cookie ---------------------------------------------------------------
@@ -65,7 +80,9 @@ VALUE_BYTES: Final = 1024  # 6265bis §5.6: of an attribute; a name and value ma
 LONGEST_S: Final = 400 * 86_400  # 6265bis §5.5: browsers keep no cookie longer
 _SAME_SITE: Final = frozenset({b"Strict", b"Lax", b"None"})
 _VALUE = re.compile(_OCTETS)
-_PATH = re.compile(rb"/[\x20-\x3a\x3c-\x7e]*+")  # 6265bis §4.1.1 path-value: no control, no ";"
+_PATH = re.compile(
+    rb"/[\x21-\x3a\x3c-\x7e]*+"
+)  # 6265bis §4.1.1 path-value, less the space: no ";"
 _DOMAIN = re.compile(rb"[a-z0-9_-]++(?:\.[a-z0-9_-]++)++")
 
 
