@@ -145,46 +145,12 @@ def _arms(
     parts: Parts, site: Site, request: RequestHead, place: Place, drawn: Drawn
 ) -> tuple[Assignment, ...]:
     """The arms of a request, as its visitor has them or gets them now."""
-    rolls = [parts.ways.roll() for _ in site.experiments]
+    rolls = [parts.ways.chance() for _ in site.experiments]
     arms = assign_all(site.experiments, request, rolls, place)
     if not drawn:
         return arms
     told = dict(drawn)
     return tuple([each.drawn_as(told) for each in arms])
-
-
-def _asked(terms: Terms, request: RequestHead, arms: Sequence[Assignment]) -> bytes:
-    """What the origin is asked for; raises ProtocolError for a path that would leave its place."""
-    target = request.target
-    if target == b"*":
-        return target
-    if terms.rewrite is not None:
-        target = terms.rewrite.applied(target)
-    return asked(arms, target)
-
-
-def _redirect(terms: Terms, request: RequestHead) -> ResponseHead | None:
-    if terms.redirect is None or request.target == b"*":
-        return None
-    location = terms.redirect.location(request)
-    return None if location is None else redirection(terms.redirect.status, location)
-
-
-def _arms(
-    parts: Parts, site: Site, request: RequestHead, place: Place, drawn: Drawn
-) -> tuple[Assignment, ...]:
-    """The arms of a request, as its visitor has them or gets them now."""
-    rolls = [parts.ways.roll() for _ in site.experiments]
-    arms = assign_all(site.experiments, request, rolls, place)
-    if not drawn:
-        return arms
-    told = dict(drawn)
-    return tuple(
-        each.experiment.drawn(told[each.experiment.name])
-        if each.is_new and each.experiment.name in told
-        else each
-        for each in arms
-    )
 
 
 def _told(site: Site, place: Place) -> tuple[Pair, ...]:

@@ -60,7 +60,7 @@ class Branches(Generic[Known]):
         """What is known for a client who asks now."""
         ways = self._ways
         place = ways.place_of(client) if self._needs_place else NOWHERE
-        drawn = tuple([(e.name, e.rolled(ways.roll()).arm.name) for e in self._experiments])
+        drawn = tuple([(e.name, e.rolled(ways.chance()).arm.name) for e in self._experiments])
         known = self._known.get((place, drawn))
         if known is None:
             if len(self._known) >= MOST_BRANCHES:

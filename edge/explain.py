@@ -104,7 +104,7 @@ async def explain(
     """
     try:
         head = question.head(policy.limits, parts.trusted)
-        admitted = admit(parts, head, question.from_address)
+        admitted = admit(parts.settled(), head, question.from_address)
     except ExchangeError as error:
         return _without_case(question, parts, _turned_down(question, parts, error))
     resource = await tools.store.look(admitted.key, tools.now())

@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from edge.cache.purge import Purges
     from edge.cache.store import Store
     from edge.call import Send
-    from edge.config.policies import Site
     from edge.finding import Found
     from edge.question import Question
     from edge.routing.site import HostTable
+    from edge.terms import Site
     from edge.visit import Parts, Tools
 
 PIECE_BYTES: Final = 65_536
@@ -142,7 +142,7 @@ def _where(item: Item) -> str:
 def _tags(entry: Entry, sites: HostTable[Site]) -> tuple[bytes, ...]:
     authority = entry.key.url.partition(b"://")[2].partition(b"/")[0]
     site = sites.find(authority)
-    return all_tags(entry.headers, (site.cache if site is not None else _DEFAULT).tags)
+    return all_tags(entry.headers, (site.terms.cache if site is not None else _DEFAULT).tags)
 
 
 # --- one
@@ -180,7 +180,7 @@ async def _selected(
     """The variant that is selected; raises `Refused`."""
     try:
         head = question.head(policy.limits, parts.trusted)
-        admitted = admit(parts, head, question.from_address)
+        admitted = admit(parts.settled(), head, question.from_address)
     except ExchangeError as error:
         raise Refused(400, "", f"no such request is answered here: {_told(error)}") from error
     resource = await tools.store.look(admitted.key, tools.now())

@@ -5,31 +5,52 @@ All else is any node's: `workers` starts its processes, `keeper` and `worker` ar
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from edge.admission import admit
 from edge.config import policies
+from edge.config.behind import SHIELD, coordinates
+from edge.secret import secret_of
 from edge.trade import Trade
 from edge.visit import Parts
+from edge.ways import Shielding, Ways
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from edge.behind import Behind
     from edge.config import Config
-    from edge.upstream.fetch import Upstream
 
 
-def parts(config: Config, upstreams: Mapping[str, Upstream], salt: bytes) -> Parts:
-    """All that follows from an edge's settings; raises ValueError."""
+def parts(config: Config, behind: Behind, salt: bytes) -> Parts:
+    """All that follows from an edge's settings; raises OSError, ValueError."""
     return Parts(
         name=config.node.name.encode(),
-        sites=policies.sites(config),
-        upstreams=upstreams,
+        sites=policies.sites(config, behind.standing),
+        ways=_ways(config, behind),
         trusted=policies.trusted(config),
         salt=salt,
         admit=admit,
         remembers=True,
     )
+
+
+def _ways(config: Config, behind: Behind) -> Ways:
+    made = Ways(
+        groups={name: group for name, group in behind.groups.items() if name in config.origins},
+        place_of=behind.place_of,
+        now=behind.now,
+        chance=behind.chance,
+        at=coordinates(config.node.at),
+    )
+    told = config.shield
+    if told is None:
+        return made
+    secret = secret_of(told.secret, "shield.secret")
+    group = behind.groups.get(SHIELD)
+    if group is None:  # nothing is asked from here
+        return made
+    name = config.node.name.encode()
+    return replace(made, shielding=Shielding(group, name, secret, told.without == "origin"))
 
 
 EDGE: Final = Trade(program="edge", parts=parts)

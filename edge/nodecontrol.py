@@ -148,7 +148,7 @@ class NodeControl:
 
     def _owner(self, question: Question) -> int:
         """The worker that owns the key of what is asked about; any, where there is none."""
-        parts = self._house.parts()
+        parts = self._house.parts().settled()
         try:
             head = question.head(self._house.policy().limits, parts.trusted)
             admitted = admit(parts, head, question.from_address)

@@ -14,10 +14,10 @@ from edge.question import QuestionRefused, asked
 
 if TYPE_CHECKING:
     from edge.call import Call
-    from edge.config.policies import Site
     from edge.draft import Order
     from edge.question import Question
     from edge.routing.site import HostTable
+    from edge.terms import Site
 
 AT_ONCE_BYTES: Final = 32_768
 

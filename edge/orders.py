@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from edge.cache.key import KeyPolicy
-    from edge.config.policies import Site
     from edge.routing.site import HostTable
+    from edge.terms import Site
     from edge.wire.message import Headers, RequestHead
 
 __all__ = [
@@ -413,7 +413,7 @@ def _reached(request: RequestHead, site: Site) -> bytes | None:
 def _tag_fields(headers: Headers, site: Site) -> dict[bytes, Sequence[bytes]]:
     """The tags that each field brings; a field without any is there, too."""
     found: dict[bytes, Sequence[bytes]] = {}
-    for name in dict.fromkeys((*site.cache.tags, *_COMMON_FIELDS)):
+    for name in dict.fromkeys((*site.terms.cache.tags, *_COMMON_FIELDS)):
         if values := headers.all(name):
             found[name] = tuple(tags_in(name, values))
     for name in _PURGE_FIELDS:

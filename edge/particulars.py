@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from edge import prospect
 from edge.cache import vary
 from edge.cache.freshness import arrival_age, current_age, time_to_live
 from edge.cache.key import key_parts
@@ -22,10 +23,8 @@ from edge.cache.validation import conditional
 from edge.errand import without_credentials
 from edge.finding import NOTHING, is_overtaken, look_at
 from edge.question import plain
-from edge.routing.site import first_rule
 from edge.trip import crowd_of, flight_key, trip_of
 from edge.wire.hop import upgrade_offered
-from edge.wire.target import split_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -143,7 +142,7 @@ def _sent(case: Case, goes: str, reason: str) -> RequestHead:
     admitted = case.admitted
     shared = goes in ("leads", "joins", "behind")
     found = case.found if shared else NOTHING
-    trip = trip_of(admitted, case.parts.upstreams, case.purges.latest, found)
+    trip = trip_of(admitted, case.parts.ways, case.purges.latest, found)
     if not shared:
         upgrade = upgrade_offered(case.head) if reason == "upgrade" else None
         return trip.outgoing(admitted.request, upgrade)
@@ -161,10 +160,10 @@ def _site(case: Case) -> dict[str, Any]:
     admitted = case.admitted
     site, request = admitted.site, admitted.request
     host = case.parts.sites.matched(request.authority)
-    path = split_target(request.target).path
-    rule = first_rule(site.rules, request.method, request.authority, path)
+    rules = site.rules_for(request, admitted.place)
     matched = None
-    if rule is not None:
+    if rules:
+        rule = rules[-1]
         matched = {"index": site.rules.index(rule), "match": _words(rule.match)}
     return {
         "name": site.name,
@@ -184,7 +183,17 @@ def _words(match: Match) -> str:
         words.append(f"methods {', '.join(lines(name) for name in sorted(match.methods))}")
     if match.hosts is not None:
         words.append(f"hosts {', '.join(lines(host) for host in match.hosts.patterns)}")
+    for kind, patterns in (("header", match.headers), ("cookie", match.cookies)):
+        words += [f"{kind} {lines(name)} {lines(b'*'.join(g.parts))}" for name, g in patterns]
+    words += [f"{kind} {', '.join(sorted(codes))}" for kind, codes in _codes(match)]
     return "; ".join(words) or "everything"
+
+
+def _codes(match: Match) -> Iterator[tuple[str, frozenset[str]]]:
+    if match.countries:
+        yield "country", match.countries
+    if match.continents:
+        yield "continent", match.continents
 
 
 def _differing(policy: Any, default: Any) -> dict[str, Any]:
@@ -215,7 +224,12 @@ def _value(value: Any) -> Any:
 def _key(admitted: Admitted) -> dict[str, Any]:
     request = admitted.request
     parts = key_parts(
-        request.scheme, request.authority, request.target, request, admitted.site.key
+        request.scheme,
+        request.authority,
+        request.target,
+        request,
+        admitted.site.key,
+        admitted.by,
     )
     return {
         "url": lines(admitted.key.url),
@@ -435,17 +449,32 @@ def _flight(case: Case) -> dict[str, Any]:
 
 
 def _route(case: Case, sent: RequestHead, goes: str) -> dict[str, Any]:
-    site = case.admitted.site
-    origin = case.parts.upstreams[site.origin].origin
+    admitted, ways = case.admitted, case.parts.ways
+    origins = prospect.origins_of(admitted, ways)
+    first = next(iter(origins), None)
     return {
         "goes": goes or None,
-        "origin": site.origin,
-        "server": f"{origin.scheme}://{origin.authority.decode('ascii')}",
-        "host": lines(sent.authority),
-        "target": lines(sent.target),
+        "arms": prospect.arms_of(admitted),
+        "place": prospect.place_of(admitted, ways),
+        "via": prospect.via(admitted, ways),
+        "origins": origins,
+        "origin": first["name"] if first is not None else None,
+        "host": lines(_host(case, sent)),
+        "target": lines(admitted.asked),
         "conditions": {
             name.decode("ascii"): lines(value)
             for name, value in sent.headers
             if name in (b"if-none-match", b"if-modified-since")
         },
     }
+
+
+def _host(case: Case, sent: RequestHead) -> bytes:
+    """The Host that the first origin is sent."""
+    ways = case.parts.ways
+    group = next(
+        (ways.groups[n] for n in ways.origins_of(case.admitted) if n in ways.groups), None
+    )
+    if group is None:
+        return sent.authority
+    return group.host or sent.authority or group.settings.servers[0].authority

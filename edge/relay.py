@@ -367,6 +367,7 @@ def _question(visit: Visit, body: RequestBody | None, *, takes_files: bool = Fal
         has_body=body is not None,
         length=body.length if body is not None else None,
         takes_files=takes_files,
+        drawn=visit.drawn,
     )
 
 

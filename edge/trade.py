@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from edge.behind import Behind
     from edge.config import Config
-    from edge.upstream.fetch import Upstream
     from edge.visit import Parts
 
 
 class MakeParts(Protocol):
     """Makes all that follows from settings; raises ValueError."""
 
-    def __call__(self, config: Config, upstreams: Mapping[str, Upstream], salt: bytes) -> Parts:
-        """`upstreams` are empty and `salt` is too where nothing will be fetched or answered."""
+    def __call__(self, config: Config, behind: Behind, salt: bytes) -> Parts:
+        """`behind` has no groups and `salt` is empty where nothing will be fetched or answered."""
         ...
 
 

@@ -8,15 +8,15 @@ none. So a fault changes nothing.
 from __future__ import annotations
 
 import os
+import random
 import time
 from typing import TYPE_CHECKING, Final
 
 from edge.admin import AdminSocket
+from edge.behind import Surroundings
 from edge.child import in_words
-from edge.config import policies
 from edge.listen.tcp import bind
 from edge.settings import Fault, SettingsError
-from edge.upstream.fetch import Upstream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,10 +57,13 @@ class Change:
 def try_out(trade: Trade, config: Config, changed: Iterable[str]) -> None:
     """Make once what processes will make of the settings, and open what is new to them; raises
     OSError, ValueError."""
-    trade.parts(config, {}, b"")
-    limits = policies.response_limits(config)
-    for origin in policies.origins(config).values():
-        Upstream(origin, now=time.time, limits=limits)
+    surroundings = Surroundings(now=time.time, chance=random.random, tell=lambda *_: None)
+    behind = surroundings.made(config)
+    try:
+        trade.parts(config, behind, b"")
+    finally:
+        if behind.places is not None:
+            behind.places.close()
     for name, target in (("error", config.node.error_log), ("access", config.node.access_log)):
         if f"node.{name}_log" in changed and target not in ("-", "off"):
             os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK, 0o640))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
@@ -69,6 +69,14 @@ class Parts:
     salt: bytes
     admit: Admit
     remembers: bool
+
+    def settled(self) -> Parts:
+        """The same without chance: who asks what would be done is told the same each time."""
+        return replace(self, ways=replace(self.ways, chance=_none))
+
+
+def _none() -> float:
+    return 0.0
 
 
 @dataclass(slots=True)
@@ -162,6 +170,11 @@ class Visit:
     def id(self) -> str:
         """The request's id, for the log and for the words of an error."""
         return self.record.id
+
+    @property
+    def drawn(self) -> Drawn:
+        """The arms that chance has given the visitor, by experiment."""
+        return tuple([(a.experiment.name, a.arm.name) for a in self.arms if a.by_chance])
 
     @property
     def cookies(self) -> tuple[bytes, ...]:

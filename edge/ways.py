@@ -17,10 +17,10 @@ from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, Protocol
 
+from edge.guard.address import UNIX
 from edge.routing.experiment import route_of
 from edge.routing.route import Order, Route
 from edge.upstream.way import Persistence, Stop, Way
-from edge.guard.address import UNIX
 from edge.wire.proof import DEFAULT_PORTS, FIELD, MOST_ORIGINS, Claims, sign
 
 if TYPE_CHECKING:
@@ -73,19 +73,19 @@ class Shielding:
 @dataclass(frozen=True, slots=True)
 class Ways:
     """All that ways are made of. `place_of` tells where a client is, `now` is in Unix seconds, and
-    `roll` is by chance in [0, 1)."""
+    `chance` in [0, 1)."""
 
     groups: Mapping[str, Group]
     place_of: Callable[[bytes], Place]
     now: Callable[[], float]
-    roll: Callable[[], float]
+    chance: Callable[[], float]
     shielding: Shielding | None = None
     at: Coordinates | None = None  # where the node is, for clients who are nobody knows where
 
     def way_of(self, bound: Bound, request_id: str = "") -> Way:
         """The way of a request, whose id a shield is told."""
         route = _route(bound)
-        names = route.origins(self._whereabouts(route, bound.client), self._places, self.roll())
+        names = route.origins(self._whereabouts(route, bound.client), self._places, self.chance())
         origins = [
             Stop(self.groups[name], _origin_dress(bound, self.groups[name])) for name in names
         ]

@@ -15,6 +15,7 @@ ask for, its successor answers.
 from __future__ import annotations
 
 import gc
+import random
 import secrets
 import signal
 from dataclasses import asdict, replace
@@ -28,6 +29,7 @@ import trio
 from edge.accesslog import AccessLog
 from edge.admin import AdminSocket
 from edge.answer import refusal
+from edge.behind import Surroundings
 from edge.cache.flight import Flights
 from edge.cache.held import Held
 from edge.cache.journal import follower_of
@@ -58,7 +60,6 @@ from edge.quick import Quick
 from edge.recorder import RemoteRecorder
 from edge.relay import Relays
 from edge.scrape import publishing
-from edge.upstream.fetch import Upstream
 from edge.visit import Tools
 
 if TYPE_CHECKING:
@@ -109,10 +110,9 @@ class Worker:
         self._policy = policies.connection_policy(config)
         self._ids = _request_ids()
         self._drain_s = config.node.drain
-        self._response_limits = policies.response_limits(config)
-        self._upstreams: dict[str, Upstream] = {}
-        self._upstreams = self._made_upstreams(config)
-        self._tended: dict[Upstream, trio.CancelScope] = {}
+        self._surroundings = Surroundings(
+            now=self._clock.now, chance=random.random, tell=self._error_log.tell
+        )
         self._disk = self._made_disk()
         self._listeners = list(place.listeners)
         self._routes: dict[bytes, dict[bytes, Handler]] = {}  # filled when there is what to ask
@@ -313,41 +313,12 @@ class Worker:
             self._error_log.tell("desk", f"{words}; by {caller}")
 
     def _parts(self, config: Config) -> Parts:
-        """All that follows from `config`; raises ValueError, and then nothing has changed."""
-        parts = self._place.trade.parts(config, self._made_upstreams(config), self._place.salt)
-        self._response_limits = policies.response_limits(config)
-        self._tend_only(dict(parts.upstreams))
+        """All that follows from `config`; raises OSError, ValueError, and then nothing has
+        changed."""
+        behind = self._surroundings.made(config)
+        parts = self._place.trade.parts(config, behind, self._place.salt)
+        self._surroundings.take_up(config, behind, self._plumbing)
         return parts
-
-    def _made_upstreams(self, config: Config) -> dict[str, Upstream]:
-        """One for each origin: the same as before, where all that it was told is."""
-        limits = policies.response_limits(config)
-        before = self._upstreams if limits == self._response_limits else {}
-        made: dict[str, Upstream] = {}
-        for name, origin in policies.origins(config).items():
-            old = before.get(name)
-            if old is not None and old.origin == origin:
-                made[name] = old
-            else:
-                made[name] = Upstream(origin, now=self._clock.now, limits=limits)
-        return made
-
-    def _tend_only(self, upstreams: dict[str, Upstream]) -> None:
-        """Begin with the new ones and end with those that are left out."""
-        self._upstreams = upstreams
-        wanted = set(upstreams.values())
-        for upstream, scope in self._tended.items():
-            if upstream not in wanted:
-                scope.cancel()
-        for upstream in wanted - self._tended.keys():
-            self._tended[upstream] = trio.CancelScope()
-            self._plumbing.start_soon(self._tend, upstream)
-
-    async def _tend(self, upstream: Upstream) -> None:
-        """Close an upstream's idle connections in time, and all once settings left it out."""
-        with self._tended[upstream]:
-            await upstream.run()
-        del self._tended[upstream]
 
     def _taking_in(self, clients: trio.Nursery) -> Callable[[SocketTransport], None]:
         """Takes in connections: without a task where there can be a lane, else each with one."""
@@ -475,13 +446,7 @@ class Worker:
             "store": asdict(self._store.statistics()),
             "purges": {"dead_on_disk": asdict(self._reaper.statistics())},
             "flights": len(self._flights),
-            "origins": {
-                name: {
-                    "servers": upstream.origin.authority.decode(),
-                    **asdict(upstream.statistics()),
-                }
-                for name, upstream in self._upstreams.items()
-            },
+            **self._surroundings.statistics(),
             "access_log": asdict(self._access_log.statistics()),
             "error_log": asdict(self._error_log.statistics()),
             **self._place.trade.state(self._exchange.parts),

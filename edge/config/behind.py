@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from edge.config import policies
 from edge.routing.balance import Balance, EjectPolicy, GroupPolicy
 from edge.routing.geo import Coordinates
-from edge.standing import NamedExperiment, NamedServer, Roll
+from edge.standing import NamedServer, Roll
 from edge.upstream.group import GroupSettings, server_url
 from edge.upstream.origin import Origin, parse_origin
 from edge.upstream.probe import Checkable, CheckPolicy
@@ -103,12 +104,7 @@ def roll(config: Config) -> Roll:
         )
     ]
     experiments = [
-        NamedExperiment(
-            f"{site.hosts[0]}/{each.name}",
-            tuple((name, arm.weight) for name, arm in each.arms.items()),
-        )
-        for site in config.sites
-        for each in site.experiments
+        policies.named_experiment(site, each) for site in config.sites for each in site.experiments
     ]
     return Roll(tuple(servers), tuple(experiments))
 

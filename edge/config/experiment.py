@@ -9,7 +9,8 @@ from typing import Literal
 
 from edge.config import notation as n
 from edge.config.notation import span
-from edge.config.route import MOST_ORIGINS
+from edge.config.route import MOST_ORIGINS, field_faults
+from edge.routing.rewrite import check_prefix
 from edge.settings import Complaint, setting
 from edge.settings.kinds import DAY_S
 
@@ -35,6 +36,25 @@ class CookieSettings:
         default="auto",
         metadata=setting('Keep it to https; "auto" is where https gave it.'),
     )
+
+    @property
+    def terms(self) -> CookieTerms:
+        """How visitors are told their arm."""
+        return CookieTerms(
+            name=self.name.encode("ascii"),
+            ttl_s=self.ttl,
+            path=self.path.encode("ascii"),
+            domain=self.domain.encode("ascii") if self.domain else b"",
+            same_site=self.same_site.encode("ascii"),
+            http_only=self.http_only,
+            secure={"always": True, "never": False}.get(self.secure),
+        )
+
+    def check(self) -> Iterator[Complaint]:
+        """What browsers would refuse."""
+        if self.name and self.path and self.same_site:  # else there is a fault already
+            for where, words in self.terms.check():
+                yield Complaint((where,), None, words)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +83,12 @@ class ArmSettings:
             "Fields for the origin.", n.FIELD_VALUE, names=n.FIELD_NAME, most_members=16
         ),
     )
+
+    def check(self) -> Iterator[Complaint]:
+        """What cannot be done for an arm's visitors."""
+        for words in check_prefix(self.prefix.encode("ascii")) if self.prefix else ():
+            yield Complaint(("prefix",), None, words)
+        yield from field_faults(self.header, (), "header")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,11 +134,5 @@ class ExperimentSettings:
         weights = [arm.weight for arm in self.arms.values()]
         if weights and None not in weights and not any(weights):
             yield Complaint(("arms",), None, "leave new visitors no arm; give one a weight")
-        cookie = self.cookie
-        if cookie is None or cookie.name is None:
-            return
-        if cookie.same_site == "None" and cookie.secure == "never":
-            message = 'is refused by browsers without Secure; leave out secure = "never"'
-            yield Complaint(("cookie", "same_site"), "None", message)
-        if self.visitor is not None and self.visitor == cookie.name:
+        if self.visitor is not None and self.visitor == self.cookie.name:
             yield Complaint(("visitor",), self.visitor, "is the experiment's own cookie")

@@ -23,15 +23,15 @@ from edge.routing.rewrite import ANY_PATH, FieldEdits, PathRewrite, PrefixRewrit
 from edge.routing.route import Canary, Order, Route
 from edge.routing.site import Glob, HostTable, Match, Rule, TypeMatch
 from edge.routing.visitors import VisitorId
+from edge.standing import NamedExperiment, Standing
 from edge.terms import Site, Terms
-from edge.wire.cookies import CookieTerms
 from edge.wire.grammar import RESPONSE_LIMITS, Limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from edge.config.cache import CacheSettings
-    from edge.config.experiment import ArmSettings, CookieSettings, ExperimentSettings
+    from edge.config.experiment import ArmSettings, ExperimentSettings
     from edge.config.root import Config
     from edge.config.route import (
         FieldsSettings,
@@ -44,17 +44,21 @@ if TYPE_CHECKING:
     from edge.config.site import SiteSettings
     from edge.wire.message import Pair
 
+NOTHING_ORDERED = Standing()
 HIDDEN = frozenset({"server", "x-powered-by"})  # taken out unless a site lets them through
 
 
-def sites(config: Config) -> HostTable[Site]:
-    """Every site by its hosts."""
-    made = [(site, _site(site)) for site in config.sites]
+def sites(config: Config, standing: Standing = NOTHING_ORDERED) -> HostTable[Site]:
+    """Every site by its hosts, with its experiments as they have been ordered to stand.
+
+    Raises ValueError with a sentence for the operator.
+    """
+    made = [(site, _site(site, standing)) for site in config.sites]
     pairs = ((host, site) for told, site in made for host in told.hosts)
     return HostTable((host.encode("ascii"), site) for host, site in pairs)
 
 
-def _site(told: SiteSettings) -> Site:
+def _site(told: SiteSettings, standing: Standing) -> Site:
     tags = _bytes(told.tags)
     hidden = tags if told.strip_tags else ()
     terms = Terms(
@@ -69,7 +73,10 @@ def _site(told: SiteSettings) -> Site:
         key=_key_policy(told),
         terms=terms,
         rules=tuple(_rule(rule, terms, tags, hidden) for rule in told.rules),
-        experiments=tuple(_experiment(each) for each in told.experiments),
+        experiments=tuple(
+            _standing(_experiment(each), named_experiment(told, each), standing)
+            for each in told.experiments
+        ),
         tells=told.place,
         keys=told.key.place,
         purge_from=Networks.parse(told.purge_from),
@@ -184,7 +191,7 @@ def _experiment(told: ExperimentSettings) -> Experiment:
     visitor = told.visitor
     return Experiment(
         name=told.name.encode("ascii"),
-        cookie=cookie_terms(told.cookie),
+        cookie=told.cookie.terms,
         arms=tuple(_arm(name, arm) for name, arm in told.arms.items()),
         takes=Match(path=Glob.parse(told.path.encode("ascii"))) if told.path is not None else None,
         visitor=VisitorId("cookie", visitor.encode("ascii")) if visitor is not None else None,
@@ -193,17 +200,17 @@ def _experiment(told: ExperimentSettings) -> Experiment:
     )
 
 
-def cookie_terms(told: CookieSettings) -> CookieTerms:
-    """How visitors are told their arm."""
-    return CookieTerms(
-        name=told.name.encode("ascii"),
-        ttl_s=told.ttl,
-        path=told.path.encode("ascii"),
-        domain=told.domain.encode("ascii") if told.domain else b"",
-        same_site=told.same_site.encode("ascii"),
-        http_only=told.http_only,
-        secure={"always": True, "never": False}.get(told.secure),
-    )
+def named_experiment(site: SiteSettings, told: ExperimentSettings) -> NamedExperiment:
+    """An experiment as orders name it."""
+    arms = tuple((name, arm.weight) for name, arm in told.arms.items())
+    return NamedExperiment(f"{site.hosts[0]}/{told.name}", arms)
+
+
+def _standing(made: Experiment, named: NamedExperiment, standing: Standing) -> Experiment:
+    """An experiment as it has been ramped or stopped since."""
+    weights = {name.encode("ascii"): w for name, w in standing.weights_of(named).items()}
+    stopped = standing.stopped_on(named)
+    return made.altered(weights, stopped.encode("ascii") if stopped is not None else None)
 
 
 def _arm(name: str, told: ArmSettings) -> Arm:

@@ -63,6 +63,7 @@ class Config:
     def check(self) -> Iterator[Complaint]:
         """Origins and shields that are not there, places nobody knows, hosts of two sites."""
         owners: dict[str, int] = {}
+        yield from self._shield()
         for index, site in enumerate(self.sites):
             yield from self._strangers(index, site)
             yield from self._placeless(index, site)
@@ -70,6 +71,12 @@ class Config:
                 if host is not None and owners.setdefault(host, index) != index:
                     message = f"is a host of sites[{owners[host]}] already; take one out"
                     yield Complaint(("site", index, "hosts", at), host, message)
+
+    def _shield(self) -> Iterator[Complaint]:
+        """An origin of the name that shields have in logs and orders."""
+        if self.shield is not None and "shield" in self.origins:
+            message = "is what the shields are called here; give the origin another name"
+            yield Complaint(("origin", "shield"), None, message)
 
     def _strangers(self, index: int, site: SiteSettings) -> Iterator[Complaint]:
         """Whom a site's routes name that is not there."""
@@ -83,16 +90,16 @@ class Config:
                 yield Complaint(("site", index, *keys, "via"), route.via, message)
         for number, experiment in enumerate(site.experiments):
             for arm, told in experiment.arms.items():
-                for at, name in enumerate(told.route):
+                for place, name in enumerate(told.route):
                     if name is not None and name not in self.origins:
                         message = f"names no origin; {_near(name, self.origins)}"
-                        where = ("experiment", number, "arms", arm, "route", at)
+                        where = ("experiment", number, "arms", arm, "route", place)
                         yield Complaint(("site", index, *where), name, message)
 
     def _placeless(self, index: int, site: SiteSettings) -> Iterator[Complaint]:
         """What a site rests on the places of clients, where nobody can tell them."""
         node = self.node
-        if node is None or node.geo is not None:
+        if node.geo is not None:
             return
         message = "rests on the places of clients; give node.geo"
         for keys, route in _routes(site):
@@ -100,17 +107,16 @@ class Config:
                 yield Complaint(("site", index, *keys, "nearest"), None, f"{message}, or node.at")
         if site.place:
             yield Complaint(("site", index, "place"), list(site.place), message)
-        if site.key is not None and site.key.place:
+        if site.key.place:
             yield Complaint(("site", index, "key", "place"), list(site.key.place), message)
         for number, rule in enumerate(site.rules):
-            if rule.match is not None and rule.match.by_place:
+            if rule.match.by_place:
                 yield Complaint(("site", index, "rule", number, "match"), None, message)
 
 
 def _routes(site: SiteSettings) -> Iterator[tuple[tuple[str | int, ...], RouteSettings]]:
     """The routes of a site and of its rules, and where they stand."""
-    if site.route is not None:
-        yield ("route",), site.route
+    yield ("route",), site.route
     for index, rule in enumerate(site.rules):
         if rule.route is not None:
             yield ("rule", index, "route"), rule.route

@@ -9,6 +9,7 @@ from typing import Literal
 
 from edge.config import notation as n
 from edge.config.notation import wait
+from edge.routing.rewrite import FieldEdits, check_to_origin
 from edge.settings import Complaint, setting
 
 MOST_ORIGINS = 64
@@ -99,6 +100,26 @@ class FieldsSettings:
     remove: tuple[str, ...] = field(
         default=(), metadata=setting("Fields to take out.", n.FIELD_NAME, most_members=64)
     )
+
+    def check(self) -> Iterator[Complaint]:
+        """Fields that are not a site's to change."""
+        yield from field_faults(self.set, self.remove, "set")
+
+
+def field_faults(
+    put: Mapping[str, str], removed: tuple[str, ...], key: str
+) -> Iterator[Complaint]:
+    """What may not be changed of the fields of a request; `put` stands under `key`."""
+    if None in put.values() or None in removed:
+        return
+    pairs = tuple(
+        (n.lower().encode("ascii", "replace"), v.encode("ascii")) for n, v in put.items()
+    )
+    for words in check_to_origin(FieldEdits(put=pairs)):
+        yield Complaint((key,), None, words)
+    names = frozenset(name.encode("ascii", "replace") for name in removed)
+    for words in check_to_origin(FieldEdits(remove=names)):
+        yield Complaint(("remove",), None, words)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -101,8 +101,6 @@ class RuleSettings:
 
     def check(self) -> Iterator[Complaint]:
         """What cannot be done with what the rule matches."""
-        if self.match is None:
-            return
         if self.match.content_type:
             for name in ("route", "rewrite", "redirect"):
                 if getattr(self, name) is not None:

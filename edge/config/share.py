@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from edge.config.origin import ShieldSettings
     from edge.config.root import Config
 
 
@@ -27,9 +28,22 @@ def share_of(config: Config, workers: int) -> Config:
                 origin,
                 max_connections=_part(origin.max_connections, workers),
                 max_idle=-(-origin.max_idle // workers),
+                at_work=_part(origin.at_work, workers),
+                waiting=-(-origin.waiting // workers),
             )
             for name, origin in config.origins.items()
         },
+        shield=None if config.shield is None else _shields(config.shield, workers),
+    )
+
+
+def _shields(told: ShieldSettings, workers: int) -> ShieldSettings:
+    return replace(
+        told,
+        max_connections=_part(told.max_connections, workers),
+        max_idle=-(-told.max_idle // workers),
+        at_work=_part(told.at_work, workers),
+        waiting=-(-told.waiting // workers),
     )
 
 

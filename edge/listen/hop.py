@@ -64,6 +64,7 @@ class HopStream:
         self.id = ask.id
         self.peer = ask.peer
         self.length = ask.length
+        self.drawn = ask.drawn
         self.head_sent = False
         self.sent_bytes = 0
         self.complete = False  # the answer went out whole

@@ -65,7 +65,8 @@ class Facts(msgspec.Struct, array_like=True, frozen=True):
 class Ask(msgspec.Struct, array_like=True, frozen=True):
     """A request, from `peer`. `length` is that of its body, where it has one and says so.
 
-    Who `takes_files` may be lent some for the answer.
+    Who `takes_files` may be lent some for the answer. `drawn` are the arms of experiments that the
+    visitor was given by chance.
     """
 
     id: str
@@ -79,6 +80,7 @@ class Ask(msgspec.Struct, array_like=True, frozen=True):
     has_body: bool = False
     length: int | None = None
     takes_files: bool = False
+    drawn: tuple[tuple[bytes, bytes], ...] = ()
 
     @property
     def head(self) -> RequestHead:
@@ -211,6 +213,7 @@ def ask(
     has_body: bool,
     length: int | None,
     takes_files: bool = False,
+    drawn: tuple[tuple[bytes, bytes], ...] = (),
 ) -> Ask:
     """The question that relays `head`."""
     return Ask(
@@ -225,6 +228,7 @@ def ask(
         has_body,
         length,
         takes_files,
+        drawn,
     )
 
 

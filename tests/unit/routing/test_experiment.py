@@ -15,11 +15,12 @@ from edge.routing.experiment import (
     Arm,
     Assignment,
     Experiment,
+    asked,
     assign_all,
     check_together,
-    dressed,
     key_part,
     route_of,
+    told,
 )
 from edge.routing.site import Glob, Match
 from edge.routing.visitors import VisitorId
@@ -284,12 +285,14 @@ def test_arms_dress_the_request_in_turn() -> None:
         Assignment(Experiment(arm.name, CookieTerms(b"ab"), (arm,)), arm, is_new=False)
         for arm in (first, second)
     ]
-    request = get((b"x-both", b"client"), (b"accept", b"*/*"), target=b"/p?q=1")
-    asked = dressed(request, made)
-    assert asked.target == b"/b/a/p?q=1"
-    assert asked.headers == Headers([(b"accept", b"*/*"), (b"x-one", b"1"), (b"x-both", b"b")])
+    headers = Headers([(b"x-both", b"client"), (b"accept", b"*/*")])
+    assert asked(made, b"/p?q=1") == b"/b/a/p?q=1"
+    assert told(made, headers) == Headers(
+        [(b"accept", b"*/*"), (b"x-one", b"1"), (b"x-both", b"b")]
+    )
     assert route_of(made) == ("us",)
-    assert dressed(request, ()) == request
+    assert asked((), b"/p") == b"/p"
+    assert told((), headers) is headers
     assert route_of(()) == ()
 
 
@@ -297,7 +300,22 @@ def test_no_path_leaves_an_arms_prefix() -> None:
     arm = Arm(b"a", 1, prefix=b"/a")
     made = [Assignment(Experiment(b"e", CookieTerms(b"ab"), (arm,)), arm, is_new=False)]
     with pytest.raises(ProtocolError):
-        dressed(get(target=b"/..%2Fsecret"), made)
+        asked(made, b"/..%2Fsecret")
+
+
+def test_what_was_drawn_elsewhere_stands_in_place_of_chance_and_of_nothing_else() -> None:
+    arms = (Arm(b"a", 1), Arm(b"b", 1))
+    chance = Experiment(b"e", CookieTerms(b"ab"), arms)
+    by_chance = chance.assign(get(), 0.1)
+    assert by_chance is not None
+    assert by_chance.by_chance
+    told_b = by_chance.drawn_as({b"e": b"b"})
+    assert (told_b.arm.name, told_b.is_new, told_b.by_chance) == (b"b", True, True)
+    assert by_chance.drawn_as({b"e": b"gone"}) is by_chance
+    kept = chance.assign(get((b"cookie", b"ab=a")), 0.9)
+    assert kept is not None
+    assert kept.drawn_as({b"e": b"b"}) is kept
+    assert chance.rolled(0.9).arm.name == b"b"
 
 
 # --- settings -----------------------------------------------------------------
