@@ -44,6 +44,7 @@ from edge.errand import Errands
 from edge.errorlog import ErrorLog
 from edge.errors import Side
 from edge.exchange import Exchange
+from edge.heeding import Heeding
 from edge.hopdesk import HopDesk, OwnersDesk, SoleDesk
 from edge.leash import Collar, Dismiss, Drain, Ready, Release, Released, Settings, Taken
 from edge.listen import lane
@@ -173,14 +174,9 @@ class Node:
         async with trio.open_nursery() as clients:  # one task a connection
             async with trio.open_nursery() as accepting:
                 take_in = self._taking_in(clients)
+                tell = partial(self._error_log.tell, "accept")
                 for listener in self._listeners:
-                    accepting.start_soon(
-                        accept,
-                        listener,
-                        self._connections,
-                        take_in,
-                        partial(self._error_log.tell, "accept"),
-                    )
+                    accepting.start_soon(accept, listener, self._connections, take_in, tell)
                 await self._collar.say(Ready())
                 await self._stopping.wait()
                 accepting.cancel_scope.cancel()
@@ -209,6 +205,9 @@ class Node:
         """The parts that live as long as the node."""
         self._plumbing = plumbing
         place, told = self._place, self.config.store
+        tell = partial(self._error_log.tell, "board")
+        self._heeding = Heeding(place.board, place.tally, place.slot, tell)
+        plumbing.start_soon(self._heeding.run)
         purges = follower_of(
             place.root,
             place.estate.birth,

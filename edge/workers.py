@@ -31,6 +31,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from edge import keeper, node
+from edge.board import Board
 from edge.cache.estate import Estate
 from edge.cache.home import read_birth
 from edge.cache.journal import shared_number
@@ -114,6 +115,7 @@ class Parent:
         self._tallies = Tallies(self._workers * GENERATIONS)
         self._purge_number = shared_number()
         self._leases = Leases()
+        self._board = Board(self._workers * GENERATIONS)
         self._salt = secrets.token_bytes(16)
         self._roster = Roster(self._workers, GENERATIONS)
         self._died = [0] * self._workers
@@ -221,6 +223,7 @@ class Parent:
         for child, status in self._roster.ended():
             if child.slot != KEEPER:
                 self._tallies.vacate(child.tally)
+                self._board.vacate(child.tally)
             if not child.is_leaving:
                 self._mourn(child, status)
             elif child.slot == KEEPER and not self._is_ending:
@@ -285,6 +288,7 @@ class Parent:
             tallies=self._tallies,
             purge_number=self._purge_number,
             leases=self._leases,
+            board=self._board,
             salt=self._salt,
             paths=self._inner.paths,
             desk=self._inner.desks[slot] if is_worker else self._inner.keeper,
@@ -343,10 +347,8 @@ class Parent:
         try:
             text = self._source.read()
             new = self._source.parse(text)
-            later, because = (
-                changed(self._config, new, LATER),
-                changed(self._config, new, BECAUSE),
-            )
+            later = changed(self._config, new, LATER)
+            because = changed(self._config, new, BECAUSE)
             try_out(new, because)
             self._doors.open(new.node.listen)
         except (SettingsError, OSError, ValueError) as error:
@@ -449,13 +451,9 @@ class Parent:
             kept.say(Drain())
 
     def _answer(self, this: Change, *, done: bool) -> None:
-        self._say_reloaded(
-            this.asked,
-            done=done,
-            later=tuple(this.later),
-            replaced=bool(this.because),
-            because=tuple(this.because),
-        )
+        later, because = tuple(this.later), tuple(this.because)
+        replaced = bool(because)
+        self._say_reloaded(this.asked, done=done, later=later, replaced=replaced, because=because)
 
     def _say_reloaded(self, asked: Iterable[int], **what: Any) -> None:
         kept = self._roster.of(KEEPER)

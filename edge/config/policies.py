@@ -18,6 +18,7 @@ from edge.cache.vary import VaryPolicy
 from edge.guard.address import Networks
 from edge.listen.connection import ConnectionPolicy
 from edge.routing.site import Glob, HostTable, Match, Rule, first_rule
+from edge.standing import NamedServer
 from edge.upstream.origin import Origin, parse_origin
 from edge.wire.grammar import RESPONSE_LIMITS, Limits
 from edge.wire.target import split_target
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
         OriginSettings,
         SiteSettings,
     )
+    from edge.standing import NamedExperiment
+    from edge.upstream.probe import Checkable
     from edge.wire.message import RequestHead
 
 HIDDEN = frozenset({"server", "x-powered-by"})  # taken out unless a site lets them through
@@ -160,6 +163,21 @@ def _origin(told: OriginSettings) -> Origin:
         max_connections=told.max_connections,
         max_idle=min(told.max_idle, told.max_connections),
     )
+
+
+def servers(config: Config) -> tuple[NamedServer, ...]:
+    """Every server of every origin, as operators call it."""
+    return tuple(NamedServer(name, origin.url) for name, origin in origins(config).items())
+
+
+def checked_servers(config: Config) -> tuple[Checkable, ...]:
+    """The servers that are to be checked: by the settings that there are, none."""
+    return ()
+
+
+def experiments(config: Config) -> tuple[NamedExperiment, ...]:
+    """The experiments of all sites: by the settings that there are, none."""
+    return ()
 
 
 def connection_policy(config: Config) -> ConnectionPolicy:

@@ -72,6 +72,11 @@ class Origin:
             return host.encode("ascii")
         return f"{host}:{self.port}".encode("ascii")
 
+    @property
+    def url(self) -> str:
+        """What names this server to people: `https://eu-1.example:8443`."""
+        return f"{self.scheme}://{self.authority.decode('ascii')}"
+
 
 def parse_origin(url: str) -> Origin:
     """The origin that `url` names, with default bounds: `https://eu-1.example:8443`.

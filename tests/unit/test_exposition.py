@@ -110,6 +110,7 @@ def test_the_order_does_not_depend_on_what_came_first() -> None:
         READING.rest,
         dict(reversed(READING.requests.items())),
         READING.origins,
+        READING.arms,
     )
     assert exposition({None: back}, version="1") == exposition({None: READING}, version="1")
 
