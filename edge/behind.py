@@ -8,12 +8,13 @@ that cannot be used change nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from edge.config import behind, policies
+from edge.merge import merged
 from edge.places import Places
 from edge.routing.geo import NOWHERE
 from edge.routing.health import Told
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from edge.config import Config
     from edge.routing.geo import Place
     from edge.standing import Roll
-    from edge.upstream.group import Group
+    from edge.upstream.group import Group, GroupStatistics, ServerStatistics
     from edge.upstream.origin import Origin
     from edge.upstream.transport import Transport
 
@@ -120,9 +121,39 @@ class Surroundings:
         return changed
 
     def statistics(self) -> dict[str, Any]:
-        """Origins, and the database of places."""
-        places = self._places
-        return {"places": places.statistics() if places is not None else None}
+        """Each origin's sums, each server as it is seen from here, and the database of places."""
+        told = self.origins.statistics()
+        return {
+            "origins": {name: _summed(each) for name, each in told.items()},
+            "servers": [
+                _server(name, server) for name, each in told.items() for server in each.servers
+            ],
+            "places": None if self._places is None else asdict(self._places.statistics()),
+        }
+
+
+def _summed(told: GroupStatistics) -> dict[str, Any]:
+    """A group's connections, of all its servers, and its breaker."""
+    pools = [asdict(server.pool) for server in told.servers]
+    return {
+        **merged(pools),
+        **asdict(told.breaker),
+        "queued": told.breaker.waiting,
+        "waiting": sum(server.pool.waiting for server in told.servers),
+    }
+
+
+def _server(name: str, told: ServerStatistics) -> dict[str, Any]:
+    health = told.health
+    return {
+        "name": name,
+        "id": health.name,
+        "state": str(health.state),
+        "at_work": health.at_work,
+        "weight": health.weight,
+        "latency_s": health.latency_s or None,
+        "failures": health.failures,
+    }
 
 
 def told(standing: Standing, roll: Roll) -> dict[str, Told]:

@@ -13,7 +13,13 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from edge.metrics import (
+    ARM_DURATION,
+    ARM_HITS,
+    ARM_LOOKED_UP,
+    ARM_REQUESTS,
+    ARM_VISITORS,
     BUILD,
+    CLASSES,
     DURATION,
     ERRORS,
     FIRST_BYTE,
@@ -33,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from edge.metrics import Family
-    from edge.reading import Histogram, OriginTold, Reading, Served
+    from edge.reading import ArmTold, Histogram, OriginTold, Reading, Served
 
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -133,6 +139,27 @@ def _of_origins(index: int) -> Callable[[Reading], Iterable[Sample]]:
     ]
 
 
+def _by_arm(reading: Reading) -> Iterator[tuple[Labels, ArmTold]]:
+    for (experiment, arm), told in sorted(reading.arms.items()):
+        yield (("experiment", experiment), ("arm", arm)), told
+
+
+def _arm_requests(reading: Reading) -> Iterator[Sample]:
+    for labels, told in _by_arm(reading):
+        for status, count in zip(CLASSES, told.statuses, strict=True):
+            if count:
+                yield "", (*labels, ("status", status)), count
+
+
+def _of_arms(number: Callable[[ArmTold], int]) -> Callable[[Reading], Iterable[Sample]]:
+    return lambda reading: [("", labels, number(told)) for labels, told in _by_arm(reading)]
+
+
+def _arm_durations(reading: Reading) -> Iterator[Sample]:
+    for labels, told in _by_arm(reading):
+        yield from _histogram(labels, told.duration)
+
+
 def _of_points(family: Family) -> Callable[[Reading], Iterable[Sample]]:
     places = [
         (index, tuple(zip(family.labels, point.values, strict=True)))
@@ -152,6 +179,11 @@ _FAMILIES: Final[tuple[tuple[Family, Callable[[Reading], Iterable[Sample]]], ...
     (ORIGIN_WAIT, _waits),
     (ORIGIN_ERRORS, _origin_errors),
     *((point.family, _of_origins(index)) for index, point in enumerate(ORIGIN_POINTS)),
+    (ARM_REQUESTS, _arm_requests),
+    (ARM_VISITORS, _of_arms(lambda told: told.visitors)),
+    (ARM_LOOKED_UP, _of_arms(lambda told: told.looked_up)),
+    (ARM_HITS, _of_arms(lambda told: told.hits)),
+    (ARM_DURATION, _arm_durations),
     (STARTS, lambda reading: [("", (), reading.starts)]),
     (STARTED, lambda reading: [("", (), reading.started_s)]),
 )

@@ -1,5 +1,8 @@
 """The process that keeps the journal of purges, answers operators, and tells Prometheus.
 
+It alone decides how servers and experiments stand (`overseer`): by orders, and by checks that are
+made once for a node, however many workers it has.
+
 It reads no client's bytes, and no client waits for it: where it dies, workers go on serving by the
 purges that they know of, purges are refused for as long as it takes to start another one, and
 that one finds in the journal all that was acknowledged.
@@ -8,6 +11,7 @@ that one finds in the journal all that was acknowledged.
 from __future__ import annotations
 
 import itertools
+import random
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -16,18 +20,22 @@ import trio
 
 from edge import __version__
 from edge.admin import AdminSocket
+from edge.behind import Surroundings
 from edge.build import kind
 from edge.cache.journal import Journal
 from edge.cache.shards import owner_of
-from edge.config import policies
+from edge.config import behind, policies
 from edge.desk import Desk
 from edge.errorlog import ErrorLog
 from edge.leash import Collar, Crew, Drain, Ready, Reload, Reloaded, Settings, Taken
 from edge.nodecontrol import NodeControl
 from edge.observe import counted
+from edge.orderbook import OrderBook
+from edge.overseer import Overseer
 from edge.purging import Purging
 from edge.recorder import settle_all
 from edge.scrape import Scrapes, publishing
+from edge.standingcontrol import StandingControl
 from edge.switchboard import Switchboard, node_state
 
 if TYPE_CHECKING:
@@ -73,6 +81,17 @@ class Keeper:
         self._reloads: dict[int, _Awaited] = {}
         self._has_told = False
         self._stopping = trio.Event()
+        self._overseer = Overseer(
+            place.board,
+            OrderBook(place.root, partial(self._error_log.tell, "orders")),
+            now=place.clock.now,
+            random=random.random,
+            tell=self._error_log.tell,
+        )
+        self._surroundings = Surroundings(
+            now=place.clock.now, chance=random.random, tell=self._error_log.tell, asks=False
+        )
+        self._nursery: trio.Nursery | None = None
         self._take_up(config)
         self._control = NodeControl(
             self,
@@ -88,6 +107,7 @@ class Keeper:
             self._settle,
             place.source.name,
         )
+        self._standing = StandingControl(self._overseer, self._switchboard, place.tallies)
         self._scrapes = self._made_scrapes()
         self._admin = self._made_admin(config.node.admin)
         self._inner = AdminSocket(
@@ -104,7 +124,10 @@ class Keeper:
         return Scrapes(address, self._place.tallies, tell) if address is not None else None
 
     def _made_admin(self, path: Path | None) -> AdminSocket | None:
-        routes: dict[bytes, dict[bytes, Handler]] = self._control.routes()
+        routes: dict[bytes, dict[bytes, Handler]] = {
+            **self._control.routes(),
+            **self._standing.routes(),
+        }
         return AdminSocket(path, routes, self._told) if path is not None else None
 
     def _told(self, caller: Caller, words: str, done: bool) -> None:
@@ -120,6 +143,9 @@ class Keeper:
                 for sockets in (self._scrapes, self._admin, self._inner):
                     if sockets is not None:
                         nursery.start_soon(sockets.run)
+                nursery.start_soon(self._overseer.run)
+                self._nursery = nursery
+                self._surroundings.take_up(self._config, self._behind, nursery)
                 nursery.start_soon(self._heed)
                 await self._collar.say(Ready())
                 await self._stopping.wait()
@@ -168,8 +194,15 @@ class Keeper:
     def _take_up(self, config: Config) -> None:
         """Go by these settings, as far as the keeper does."""
         self._config = config
-        self._parts = self._place.trade.parts(config, {}, b"")
+        self._behind = self._surroundings.made(config)
+        self._parts = self._place.trade.parts(config, self._behind, b"")
+        if self._nursery is not None:
+            self._surroundings.take_up(config, self._behind, self._nursery)
         self._policy = policies.connection_policy(config)
+        try:
+            self._overseer.take_up(behind.roll(config), behind.checkable(config))
+        except ValueError as error:  # a file of authorities that has gone since they were tried
+            self._error_log.tell("checks", f"servers are checked as before: {error}")
 
     def _hear_of(self, told: Reloaded) -> None:
         awaited = self._reloads.get(told.ask)
@@ -213,6 +246,7 @@ class Keeper:
         states = await self._switchboard.states()
         told = node_state(states)
         swept = told.pop("purges", {})
+        told.pop("servers", None)  # each worker's own view of them, which `edge origin list` tells
         return {
             "version": __version__,
             "build": kind(),

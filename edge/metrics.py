@@ -4,7 +4,8 @@ A `Family` is declared with its name, kind, labels and a sentence; nothing else 
 its numbers come from is declared too: a `Point` is one cell of a worker's slot and the place in
 the status document that it is taken from, so `edge status` and Prometheus cannot disagree.
 
-Label values come from the code and from the settings: outcomes, reasons, errors, names of origins.
+Label values come from the code and from the settings: outcomes, reasons, errors, names of origins,
+of experiments and their arms.
 Of what clients and origins choose there is the class of a status, nothing more.
 """
 
@@ -25,6 +26,8 @@ TIMES_S: Final = (
 )  # fmt: skip
 BUCKETS: Final = len(TIMES_S) + 1
 COLUMNS: Final = BUCKETS + 1  # of first bytes: one more for answers that had none
+
+CLASSES: Final = ("1xx", "2xx", "3xx", "4xx", "5xx", OTHER)
 
 
 class Kind(Enum):
@@ -115,6 +118,36 @@ ORIGIN_ERRORS: Final = Family(
     Kind.COUNTER,
     "Requests that an origin failed, also where a stale answer took its place.",
     ("origin",),
+)
+ARM_REQUESTS: Final = Family(
+    "edge_experiment_requests_total",
+    Kind.COUNTER,
+    "Requests answered to visitors with an arm of an experiment, by class of status.",
+    ("experiment", "arm", "status"),
+)
+ARM_VISITORS: Final = Family(
+    "edge_experiment_visitors_total",
+    Kind.COUNTER,
+    "Visitors who were given an arm of an experiment and told so.",
+    ("experiment", "arm"),
+)
+ARM_LOOKED_UP: Final = Family(
+    "edge_experiment_looked_up_total",
+    Kind.COUNTER,
+    "Of an arm's requests, those that were looked up in the store.",
+    ("experiment", "arm"),
+)
+ARM_HITS: Final = Family(
+    "edge_experiment_hits_total",
+    Kind.COUNTER,
+    "Of those, the ones that were answered from there.",
+    ("experiment", "arm"),
+)
+ARM_DURATION: Final = Family(
+    "edge_experiment_request_duration_seconds",
+    Kind.HISTOGRAM,
+    "Time from the head of an arm's request to its answer's end.",
+    ("experiment", "arm"),
 )
 STARTS: Final = Family(
     "edge_worker_starts_total", Kind.COUNTER, "Worker processes started; more than workers: died."

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
 from edge.errors import Failure, Side
 from edge.metrics import OTHER, TIMES_S
-from edge.tally import Tallies
+from edge.tally import FOUND, LOOKED_UP, NO_LOOK_UP, Tallies
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from edge.reading import Histogram, Reading
 
 MOST_KINDS: Final = 1_024
+
+_ArmsKind: TypeAlias = "tuple[tuple[str, ...], Outcome, int, int]"  # arms, cache, status, bucket
 
 
 class Outcome(Enum):
@@ -43,7 +45,10 @@ class Outcome(Enum):
 
 
 FROM_STORE: Final = (Outcome.HIT, Outcome.STALE, Outcome.REVALIDATED)
-LOOKED_UP: Final = (*FROM_STORE, Outcome.MISS)
+LOOKED_UP_THERE: Final = (*FROM_STORE, Outcome.MISS)
+_LOOK_UPS: Final = {Outcome.MISS: LOOKED_UP, **dict.fromkeys(FROM_STORE, FOUND)}
+
+NEW: Final = ";new"  # no name has a semicolon: it would end the cookie that tells the arm
 
 _ORIGIN_FAULTS: Final = frozenset(f.slug for f in Failure if f.side is Side.UPSTREAM)
 
@@ -54,7 +59,11 @@ class Record(msgspec.Struct, gc=False):
     `bytes` counts the body as sent. `ttl` is what was left of the answer's lifetime, in seconds,
     negative where it was stale. A value that no one came to know is None. It is a Struct because
     that takes half of a dataclass's time to make and to write (0.2 and 0.4 µs), and the collector
-    need not look through the thousands that wait to be written: they refer to nothing.
+    need not look through the thousands that wait to be written: they refer to nothing that could
+    refer back.
+
+    `arms` has a text of `told_arm` for each experiment that the visitor is in, and is in the log
+    only where there is one.
     """
 
     time: float
@@ -74,11 +83,24 @@ class Record(msgspec.Struct, gc=False):
     first_byte_s: float | None = None
     upstream_s: float | None = None
     error: str | None = None
+    arms: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+
+
+def told_arm(experiment: str, arm: str, *, is_new: bool) -> str:
+    """`checkout=new` in a record's `arms`, and `checkout=new;new` where the visitor has just been
+    given it. `experiment` is the id by which it is counted, told and ordered about. To be made
+    once for each arm, not for each request."""
+    return f"{experiment}={arm}{NEW if is_new else ''}"
 
 
 def text(value: bytes) -> str:
     """Wire bytes for people: UTF-8 where they are, `\\xff` for each byte that is not."""
     return value.decode("utf-8", "backslashreplace")
+
+
+def origin_of(upstream: str | None) -> str:
+    """The origin that a server is one of: `eu` of `eu http://eu-1.example:80`."""
+    return upstream.partition(" ")[0] if upstream else OTHER
 
 
 class Measurements:
@@ -87,7 +109,7 @@ class Measurements:
     `now` is Unix seconds, when the worker begins.
     """
 
-    __slots__ = ("_kinds", "_tallies", "tally")
+    __slots__ = ("_arms", "_kinds", "_tallies", "tally")
 
     def __init__(
         self, tallies: Tallies | None = None, worker: int = 0, *, now: float = 0.0
@@ -95,6 +117,7 @@ class Measurements:
         self._tallies = tallies or Tallies(1)
         self.tally = self._tallies.take(worker, now)
         self._kinds: dict[tuple[Outcome, str, int, str | None], tuple[int, bool]] = {}
+        self._arms: dict[str, tuple[int, bool]] = {}
 
     def record(self, record: Record) -> None:
         """Count one finished exchange."""
@@ -105,13 +128,18 @@ class Measurements:
         hit = from_store and record.upstream is None
         self.tally.add(row, record.bytes, record.total_s, record.first_byte_s, hit=hit)
         if record.upstream_s is not None:
-            self.tally.waited(record.upstream or OTHER, record.upstream_s)
+            self.tally.waited(origin_of(record.upstream), record.upstream_s)
         if record.error is not None and record.error in _ORIGIN_FAULTS:
-            self.tally.failed(record.upstream or OTHER)
+            self.tally.failed(origin_of(record.upstream))
+        if arms := record.arms:
+            took_us = int(record.total_s * 1e6 + 0.5)
+            kind = arms, record.cache, record.status, bisect_left(TIMES_S, record.total_s)
+            self._count_arms(kind, 1, took_us)
 
     def record_all(self, records: Sequence[Record]) -> None:
         """Count finished exchanges; hits that were sent at once are added up first."""
         alike: dict[tuple[int, int], int] = {}
+        by_arms: dict[_ArmsKind, tuple[int, int]] = {}
         sent_bytes = took_us = 0
         for record in records:
             total_s = record.total_s
@@ -128,9 +156,37 @@ class Measurements:
             at = kind[0], bisect_left(TIMES_S, total_s)
             alike[at] = alike.get(at, 0) + 1
             sent_bytes += record.bytes
-            took_us += int(total_s * 1e6 + 0.5)
+            us = int(total_s * 1e6 + 0.5)
+            took_us += us
+            if arms := record.arms:
+                arms_kind = arms, record.cache, record.status, at[1]
+                count, sum_us = by_arms.get(arms_kind, (0, 0))
+                by_arms[arms_kind] = count + 1, sum_us + us
         if alike:
             self.tally.add_hits(alike, sent_bytes, took_us)
+        for arms_kind, (count, sum_us) in by_arms.items():
+            self._count_arms(arms_kind, count, sum_us)
+
+    def _count_arms(self, kind: _ArmsKind, count: int, took_us: int) -> None:
+        """Count requests of the same arms that are alike."""
+        arms, cache, status, bucket = kind
+        look_up = _LOOK_UPS.get(cache, NO_LOOK_UP)
+        for each in arms:
+            try:
+                cell, is_new = self._arms[each]
+            except KeyError:
+                cell, is_new = self._arm(each)
+            self.tally.add_arm(cell, status, look_up, bucket, took_us, count)
+            if is_new:
+                self.tally.add_visitors(cell, count)
+
+    def _arm(self, told: str) -> tuple[int, bool]:
+        """Where an arm is counted, and whether its visitor is new; asked once for each text."""
+        if len(self._arms) >= MOST_KINDS:
+            self._arms.clear()
+        experiment, _, arm = told.removesuffix(NEW).rpartition("=")
+        self._arms[told] = self.tally.arm(experiment, arm), told.endswith(NEW)
+        return self._arms[told]
 
     def row(self, cache: Outcome, reason: str, status: int, error: str | None = None) -> int:
         """Where `tally` counts requests of this kind; the same for as long as the worker lives."""
@@ -178,7 +234,7 @@ def counted(tallies: Tallies) -> dict[str, Any]:
 
 def _hit_ratio(reading: Reading) -> float | None:
     requests = reading.by(lambda words: words[0])
-    looked_up = sum(requests.get(outcome.value, 0) for outcome in LOOKED_UP)
+    looked_up = sum(requests.get(outcome.value, 0) for outcome in LOOKED_UP_THERE)
     hits = sum(requests.get(outcome.value, 0) for outcome in FROM_STORE)
     return hits / looked_up if looked_up else None
 

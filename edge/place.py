@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from edge.board import Board
     from edge.cache.estate import Estate
     from edge.cache.leases import Leases
     from edge.clock import Clock
@@ -53,12 +54,13 @@ class Paths:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """A place in a node, for one process after the other; `tally` is where it counts.
+    """A place in a node, for one process after the other; `tally` is where it counts, and its seat
+    at the board.
 
-    `purge_number` and `leases` are memory that all processes share; `salt` is secret, and from it
-    follows what must be the same whoever answers. `desk` listens for what is
-    asked of this process, `hop` for requests of other workers. `clock` is one for all, or an entry
-    would be of another age in each.
+    `purge_number`, `leases` and `board` are memory that all processes share; `salt` is secret, and
+    from it follows what must be the same whoever answers. `desk` listens for what is asked of this
+    process, `hop` for requests of other workers. `clock` is one for all, or an entry would be of
+    another age in each.
     """
 
     trade: Trade
@@ -73,6 +75,7 @@ class Place:
     tallies: Tallies
     purge_number: memoryview
     leases: Leases
+    board: Board
     salt: bytes
     paths: Paths
     desk: socket.socket

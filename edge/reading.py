@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from operator import add
 from typing import TYPE_CHECKING, TypeAlias
 
-from edge.metrics import BUCKETS, ORIGIN_POINTS, POINTS, TIMES_S, Fold
+from edge.metrics import BUCKETS, CLASSES, ORIGIN_POINTS, POINTS, TIMES_S, Fold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,6 +77,33 @@ class OriginTold:
         return OriginTold(self.wait.plus(other.wait), self.errors + other.errors, points)
 
 
+@dataclass(slots=True)
+class ArmTold:
+    """What is known of one arm of an experiment: requests by class of status (`CLASSES`), how many
+    were looked up in the store and how many of those were answered from there, new visitors."""
+
+    statuses: list[int] = field(default_factory=lambda: [0] * len(CLASSES))
+    looked_up: int = 0
+    hits: int = 0
+    visitors: int = 0
+    duration: Histogram = field(default_factory=Histogram)
+
+    @property
+    def requests(self) -> int:
+        """How many there were."""
+        return sum(self.statuses)
+
+    def plus(self, other: ArmTold) -> ArmTold:
+        """Both together."""
+        return ArmTold(
+            _added(self.statuses, other.statuses),
+            self.looked_up + other.looked_up,
+            self.hits + other.hits,
+            self.visitors + other.visitors,
+            self.duration.plus(other.duration),
+        )
+
+
 Words: TypeAlias = tuple[str, str, str, str]  # cache, reason, status, error; "" is none
 
 
@@ -91,6 +118,7 @@ class Reading:
     rest: Served = field(default_factory=Served)
     requests: dict[Words, int] = field(default_factory=dict)
     origins: dict[str, OriginTold] = field(default_factory=dict)
+    arms: dict[tuple[str, str], ArmTold] = field(default_factory=dict)  # by experiment and arm
 
     @property
     def served(self) -> Served:
@@ -122,6 +150,9 @@ class Reading:
         origins = dict(self.origins)
         for name, told in other.origins.items():
             origins[name] = origins[name].plus(told) if name in origins else told
+        arms = dict(self.arms)
+        for names, arm in other.arms.items():
+            arms[names] = arms[names].plus(arm) if names in arms else arm
         return Reading(
             self.starts + other.starts,
             max(self.started_s, other.started_s),
@@ -130,6 +161,7 @@ class Reading:
             self.rest.plus(other.rest),
             requests,
             origins,
+            arms,
         )
 
 

@@ -15,6 +15,9 @@ mean something else in the next one, which may have read other settings. A name 
 its length, and what has no length is not there, so a worker that dies while it writes leaves no
 half of a name. There are so many places and no more; what finds none is counted under `other`,
 and a request still by its outcome and class of status.
+
+Arms of experiments have such places too, each with a table of what its requests were: class of
+status by whether the store was asked and had it. A request counts in each of its experiments.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edge.metrics import (
     BUCKETS,
+    CLASSES,
     COLUMNS,
     ORIGIN_POINTS,
     OTHER,
@@ -33,7 +37,7 @@ from edge.metrics import (
     Kind,
     status_class,
 )
-from edge.reading import Histogram, OriginTold, Reading, Served
+from edge.reading import ArmTold, Histogram, OriginTold, Reading, Served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -43,6 +47,8 @@ if TYPE_CHECKING:
 ROWS: Final = 768  # a node under every kind of load has been seen to use some 150
 SPARE_ROWS: Final = 96  # of them, for requests by outcome and class alone: 7 outcomes * 6 * 2
 ORIGINS: Final = 257
+ARMS: Final = 65  # of all experiments together, and `other`
+ARM_NAME_BYTES: Final = 384  # a site's host, an experiment and an arm
 NAME_BYTES: Final = 96  # the longest row that reasons and errors can make is of 80
 PAGE_BYTES: Final = 4096  # no two workers write to one cache line
 
@@ -63,6 +69,17 @@ _FAILED: Final = BUCKETS + 1
 _ORIGIN_POINTS: Final = BUCKETS + 2
 _ORIGIN_CELLS: Final = _ORIGIN_POINTS + len(ORIGIN_POINTS)
 
+# An arm: the table of kinds, then these.
+NO_LOOK_UP: Final = 0
+LOOKED_UP: Final = 1
+FOUND: Final = 2
+_KINDS: Final = 3  # of each class of status
+_VISITORS: Final = len(CLASSES) * _KINDS
+_ARM_TIMES: Final = _VISITORS + 1
+_ARM_US: Final = _ARM_TIMES + BUCKETS
+_ARM_CELLS: Final = _ARM_US + 1
+_ARM_NAME_CELLS: Final = 1 + ARM_NAME_BYTES // _CELL
+
 # A slot.
 _STARTS: Final = 0
 _STARTED: Final = 1
@@ -71,7 +88,8 @@ _HITS: Final = _POINTS + len(POINTS)
 _REST: Final = _HITS + _SERVED_CELLS
 _ROWS: Final = _REST + _SERVED_CELLS
 _ORIGINS: Final = _ROWS + ROWS * (_NAME_CELLS + 1)
-_END: Final = _ORIGINS + ORIGINS * (_NAME_CELLS + _ORIGIN_CELLS)
+_ARMS: Final = _ORIGINS + ORIGINS * (_NAME_CELLS + _ORIGIN_CELLS)
+_END: Final = _ARMS + ARMS * (_ARM_NAME_CELLS + _ARM_CELLS)
 SLOT_BYTES: Final = -(-_END * _CELL // PAGE_BYTES) * PAGE_BYTES
 _SLOT_CELLS: Final = SLOT_BYTES // _CELL
 
@@ -127,12 +145,13 @@ class Tallies:
 class Tally:
     """One worker's slot, as it writes to it."""
 
-    __slots__ = ("_cells", "_origins", "_rows", "_seen")
+    __slots__ = ("_arms", "_cells", "_origins", "_rows", "_seen")
 
     def __init__(self, cells: memoryview) -> None:
         self._cells = cells
         self._rows = _Directory(cells, _ROWS, ROWS, 1)
         self._origins = _Directory(cells, _ORIGINS, ORIGINS, _ORIGIN_CELLS)
+        self._arms = _Directory(cells, _ARMS, ARMS, _ARM_CELLS, ARM_NAME_BYTES)
         self._seen: dict[int, int] = {}
 
     def row(self, cache: str, reason: str, status: int, error: str | None) -> int:
@@ -190,6 +209,27 @@ class Tally:
         """This origin failed a request."""
         self._cells[self._origin(origin) + _FAILED] += 1
 
+    def arm(self, experiment: str, arm: str) -> int:
+        """Where requests of one arm are counted: to be asked for once and given to `add_arm`."""
+        found = self._arms.find((experiment, arm))
+        return self._arms.other if found is None else found
+
+    def add_arm(
+        self, arm: int, status: int, look_up: int, bucket: int, took_us: int, count: int = 1
+    ) -> None:
+        """Count requests of an arm that are alike: one of `NO_LOOK_UP`, `LOOKED_UP` and `FOUND`,
+        all in one bucket of `TIMES_S`, and what their times come to together."""
+        cells = self._cells
+        at = status // 100 - 1 if 100 <= status < 600 else len(CLASSES) - 1
+        cells[arm + at * _KINDS + look_up] += count
+        cells[arm + _ARM_TIMES + bucket] += count
+        if took_us > 0:
+            cells[arm + _ARM_US] += took_us
+
+    def add_visitors(self, arm: int, count: int) -> None:
+        """So many visitors were given this arm."""
+        self._cells[arm + _VISITORS] += count
+
     def publish(self, document: Mapping[str, Any]) -> None:
         """Tell what the node's status document says of this worker at the moment."""
         self._tell(_POINTS, POINTS, document)
@@ -226,12 +266,21 @@ class Tally:
 class _Directory:
     """Named places in a slot: `places` of them, each with `width` cells. The first is `other`."""
 
-    def __init__(self, cells: memoryview, start: int, places: int, width: int) -> None:
+    def __init__(
+        self,
+        cells: memoryview,
+        start: int,
+        places: int,
+        width: int,
+        name_bytes: int = NAME_BYTES,
+    ) -> None:
         self._cells = cells
         self._start = start
         self._places = places
         self._width = width
-        self._known = dict(_names(cells, start, places, width))
+        self._name_bytes = name_bytes
+        self._name_cells = 1 + name_bytes // _CELL
+        self._known = dict(_names(cells, start, places, width, self._name_cells))
         self.other = self._known.get(OTHER.encode()) or self._write(OTHER.encode())
 
     def __iter__(self) -> Iterator[tuple[bytes, int]]:
@@ -243,29 +292,32 @@ class _Directory:
         found = self._known.get(name)
         if found is not None:
             return found
-        fits = 0 < len(name) <= NAME_BYTES and name.count(b"\0") == len(words) - 1
+        fits = 0 < len(name) <= self._name_bytes and name.count(b"\0") == len(words) - 1
         if not fits or self._places - len(self._known) <= keep:
             return None
         return self._write(name)
 
     def _write(self, name: bytes) -> int:
-        at = self._start + len(self._known) * (_NAME_CELLS + self._width)
-        room = self._cells[at + 1 : at + _NAME_CELLS].cast("B")
+        at = self._start + len(self._known) * (self._name_cells + self._width)
+        first = at + self._name_cells
+        room = self._cells[at + 1 : first].cast("B")
         room[: len(name)] = name
         self._cells[at] = len(name)
-        self._known[name] = at + _NAME_CELLS
-        return at + _NAME_CELLS
+        self._known[name] = first
+        return first
 
 
-def _names(cells: memoryview, start: int, places: int, width: int) -> Iterator[tuple[bytes, int]]:
+def _names(
+    cells: memoryview, start: int, places: int, width: int, name_cells: int = _NAME_CELLS
+) -> Iterator[tuple[bytes, int]]:
     """The names in a directory, and where their cells begin."""
-    step = _NAME_CELLS + width
+    step = name_cells + width
     for at in range(start, start + places * step, step):
         length = cells[at]
         if not length:
             return
-        room = cells[at + 1 : at + _NAME_CELLS].cast("B")
-        yield bytes(room[:length]), at + _NAME_CELLS
+        room = cells[at + 1 : at + name_cells].cast("B")
+        yield bytes(room[:length]), at + name_cells
 
 
 def _set_nothing(cells: memoryview, start: int, points: Sequence[Point]) -> None:
@@ -286,6 +338,11 @@ def _read(slot: memoryview) -> Reading:
         numbers = slot[cell : cell + _ORIGIN_CELLS].tolist()
         if name != OTHER.encode() or any(numbers):
             reading.origins[name.decode("utf-8", "replace")] = _read_origin(numbers)
+    for name, cell in _names(slot, _ARMS, ARMS, _ARM_CELLS, _ARM_NAME_CELLS):
+        numbers = slot[cell : cell + _ARM_CELLS].tolist()
+        if any(numbers):
+            experiment, _, arm = name.decode("utf-8", "replace").partition("\0")
+            reading.arms[experiment, arm or OTHER] = _read_arm(numbers)
     return reading
 
 
@@ -307,3 +364,15 @@ def _read_served(numbers: list[int]) -> Served:
 def _read_origin(numbers: list[int]) -> OriginTold:
     wait = Histogram(numbers[:BUCKETS], numbers[_WAIT_US])
     return OriginTold(wait, numbers[_FAILED], numbers[_ORIGIN_POINTS:])
+
+
+def _read_arm(numbers: list[int]) -> ArmTold:
+    table = [numbers[at : at + _KINDS] for at in range(0, _VISITORS, _KINDS)]
+    hits = sum(row[FOUND] for row in table)
+    return ArmTold(
+        [sum(row) for row in table],
+        hits + sum(row[LOOKED_UP] for row in table),
+        hits,
+        numbers[_VISITORS],
+        Histogram(numbers[_ARM_TIMES:_ARM_US], numbers[_ARM_US]),
+    )

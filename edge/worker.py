@@ -46,6 +46,7 @@ from edge.errand import Errands
 from edge.errorlog import ErrorLog
 from edge.errors import Side
 from edge.exchange import Exchange
+from edge.heeding import Heeding
 from edge.hopdesk import HopDesk, OwnersDesk, SoleDesk
 from edge.leash import Collar, Dismiss, Drain, Ready, Release, Released, Settings, Taken
 from edge.listen import lane
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from edge.config import Config
     from edge.errors import ExchangeError
     from edge.place import Place
+    from edge.standing import Standing
     from edge.upstream.transport import SocketTransport
     from edge.visit import Parts
     from edge.wire.message import ResponseHead
@@ -174,14 +176,9 @@ class Worker:
         async with trio.open_nursery() as clients:  # one task a connection
             async with trio.open_nursery() as accepting:
                 take_in = self._taking_in(clients)
+                tell = partial(self._error_log.tell, "accept")
                 for listener in self._listeners:
-                    accepting.start_soon(
-                        accept,
-                        listener,
-                        self._connections,
-                        take_in,
-                        partial(self._error_log.tell, "accept"),
-                    )
+                    accepting.start_soon(accept, listener, self._connections, take_in, tell)
                 await self._collar.say(Ready())
                 await self._stopping.wait()
                 accepting.cancel_scope.cancel()
@@ -210,6 +207,9 @@ class Worker:
         """The parts that live as long as the node."""
         self._plumbing = plumbing
         place, told = self._place, self.config.store
+        tell = partial(self._error_log.tell, "board")
+        self._heeding = Heeding(place.board, place.tally, place.slot, tell)
+        plumbing.start_soon(self._heeding.run)
         purges = follower_of(
             place.root,
             place.estate.birth,
@@ -247,7 +247,9 @@ class Worker:
         )
         if isinstance(self._store, LendingStore):
             self._relay_by(self._owners, self._store)
+        self._surroundings.heed(self._heeding.standing, self.config)
         self._exchange = Exchange(self._tools, self._parts(self.config))
+        self._heeding.follow(self._heed_standing)
         what = self._exchange, self._tools, self._policy.limits, self._log_all
         relays = self._tools.relays
         self._quick = Quick(*what) if relays is None else HopDesk(*what, relays)
@@ -428,7 +430,7 @@ class Worker:
         """Go by these settings, as far as a process that runs can."""
         self._access_log.reopen()
         self._error_log.reopen()
-        config = share_of(config, self._place.workers)
+        self.config = config = share_of(config, self._place.workers)
         parts = self._parts(config)
         self._policy = policies.connection_policy(config)
         self._connections.most = config.limits.connections
@@ -436,6 +438,11 @@ class Worker:
         self._exchange.parts = parts
         self._quick.take_up(self._policy.limits)
         self._owners_desk.take_up(self._policy.limits)
+
+    def _heed_standing(self, standing: Standing) -> None:
+        """Go by what checks have found and operators ordered."""
+        if self._surroundings.heed(standing, self.config):
+            self._exchange.parts = self._parts(self.config)
 
     # Telling.
 

@@ -31,6 +31,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from edge import keeper, worker
+from edge.board import Board
 from edge.cache.estate import Estate
 from edge.cache.home import read_birth
 from edge.cache.journal import shared_number
@@ -116,6 +117,7 @@ class Parent:
         self._tallies = Tallies(self._workers * GENERATIONS)
         self._purge_number = shared_number()
         self._leases = Leases()
+        self._board = Board(self._workers * GENERATIONS)
         self._salt = secrets.token_bytes(16)
         self._roster = Roster(self._workers, GENERATIONS)
         self._died = [0] * self._workers
@@ -223,6 +225,7 @@ class Parent:
         for child, status in self._roster.ended():
             if child.slot != KEEPER:
                 self._tallies.vacate(child.tally)
+                self._board.vacate(child.tally)
             if not child.is_leaving:
                 self._mourn(child, status)
             elif child.slot == KEEPER and not self._is_ending:
@@ -288,6 +291,7 @@ class Parent:
             tallies=self._tallies,
             purge_number=self._purge_number,
             leases=self._leases,
+            board=self._board,
             salt=self._salt,
             paths=self._inner.paths,
             desk=self._inner.desks[slot] if is_worker else self._inner.keeper,
@@ -450,9 +454,8 @@ class Parent:
 
     def _answer(self, this: Change, *, done: bool) -> None:
         later, because = tuple(this.later), tuple(this.because)
-        self._say_reloaded(
-            this.asked, done=done, later=later, replaced=bool(because), because=because
-        )
+        replaced = bool(because)
+        self._say_reloaded(this.asked, done=done, later=later, replaced=replaced, because=because)
 
     def _say_reloaded(self, asked: Iterable[int], **what: Any) -> None:
         kept = self._roster.of(KEEPER)

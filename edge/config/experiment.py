@@ -13,6 +13,7 @@ from edge.config.route import MOST_ORIGINS, field_faults
 from edge.routing.rewrite import check_prefix
 from edge.settings import Complaint, setting
 from edge.settings.kinds import DAY_S
+from edge.wire.cookies import CookieTerms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

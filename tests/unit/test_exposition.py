@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from edge.exposition import FAMILIES, _header, exposition
 from edge.metrics import BUILD, ORIGIN_POINTS, POINTS, STARTED, TIMES_S, Family, Fold, Kind
-from edge.reading import Histogram, OriginTold, Reading, Served
+from edge.reading import ArmTold, Histogram, OriginTold, Reading, Served
 from tests.unit.scraped import scraped
 from tests.unit.test_reading import readings
 
@@ -21,6 +21,11 @@ READING: Final = Reading(
         ("miss", "uri-miss/no-store", "2xx", "client-left"): 1,
     },
     origins={"eu": OriginTold(Histogram([2, *[0] * 15], 500), 7)},
+    arms={
+        ("a.example/checkout", "new"): ArmTold(
+            [0, 5, 0, 2, 0, 0], 6, 4, 3, Histogram([7, *[0] * 15], 9_000)
+        )
+    },
 )
 
 
@@ -38,6 +43,14 @@ def test_a_reading_is_told_by_name_label_and_value() -> None:
     assert read.one("edge_origin_errors_total", origin="eu") == 7
     assert read.one("edge_origin_wait_seconds_count", origin="eu") == 2
     assert read.one("edge_origin_requests_total", origin="eu") == 0
+    arm = {"experiment": "a.example/checkout", "arm": "new"}
+    assert read.one("edge_experiment_requests_total", **arm, status="2xx") == 5
+    assert read.one("edge_experiment_requests_total", **arm, status="4xx") == 2
+    assert read.one("edge_experiment_visitors_total", **arm) == 3
+    assert read.one("edge_experiment_looked_up_total", **arm) == 6
+    assert read.one("edge_experiment_hits_total", **arm) == 4
+    assert read.one("edge_experiment_request_duration_seconds_count", **arm) == 7
+    assert read.one("edge_experiment_request_duration_seconds_sum", **arm) == 0.009
     assert read.one("edge_store_entries", tier="disk") == 0
     assert read.one("edge_worker_starts_total") == 3
 
@@ -97,6 +110,7 @@ def test_the_order_does_not_depend_on_what_came_first() -> None:
         READING.rest,
         dict(reversed(READING.requests.items())),
         READING.origins,
+        READING.arms,
     )
     assert exposition({None: back}, version="1") == exposition({None: READING}, version="1")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 import trio.testing
 
+from edge.board import Board
 from edge.cache.estate import Estate
 from edge.cache.journal import follower_of, shared_number
 from edge.cache.leases import Leases
@@ -48,6 +49,7 @@ class House:
         self.inner = InnerDoors(root, 1)
         self.leash, theirs = pair()
         self.shared = shared_number()
+        self.board = Board(2)
         self.place = Place(
             trade=EDGE,
             config=self.config,
@@ -61,6 +63,7 @@ class House:
             tallies=Tallies(1),
             purge_number=self.shared,
             leases=Leases(),
+            board=self.board,
             salt=b"salt",
             paths=self.inner.paths,
             desk=self.inner.keeper,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -12,7 +13,7 @@ from edge.cache.reasons import Reason
 from edge.errors import Failure, Side
 from edge.exposition import exposition
 from edge.metrics import status_class
-from edge.observe import FROM_STORE, Measurements, Outcome, Record, text
+from edge.observe import FROM_STORE, Measurements, Outcome, Record, text, told_arm
 from edge.tally import Tallies
 from tests.unit.scraped import scraped
 
@@ -184,3 +185,50 @@ def test_records_counted_together_are_counted_as_one_by_one() -> None:
     together.record_all(told)
     assert together.snapshot() == by_one.snapshot()
     assert other.reading().hits == one.reading().hits
+
+
+CONTROL = told_arm("a.example/checkout", "control", is_new=False)
+NEWCOMER = told_arm("a.example/checkout", "control", is_new=True)
+SEARCH = told_arm("a.example/search", "b", is_new=False)
+
+
+def test_requests_with_arms_are_counted_together_as_one_by_one() -> None:
+    hit = replace(RECORD, cache=Outcome.HIT, first_byte_s=RECORD.total_s)
+    kinds = [
+        hit, replace(hit, arms=(CONTROL,)), replace(hit, arms=(CONTROL, SEARCH)),
+        replace(hit, arms=(NEWCOMER,), total_s=0.3, first_byte_s=0.3),
+        replace(hit, arms=(CONTROL,), cache=Outcome.MISS, upstream="eu", upstream_s=0.1),
+        replace(RECORD, arms=(SEARCH,), status=404, cache=Outcome.BYPASS, first_byte_s=None),
+        replace(hit, arms=(NEWCOMER,), status=304), replace(hit, arms=()),
+    ]  # fmt: skip
+    one, other = Tallies(1), Tallies(1)
+    by_one, together = Measurements(one), Measurements(other)
+    for record in kinds * 3:
+        by_one.record(record)
+    together.record_all(kinds * 3)
+    assert other.reading().arms == one.reading().arms
+    assert other.reading().hits == one.reading().hits
+    arms = one.reading().arms
+    control = arms["a.example/checkout", "control"]
+    assert (control.requests, control.looked_up, control.hits) == (15, 15, 12)
+    assert control.visitors == 6
+    search = arms["a.example/search", "b"]
+    assert (search.requests, search.looked_up, search.statuses[3]) == (6, 3, 3)
+
+
+def test_arms_are_in_the_log_only_where_there_are_some() -> None:
+    assert "arms" not in json.loads(msgspec.json.encode(RECORD))
+    told = json.loads(msgspec.json.encode(replace(RECORD, arms=(CONTROL, NEWCOMER))))
+    assert told["arms"] == ["a.example/checkout=control", "a.example/checkout=control;new"]
+
+
+def test_texts_of_arms_without_end_are_forgotten_and_found_again() -> None:
+    tallies = Tallies(1)
+    measurements = Measurements(tallies)
+    for number in range(observe.MOST_KINDS + 10):
+        name = told_arm("s/x", f"a{number % 2}{'' if number < 9 else number}", is_new=False)
+        measurements.record(replace(RECORD, arms=(name,)))
+    assert len(measurements._arms) <= observe.MOST_KINDS
+    arms = tallies.reading().arms
+    assert sum(told.requests for told in arms.values()) == observe.MOST_KINDS + 10
+    assert arms["s/x", "a0"].requests == 5

@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.metrics import BUCKETS, ORIGIN_POINTS, POINTS, TIMES_S, Fold
-from edge.reading import Histogram, OriginTold, Reading, Served
+from edge.metrics import BUCKETS, CLASSES, ORIGIN_POINTS, POINTS, TIMES_S, Fold
+from edge.reading import ArmTold, Histogram, OriginTold, Reading, Served
 
 numbers = st.integers(0, 2**40)
 words = st.sampled_from(["", "a", "b"])
@@ -16,6 +16,14 @@ origins = st.builds(
     numbers,
     st.lists(numbers, min_size=len(ORIGIN_POINTS), max_size=len(ORIGIN_POINTS)),
 )
+arms = st.builds(
+    ArmTold,
+    st.lists(numbers, min_size=len(CLASSES), max_size=len(CLASSES)),
+    numbers,
+    numbers,
+    numbers,
+    histograms,
+)
 readings = st.builds(
     Reading,
     numbers,
@@ -25,6 +33,7 @@ readings = st.builds(
     served,
     st.dictionaries(st.tuples(words, words, words, words), numbers, max_size=3),
     st.dictionaries(words, origins, max_size=3),
+    st.dictionaries(st.tuples(words, words), arms, max_size=3),
 )
 
 
@@ -33,6 +42,9 @@ def test_readings_add_up_in_any_order(a: Reading, b: Reading, c: Reading) -> Non
     assert a.plus(b) == b.plus(a)
     assert a.plus(b).plus(c) == a.plus(b.plus(c))
     assert a.plus(Reading()) == a
+    assert sum(told.requests for told in a.plus(b).arms.values()) == sum(
+        told.requests for each in (a, b) for told in each.arms.values()
+    )
 
 
 @given(readings, readings)

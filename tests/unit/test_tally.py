@@ -254,6 +254,56 @@ def test_a_slot_is_of_whole_pages_and_of_bounded_size() -> None:
     assert sum(each.family.kind is Kind.GAUGE for each in POINTS)
 
 
+def test_arms_of_experiments_are_counted_by_what_their_requests_were() -> None:
+    tallies = Tallies(1)
+    own = tallies.take(0, 0.0)
+    new = own.arm("shop.example/checkout", "new")
+    assert own.arm("shop.example/checkout", "new") == new
+    for status in (100, 200, 204, 302, 404, 503, 0, 999):
+        own.add_arm(new, status, tally.NO_LOOK_UP, 3, 1_000)
+    own.add_arm(new, 200, tally.LOOKED_UP, 0, 0, 5)
+    own.add_arm(new, 200, tally.FOUND, 0, -1, 7)
+    own.add_visitors(new, 2)
+    told = tallies.reading().arms["shop.example/checkout", "new"]
+    assert told.statuses == [1, 14, 1, 1, 1, 2]
+    assert (told.requests, told.looked_up, told.hits, told.visitors) == (20, 12, 7, 2)
+    assert (told.duration.counts[0], told.duration.counts[3]) == (12, 8)
+    assert told.duration.sum_us == 8_000
+
+
+def test_arms_outlive_a_worker_and_add_up_over_all() -> None:
+    tallies = Tallies(2)
+
+    def work(number: int, times: int) -> None:
+        own = tallies.take(number, 1.0)
+        for arm in ("control", "new"):
+            own.add_arm(own.arm("s/x", arm), 200, tally.FOUND, 1, 500, times)
+
+    killed(forked(lambda: work(0, 3)))
+    tallies.vacate(0)
+    killed(forked(lambda: work(0, 4)))
+    killed(forked(lambda: work(1, 5)))
+    arms = tallies.reading().arms
+    assert {names: told.requests for names, told in arms.items()} == {
+        ("s/x", "control"): 12,
+        ("s/x", "new"): 12,
+    }
+
+
+def test_arms_beyond_the_room_for_them_and_names_that_do_not_fit_are_counted_together() -> None:
+    tallies = Tallies(1)
+    own = tallies.take(0, 0.0)
+    for number in range(70):
+        own.add_arm(own.arm("s/x", f"arm{number}"), 200, tally.FOUND, 0, 1)
+    for name in ("x" * tally.ARM_NAME_BYTES, "a\0b"):
+        own.add_arm(own.arm("s/x", name), 200, tally.FOUND, 0, 1)
+    arms = tallies.reading().arms
+    assert len(arms) == tally.ARMS == 65
+    assert arms[OTHER, OTHER].requests == 8
+    longest = f"{'h' * 253}/{'e' * 64}"
+    assert Tallies(1).take(0, 0.0).arm(longest, "a" * 64) != own._arms.other
+
+
 def test_hits_counted_together_are_counted_as_one_by_one() -> None:
     one, other = Tallies(1), Tallies(1)
     by_one, at_once = one.take(0, 0.0), other.take(0, 0.0)
