@@ -103,7 +103,7 @@ async def test_a_client_that_never_reads_is_cut_while_the_origin_is_long_free(
     asked = await origin.next_request()
     await asked.reply(200, FRESH, body)
     await edge.settle()
-    assert edge.upstream.statistics().idle == 1
+    assert edge.pool().idle == 1
     began = trio.current_time()
     await trio.sleep(40)
     with pytest.raises(TruncatedError):
@@ -222,7 +222,7 @@ async def test_a_host_that_is_not_ours_is_told_so_and_may_ask_for_another(
 
 
 async def test_a_fault_of_ours_is_a_500_and_a_line_in_the_log(edge: Edge, client: Client) -> None:
-    edge.exchange.parts.upstreams.clear()  # type: ignore[attr-defined]
+    edge.exchange.parts.ways.groups.clear()  # type: ignore[attr-defined]
     assert (await client.get("/a")).status == 500
     assert edge.complaints == [("internal", "KeyError('default')")]
     assert (await client.get("/a")).status == 500

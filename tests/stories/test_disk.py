@@ -46,7 +46,7 @@ async def test_a_slow_reader_costs_the_origin_nothing(
     asked = await origin.next_request()
     await asked.reply(200, FRESH, body)
     await edge.settle()
-    assert edge.upstream.statistics().idle == 1
+    assert edge.pool().idle == 1
     assert (await pending.response()).body == body
 
 

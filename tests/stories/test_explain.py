@@ -328,7 +328,7 @@ def state(edge: Edge) -> Any:
         edge.store.statistics(),
         held,
         len(edge.flights),
-        edge.upstream.statistics(),
+        edge.pool(),
         edge.purges.current().latest,
         len(edge.records),
         len(edge.complaints),

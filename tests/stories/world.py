@@ -19,7 +19,6 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from edge.admission import admit
 from edge.answer import refusal
 from edge.cache.estate import Estate
 from edge.cache.flight import Flights
@@ -30,7 +29,7 @@ from edge.cache.lending import LendingStore
 from edge.cache.shards import Shards
 from edge.cache.store import Store
 from edge.cache.threads import Inline
-from edge.config import for_proxy, policies
+from edge.config import behind, for_proxy, policies
 from edge.delivery import own_status
 from edge.errand import Errands
 from edge.exchange import Exchange
@@ -42,7 +41,7 @@ from edge.orders import order_from_json
 from edge.owner import Owners
 from edge.purging import Purging
 from edge.relay import Relays
-from edge.upstream.fetch import Upstream
+from edge.upstream.origins import Origins
 from edge.visit import Parts, Tools
 from tests.stories.line import Line
 from tests.stories.wire import Fields, Reply, TruncatedError, Wire, written
@@ -55,6 +54,7 @@ if TYPE_CHECKING:
     from edge.errors import ExchangeError
     from edge.observe import Record
     from edge.upstream.origin import Origin
+    from edge.upstream.pool import PoolStatistics
     from edge.wire.message import ResponseHead
 
 MIDNIGHT = 1_800_000_000.0
@@ -105,15 +105,17 @@ class Edge:
         )
         self.connections = Connections(self.config.limits.connections)
         self._policy = policies.connection_policy(self.config)
-        self.upstream = Upstream(
-            policies.origins(self.config)["default"],
-            connect=origin.connect,
-            now=lambda: self.now,
-            limits=policies.response_limits(self.config),
+        self.origins = Origins(now=lambda: self.now, connect=origin.connect)
+        self.groups = self.origins.made(
+            behind.groups(self.config), policies.response_limits(self.config)
         )
         self._ids = count(1)
         self._clients: trio.Nursery
         self.exchange: Exchange
+
+    def pool(self) -> PoolStatistics:
+        """The connections to the origin."""
+        return self.groups["default"].upstreams[0].statistics()
 
     def advance(self, seconds: float) -> None:
         """Let time of day pass."""
@@ -136,15 +138,7 @@ class Edge:
             log=self.records.append,
             complain=self._complain,
         )
-        parts = Parts(
-            name=b"edge1",
-            sites=policies.sites(self.config),
-            upstreams={"default": self.upstream},
-            trusted=policies.trusted(self.config),
-            salt=b"salt",
-            admit=admit,
-            remembers=True,
-        )
+        parts = parts_of(config=self.config, groups=self.groups, now=lambda: self.now)
         self.exchange = self.entrance = self._next_entrance = Exchange(self.tools, parts)
         if self.by_hop:
             self._open_entrance(background, parts)
@@ -440,7 +434,7 @@ async def a_world(
         edge = Edge(sets, disk, journal, origin, by_hop=by_hop)
         async with trio.open_nursery() as nursery:
             origin.nursery = nursery
-            nursery.start_soon(edge.upstream.run)
+            edge.origins.take_up(edge.groups, nursery)
             edge.open(nursery, await nursery.start(_a_nursery))
             yield edge, origin, Client(edge, nursery)
             nursery.cancel_scope.cancel()
@@ -449,7 +443,7 @@ async def a_world(
         await journal.close()
         if estate is not None:
             estate.leave()
-    statistics = edge.upstream.statistics()
+    statistics = edge.pool()
     assert (statistics.open, statistics.waiting, len(edge.flights)) == (0, 0, 0)
     assert edge.store.statistics().filling == 0
     assert edge.store.statistics().fill_memory_bytes == 0

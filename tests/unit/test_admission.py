@@ -7,27 +7,13 @@ from typing import Any
 import pytest
 
 from edge.admission import Admitted, admit
-from edge.config import for_proxy, policies
 from edge.errors import ExchangeError, Failure
-from edge.visit import Parts
 from edge.wire.message import Headers, RequestHead
+from tests.unit.edgeparts import parts_of
 
 CLIENT = b"198.51.100.1"
 TRUSTING = 'node.trusted_proxies=["198.51.100.0/24"]'
 PURGING = 'site.purge_from=["203.0.113.0/24"]'
-
-
-def parts_of(*sets: str) -> Parts:
-    config = for_proxy(["127.0.0.1:0"], "http://origin.example", hostname="h", sets=sets)
-    return Parts(
-        name=b"edge1",
-        sites=policies.sites(config),
-        upstreams={},
-        trusted=policies.trusted(config),
-        salt=b"salt",
-        admit=admit,
-        remembers=True,
-    )
 
 
 def admitted(

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from edge.admission import admit
-from edge.config import for_proxy, policies
 from edge.errors import ExchangeError, Failure
 from edge.exchange import Exchange
-from edge.visit import Parts, Tools, Visit
+from edge.visit import Tools, Visit
 from edge.wire.message import Chunk, Headers, Message, RequestHead, ResponseHead
+from tests.unit.edgeparts import parts_of
 from tests.unit.unpurged import nothing_purged
 
 if TYPE_CHECKING:
@@ -24,16 +24,7 @@ class Desk:
     """An exchange by the settings of a proxy, for requests that never reach the store."""
 
     def __init__(self, *sets: str) -> None:
-        config = for_proxy(["127.0.0.1:0"], "http://origin.example", hostname="h", sets=sets)
-        self.parts = Parts(
-            name=b"edge1",
-            sites=policies.sites(config),
-            upstreams={},
-            trusted=policies.trusted(config),
-            salt=b"salt",
-            admit=admit,
-            remembers=True,
-        )
+        self.parts = parts_of(*sets)
         self.records: list[Record] = []
         self.complaints: list[str] = []
         tools = SimpleNamespace(

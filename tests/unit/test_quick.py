@@ -13,7 +13,6 @@ from edge.cache.flight import Flights
 from edge.cache.held import Held
 from edge.cache.key import key_of
 from edge.cache.store import Store
-from edge.config import for_proxy, policies
 from edge.errors import ExchangeError, Failure
 from edge.exchange import Exchange
 from edge.listen.lane import After
@@ -21,6 +20,7 @@ from edge.quick import KNOWN_BYTES, PEERS, Quick
 from edge.visit import Parts, Tools
 from edge.wire.grammar import Limits
 from edge.wire.message import Headers, RequestHead
+from tests.unit.edgeparts import parts_of
 from tests.unit.sent import joined
 from tests.unit.unpurged import nothing_purged
 
@@ -39,16 +39,8 @@ class Desk:
     """A quick desk before a store without a disk. Room for ten requests in each generation."""
 
     def __init__(self, *sets: str) -> None:
-        config = for_proxy(["127.0.0.1:0"], "http://origin.example", hostname="h", sets=sets)
-        self.parts = Parts(
-            name=b"edge1",
-            sites=policies.sites(config),
-            upstreams={},
-            trusted=policies.trusted(config),
-            salt=b"salt",
-            admit=admit,
-            remembers=True,
-        )
+        self.parts = parts_of(*sets, chance=lambda: self.roll)
+        self.roll = 0.0
         self.store = Store(16 << 20)
         self.records: list[Record] = []
         self.complaints: list[str] = []

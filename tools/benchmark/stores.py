@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from edge.admission import admit
+from edge.behind import Behind
 from edge.cache.disk import Disk
 from edge.cache.entry import Seq
 from edge.cache.estate import Estate
@@ -30,8 +31,8 @@ from edge.cache.journal import Journal
 from edge.cache.packing import pack
 from edge.cache.ruling import Keep
 from edge.cache.storing import judged
-from edge.config import for_proxy, policies
-from edge.visit import Parts
+from edge.config import for_proxy
+from edge.node import parts
 from edge.wire.fields import format_date
 from edge.wire.message import Headers, RequestHead, ResponseHead, Times
 from tools.benchmark.catalogue import BODY_BYTES, Item, Shape
@@ -56,10 +57,7 @@ class Maker:
 
     def __init__(self, now: float) -> None:
         config = for_proxy(["127.0.0.1:1"], "http://127.0.0.1:2", hostname="bench")
-        trusted = policies.trusted(config)
-        self._parts = Parts(
-            b"bench", policies.sites(config), {}, trusted, b"", admit=admit, remembers=True
-        )
+        self._parts = parts(config, Behind(now=lambda: now, chance=lambda: 0.0), b"")
         self._times = Times(now, now)
         self._date = (b"date", format_date(now))
 

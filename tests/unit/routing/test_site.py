@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.routing.site import Glob, HostTable, Match, Rule, first_rule, host_of
+from edge.routing.site import Glob, HostTable, Match, Rule, TypeMatch, host_of, rules_for
 
 TABLE = HostTable(
     [
@@ -104,8 +105,17 @@ def rule(path: bytes | None, terms: str) -> Rule[str]:
 
 def test_the_first_rule_that_fits_holds() -> None:
     rules = [rule(b"/a/*", "a"), rule(b"/a/b", "never"), rule(None, "rest")]
-    assert [first_rule(rules, b"GET", b"x", p) for p in (b"/a/b", b"/c")] == [rules[0], rules[2]]
-    assert first_rule(rules[:1], b"GET", b"x", b"/c") is None
+    found = [rules_for(rules, b"GET", b"x", path) for path in (b"/a/b", b"/c")]
+    assert found == [(rules[0],), (rules[2],)]
+    assert rules_for(rules[:1], b"GET", b"x", b"/c") == ()
+
+
+def test_rules_that_wait_for_the_type_of_an_answer_stand_before_the_first_that_does_not() -> None:
+    images = replace(rule(b"/a/*", "images"), types=TypeMatch.parse([b"image/*"]))
+    rest, never = rule(None, "rest"), replace(rule(None, "never"), types=images.types)
+    rules = [images, rest, never]
+    assert rules_for(rules, b"GET", b"x", b"/a/b") == (images, rest)
+    assert rules_for(rules, b"GET", b"x", b"/c") == (rest,)
 
 
 def test_a_rule_may_ask_for_a_method_and_a_host() -> None:
