@@ -6,7 +6,7 @@ browser sends the nearest path's first, it goes on doing so whatever we set, and
 draw anew at every request. No reading can be wrong for the store: the arm that is told to the
 origin is the arm in the key, and a client may choose its arm anyway. All others draw (`lots`): by
 the site's own id of the visitor, the same on every node with the same key, else by the roll of
-the moment. Then a Set-Cookie is due. A Cookie that cannot be read brings no cookie.
+the moment. Then a Set-Cookie is due.
 
 **Who is held out** gets the first arm, the control, and no cookie, and is not counted. It is an
 assignment all the same, since the control may be asked for in its own way. So it is with

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from math import isfinite, log
+from math import log
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-WEIGHT_MOST: Final = 1_000_000.0  # no share is finer; far from where floats lose their grip
+WEIGHT_LEAST: Final = 1e-6  # but 0; far from where a quotient by it is infinite
+WEIGHT_MOST: Final = 1e6
 _UNIT: Final = 2.0**-53  # what a double tells apart in (0, 1]
 
 
@@ -82,8 +83,8 @@ def check_weights(weights: Iterable[float]) -> Iterator[str]:
     """What is no weight, and weights of which none can be drawn, in words for the operator."""
     total = 0.0
     for weight in weights:
-        if not (isfinite(weight) and 0 <= weight <= WEIGHT_MOST):
-            yield f"{weight:g} is no weight; use 0 to {WEIGHT_MOST:g}"
+        if weight != 0 and not WEIGHT_LEAST <= weight <= WEIGHT_MOST:
+            yield f"{weight:g} is no weight; use 0, or {WEIGHT_LEAST:g} to {WEIGHT_MOST:g}"
         else:
             total += weight
     if total == 0:

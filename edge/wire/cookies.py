@@ -1,8 +1,11 @@
 """Cookies: the ones a request brings, and the Set-Cookie that gives one (RFC 6265, 6265bis).
 
-Requests are read strictly, a line whole or not at all: a client that can make us and the origin
-read different values out of one line can choose what others are served. What a line that cannot
-be read means is for those who ask; to `values_of` it brings no cookie.
+Two ways of reading, for two purposes. `parse_cookies` is strict, a line whole or not at all: for
+keys by cookies, where a client that can make us and the origin read different values out of one
+line could choose what others are served. `values_of` finds one cookie as browsers and servers do
+(RFC 6265bis §5.7, §5.8: pairs are cut at semicolons, whatever else is in them), so that what some
+script has written beside it (`g_state={"i_l":0}`) hides no session from a rule and costs no
+visitor their arm. What is decided by it goes into the key by itself.
 
 Of the lifetime only Max-Age is written. It wins over Expires wherever both are known (RFC 6265
 §5.3), every browser of the last decade knows it, and it needs no clock, neither ours nor theirs.
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from edge.wire.fields import is_token
@@ -46,7 +50,7 @@ def parse_cookies(lines: Iterable[bytes]) -> list[tuple[bytes, bytes]] | None:
 
 
 def values_of(headers: Headers, name: bytes) -> list[bytes]:
-    """Every value of one cookie, in order; none where a line of the request cannot be read.
+    """Every value of one cookie, in order, whatever the others look like; quotes are kept.
 
     A name that no line holds is told without reading them.
     """
@@ -56,22 +60,13 @@ def values_of(headers: Headers, name: bytes) -> list[bytes]:
             break
     else:
         return []
-    if not all(map(_LINE.fullmatch, lines)):
-        return []
-    return [value for line in lines for value in _values_in(line, name + b"=")]
+    found = _named(name).findall(b";" + b";".join(lines))
+    return [value.rstrip(b" \t") for value in found]
 
 
-def _values_in(line: bytes, start: bytes) -> Iterator[bytes]:
-    """The values in a line that is whole of pairs that `start` with a name and its `=`.
-
-    What stands behind white space or a semicolon, or first, is a name: values hold neither.
-    """
-    at = line.find(start)
-    while at >= 0:
-        behind = at + len(start)
-        if at == 0 or line[at - 1] in b"; \t":
-            yield line[behind:].partition(b";")[0].rstrip(b" \t")
-        at = line.find(start, behind)
+@lru_cache(maxsize=256)  # the names are the sites'
+def _named(name: bytes) -> re.Pattern[bytes]:
+    return re.compile(rb";[ \t]*+%b=([^;]*+)" % re.escape(name))
 
 
 # --- Set-Cookie ---------------------------------------------------------------

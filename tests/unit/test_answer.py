@@ -8,6 +8,7 @@ from edge.answer import TO_THE_END, FieldRules, finished, for_its_client, from_e
 from edge.cache.entry import Entry, Key, Seq, Source, Terms, Times
 from edge.cache.ranges import Span
 from edge.errors import ExchangeError, Failure
+from edge.routing.rewrite import FieldEdits
 from edge.wire.message import Headers, RequestHead, ResponseHead
 
 BODY = 10
@@ -115,6 +116,16 @@ def test_a_sites_rules_come_after_all_else_and_its_own_fields_last() -> None:
     )
     told = finished(head, name=b"edge1", rules=rules, cache_status=b"edge1; hit", age=7.9)
     assert sorted(told.headers) == [(b"via", b"none"), (b"x-a", b"4")]
+
+
+def test_a_rule_has_its_say_after_its_site() -> None:
+    rules = FieldRules(put=((b"x-a", b"1"), (b"x-b", b"1"))).then(
+        FieldEdits(frozenset({b"x-a"}), put=((b"x-b", b"2"), (b"server", b"ours")))
+    )
+    head = ResponseHead(200, Headers([(b"server", b"theirs"), (b"x-powered-by", b"x")]))
+    told = finished(head, name=b"edge1", rules=rules, cache_status=b"edge1; hit")
+    own = [pair for pair in told.headers if pair[0] not in (b"via", b"cache-status")]
+    assert own == [(b"x-b", b"2"), (b"server", b"ours")]
 
 
 @pytest.mark.parametrize("failure", list(Failure))

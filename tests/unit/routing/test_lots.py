@@ -8,10 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from edge.routing.lots import Lots, check_weights
+from edge.routing.lots import WEIGHT_LEAST, WEIGHT_MOST, Lots, check_weights
 
 NAMES = (b"control", b"new", b"bold")
-weights = st.floats(0, 1_000, allow_nan=False)
+weights = st.just(0.0) | st.floats(WEIGHT_LEAST, WEIGHT_MOST)
 visitors = st.binary(max_size=24)
 
 
@@ -135,10 +135,11 @@ def test_what_is_drawn_has_a_weight_and_nothing_is_drawn_only_where_none_has(
     [
         ([90, 10], []),
         ([0, 0.001], []),
-        ([-1, 2], ["-1 is no weight; use 0 to 1e+06"]),
-        ([float("inf"), 2], ["inf is no weight; use 0 to 1e+06"]),
-        ([float("nan"), 2], ["nan is no weight; use 0 to 1e+06"]),
-        ([2e6, 1], ["2e+06 is no weight; use 0 to 1e+06"]),
+        ([-1, 2], ["-1 is no weight; use 0, or 1e-06 to 1e+06"]),
+        ([float("inf"), 2], ["inf is no weight; use 0, or 1e-06 to 1e+06"]),
+        ([float("nan"), 2], ["nan is no weight; use 0, or 1e-06 to 1e+06"]),
+        ([1e-7, 1], ["1e-07 is no weight; use 0, or 1e-06 to 1e+06"]),
+        ([2e6, 1], ["2e+06 is no weight; use 0, or 1e-06 to 1e+06"]),
         ([0, 0], ["no weight is above 0; give one"]),
     ],
 )
