@@ -121,17 +121,16 @@ class _Database:
     The descriptor is of the same file as the map, so it shows what becomes of that file.
     """
 
-    __slots__ = ("_fd", "_reader", "built", "has_ipv6", "stamp", "type")
+    __slots__ = ("_fd", "_held", "_reader", "built", "has_ipv6", "stamp", "type")
 
     def __init__(self, path: Path) -> None:
-        with ExitStack() as undo:
-            self._fd = _open(path)
-            undo.callback(os.close, self._fd)
+        with ExitStack() as held:
+            self._fd = held.enter_context(_open(path)).fileno()
             self.stamp = _stamp(os.fstat(self._fd))
             try:
                 told = _described(path)
                 self._reader = maxminddb.open_database(path, maxminddb.MODE_MMAP_EXT)
-                undo.callback(self._reader.close)
+                held.callback(self._reader.close)
                 is_empty = next(iter(self._reader), None) is None
             except (maxminddb.InvalidDatabaseError, UnicodeDecodeError) as error:
                 raise ValueError(f"{path} is no MaxMind-format database; {SOURCE}") from error
@@ -139,14 +138,15 @@ class _Database:
                 raise ValueError(f"{path} has no network in it; {SOURCE}")
             if _stamp(os.stat(path)) != self.stamp:
                 raise ValueError(f"{path} was replaced while it was being opened; try again")
-            undo.pop_all()
+            self._held = held.pop_all()
         self.type = told.database_type
         self.built = float(told.build_epoch)
         self.has_ipv6 = told.ip_version == 6
 
     def is_whole(self) -> bool:
         """Whether the file is still what was opened: nothing else may be read through the map."""
-        return _stamp(os.fstat(self._fd)) == self.stamp
+        state = os.fstat(self._fd)
+        return state.st_mtime_ns == self.stamp.changed_ns and state.st_size == self.stamp.size
 
     def read(self, packed: bytes) -> tuple[object, int]:
         """The record of an address, and how many leading bits of it have the same.
@@ -160,8 +160,7 @@ class _Database:
         return self._reader.get_with_prefix_len(socket.inet_ntop(socket.AF_INET6, packed))
 
     def close(self) -> None:
-        self._reader.close()
-        os.close(self._fd)
+        self._held.close()
 
 
 class Places:
@@ -324,8 +323,8 @@ def centroids() -> Mapping[str, Coordinates]:
     }
 
 
-def _open(path: Path) -> int:
-    """A descriptor of a file that may be a database."""
+def _open(path: Path) -> io.FileIO:
+    """A file that may be a database."""
     try:
         state = os.stat(path)  # first: to open a pipe would wait for its other end
     except FileNotFoundError as error:
@@ -334,7 +333,7 @@ def _open(path: Path) -> int:
         raise ValueError(f"{path} is no file; {SOURCE}")
     if not state.st_size:
         raise ValueError(f"{path} is empty; {SOURCE}")
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    return io.FileIO(path)
 
 
 def _described(path: Path) -> Metadata:
