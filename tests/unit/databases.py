@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from mmdb_writer import SearchTreeLeaf, TreeWriter
+from mmdb_writer import SearchTreeLeaf, SearchTreeNode, TreeWriter
 
 from tools.atlas.tree import Piece, grow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+BUILT: Final = 1_700_000_000.0  # 2023-11-14
 
 
 def record(country: str, continent: str = "", at: tuple[float, float] | None = None) -> Any:
@@ -23,7 +25,12 @@ def record(country: str, continent: str = "", at: tuple[float, float] | None = N
 
 
 def write_database(
-    path: Path, records: Mapping[str, Any], *, kind: str = "Test-City", built: float = 0.0
+    path: Path,
+    records: Mapping[str, Any],
+    *,
+    kind: str = "Test-City",
+    built: float = BUILT,
+    ip_version: int = 6,
 ) -> Path:
     """A database with these records by network, none of which overlap."""
     networks = [(ipaddress.ip_network(text), text) for text in records]
@@ -33,8 +40,10 @@ def write_database(
         for number, (network, _) in enumerate(networks)
     ]
     root = grow(pieces, [SearchTreeLeaf(records[text]) for _, text in networks])
+    if ip_version == 4:
+        root = _ipv4_part(root)
     meta = {
-        "ip_version": 6,
+        "ip_version": ip_version,
         "database_type": kind,
         "languages": ["en"],
         "binary_format_major_version": 2,
@@ -44,3 +53,10 @@ def write_database(
     }
     TreeWriter(root, meta).write(str(path))
     return path
+
+
+def _ipv4_part(root: SearchTreeNode) -> SearchTreeNode:
+    for _ in range(96):
+        assert isinstance(root.left, SearchTreeNode)
+        root = root.left
+    return root
