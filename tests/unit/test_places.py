@@ -14,6 +14,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import edge.places
 from edge.places import AGE_S, CHECK_S, DAY_S, KIND, ROOM, Places, centroids
 from edge.routing.geo import NOWHERE, Coordinates, Place
 from tests.unit.databases import BUILT, record, write_database
@@ -334,6 +335,16 @@ def test_a_young_database_is_told_of_on_the_day_it_grows_old(path: Path) -> None
         assert len(watch.lines) == 1
 
 
+def test_an_old_database_in_the_place_of_an_old_one_is_told_of_at_once(path: Path) -> None:
+    watch = Watch()
+    watch.reading = BUILT + AGE_S + 9 * DAY_S
+    with opened(path, watch) as places:
+        rename_over(path, WORLD, built=BUILT + DAY_S)
+        places.check()
+        told = [line for line in watch.lines if "days ago" in line]
+        assert ["39 days" in told[0], "38 days" in told[1]] == [True, True]
+
+
 def test_the_age_is_in_the_statistics_and_never_negative(path: Path) -> None:
     watch = Watch()
     watch.reading = BUILT + 500.0
@@ -360,6 +371,37 @@ def test_a_file_renamed_into_place_is_taken_at_the_next_look(path: Path) -> None
         assert places.find(b"198.51.100.1") == NOWHERE
         assert places.statistics().type == "New-City"
         assert watch.lines == [f"{path} was replaced: New-City of 2023-11-15"]
+
+
+def test_a_file_that_is_replaced_while_it_is_opened_is_left_to_the_next_look(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = Watch()
+    with opened(path, watch) as places:
+        described = edge.places._described
+
+        def replaced_meanwhile(path: Path) -> Any:
+            told = described(path)
+            rename_over(path, {"192.0.2.0/24": record("CH")})
+            return told
+
+        rename_over(path, {"192.0.2.0/24": record("AT")})
+        with monkeypatch.context() as patched:
+            patched.setattr(edge.places, "_described", replaced_meanwhile)
+            places.check()
+        assert "was replaced while it was being opened" in watch.lines[0]
+        assert places.find(b"192.0.2.1").country == "DE"
+        places.check()
+        assert places.find(b"192.0.2.1").country == "CH"
+
+
+def test_a_database_from_the_far_future_is_taken(path: Path) -> None:
+    watch = Watch()
+    with opened(path, watch) as places:
+        rename_over(path, {"192.0.2.0/24": record("AT")}, built=2.0**63)
+        places.check()
+        assert watch.lines == [f"{path} was replaced: Test-City of 9999-12-31"]
+        assert places.statistics().age_s == 0.0
 
 
 def test_a_link_that_points_elsewhere_is_a_replacement(tmp_path: Path) -> None:
@@ -491,6 +533,16 @@ def test_a_replaced_file_is_let_go_of(path: Path) -> None:
         (path.parent / "broken").replace(path)
         places.check()
         assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_behind_its_end_only_what_is_remembered_has_a_place(path: Path) -> None:
+    watch = Watch()
+    with opened(path, watch) as places:
+        assert places.find(b"192.0.2.1") == BERLIN
+    with opened(path):  # may have the old one's descriptor
+        assert places.find(b"192.0.2.1") == BERLIN
+        assert places.find(b"198.51.100.1") == NOWHERE
+    assert not watch.lines
 
 
 async def test_it_looks_every_few_seconds(

@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmdb_writer import SearchTreeLeaf
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +41,7 @@ from tools.atlas.sources import (  # noqa: E402
     countries,
     read,
 )
-from tools.atlas.tree import build, flatten  # noqa: E402
+from tools.atlas.tree import STEP_RANGES, Piece, build, flatten, grow  # noqa: E402
 
 HEAD = "network,country,subdivision,city,latitude,longitude\n"
 
@@ -298,6 +299,13 @@ def test_a_database_says_what_its_ranges_say(
             assert (found and found["country"]["iso_code"]) == (
                 codes[here[0].spot] if here else None
             )
+
+
+def test_progress_in_the_tree_goes_forward_to_the_number_of_its_pieces() -> None:
+    steps: list[tuple[int, int]] = []
+    pieces = [Piece(2 * n, 2 * n, 0) for n in range(2 * STEP_RANGES + 1)]
+    grow(pieces, [SearchTreeLeaf("here")], lambda done, of: steps.append((done, of)))
+    assert steps == [(STEP_RANGES, len(pieces)), (2 * STEP_RANGES, len(pieces))]
 
 
 def test_neighbours_that_say_the_same_are_one_network(tmp_path: Path) -> None:
