@@ -20,13 +20,12 @@ to choose between continents, which is what it is for.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import asin, cos, radians, sin, sqrt
 from typing import TYPE_CHECKING, Final, TypeGuard, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 Name = TypeVar("Name")
 
@@ -75,7 +74,7 @@ def distance_km(a: Coordinates, b: Coordinates) -> float:
     east = radians(b.longitude - a.longitude) / 2
     parallels = cos(radians(a.latitude)) * cos(radians(b.latitude))
     h = sin(north) ** 2 + parallels * sin(east) ** 2
-    return 2 * EARTH_RADIUS_KM * asin(min(1.0, sqrt(h)))  # antipodes may come out above 1
+    return 2 * EARTH_RADIUS_KM * asin(min(1.0, sqrt(h)))  # rounding must not take it over
 
 
 def nearest(
@@ -97,9 +96,9 @@ def nearest(
 def place_of(record: object, centroids: Mapping[str, Coordinates]) -> Place:
     """The place that a database's record tells; `centroids` are the middles of countries by code.
 
-    Never raises, whatever is in the record.
+    A record is made of dicts and lists, as `maxminddb` decodes it. Never raises, whatever it is.
     """
-    if not isinstance(record, Mapping):
+    if not isinstance(record, dict):
         return NOWHERE
     country = _code(record.get("country"), "iso_code", _TWO_LETTERS)
     subdivision = _subdivision(record.get("subdivisions"), country) if country else ""
@@ -116,7 +115,7 @@ def _check(name: str, degrees: float, most: float) -> None:
 
 def _code(part: object, key: str, form: re.Pattern[str]) -> str:
     """The code in a part of a record, in capitals; "" where there is none of this form."""
-    text = part.get(key) if isinstance(part, Mapping) else None
+    text = part.get(key) if isinstance(part, dict) else None
     return text.upper() if isinstance(text, str) and form.fullmatch(text) else ""
 
 
@@ -129,7 +128,7 @@ def _subdivision(parts: object, country: str) -> str:
 
 
 def _location(part: object) -> Coordinates | None:
-    if not isinstance(part, Mapping):
+    if not isinstance(part, dict):
         return None
     latitude, longitude = part.get("latitude"), part.get("longitude")
     if not _is_number(latitude) or not _is_number(longitude):

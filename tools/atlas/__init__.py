@@ -1,0 +1,1 @@
+"""The parts of tools/geodata: tables of networks, and databases made of them."""
