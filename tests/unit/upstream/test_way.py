@@ -22,12 +22,13 @@ from tests.unit.upstream.servers import OK, Network, a_network, answer, origin
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from trio.abc import Clock
+
     from edge.upstream.fetch import Response
     from edge.upstream.origin import Origin
 
 NO_SLOW: Final = EjectPolicy(slower=0)
 ROUND: Final = GroupPolicy(eject=NO_SLOW)
-IN_ORDER: Final = GroupPolicy(Balance.KEY_HASH, NO_SLOW)
 KEEN: Final = GroupPolicy(eject=EjectPolicy(after=1, for_s=10, slower=0))
 FEW: Final = Persistence(tries=3, budget_s=10)
 
@@ -98,7 +99,7 @@ def assert_all_is_given_back(*groups: Group) -> None:
 
 
 @pytest.fixture
-async def network(autojump_clock: trio.abc.Clock) -> AsyncIterator[Network]:
+async def network(autojump_clock: Clock) -> AsyncIterator[Network]:
     async with a_network() as made:
         yield made
 
@@ -106,7 +107,9 @@ async def network(autojump_clock: trio.abc.Clock) -> AsyncIterator[Network]:
 # --- no trouble
 
 
-async def test_an_answer_comes_through_from_the_one_server(network: Network) -> None:
+async def test_an_answer_comes_through_from_the_one_server(
+    autojump_clock: Clock, network: Network
+) -> None:
     group = a_group(network, "eu", "a")
     way = a_way(group)
     assert way.told == ""
@@ -116,28 +119,32 @@ async def test_an_answer_comes_through_from_the_one_server(network: Network) -> 
     assert group.statistics().servers[0].pool.idle == 1
 
 
-async def test_servers_take_turns(network: Network) -> None:
+async def test_servers_take_turns(autojump_clock: Clock, network: Network) -> None:
     group = a_group(network, "eu", "a", "b", weights=(2.0, 1.0))
     for _ in range(6):
         await get(a_way(group))
     assert asked(network, "a", "b") == [4, 2]
 
 
-async def test_a_key_finds_its_server_each_time(network: Network) -> None:
+async def test_a_key_finds_its_server_each_time(autojump_clock: Clock, network: Network) -> None:
     group = a_group(network, "eu", "a", "b", "c", policy=GroupPolicy(Balance.KEY_HASH))
     for _ in range(6):
         await get(a_way(group, key=b"/page"))
     assert sorted(asked(network, "a", "b", "c")) == [0, 0, 6]
 
 
-async def test_an_address_finds_its_server_each_time(network: Network) -> None:
+async def test_an_address_finds_its_server_each_time(
+    autojump_clock: Clock, network: Network
+) -> None:
     group = a_group(network, "eu", "a", "b", "c", policy=GroupPolicy(Balance.ADDRESS_HASH))
     for _ in range(6):
         await get(a_way(group, address=b"192.0.2.1"))
     assert sorted(asked(network, "a", "b", "c")) == [0, 0, 6]
 
 
-async def test_a_stop_dresses_the_request_for_the_server_it_goes_to(network: Network) -> None:
+async def test_a_stop_dresses_the_request_for_the_server_it_goes_to(
+    autojump_clock: Clock, network: Network
+) -> None:
     def dress(head: RequestHead, server: Origin) -> RequestHead:
         return replace(head, authority=server.host.encode(), target=b"/arm" + head.target)
 
@@ -152,7 +159,7 @@ async def test_a_way_without_a_stop_is_refused() -> None:
         Way([], FEW)
 
 
-async def test_interim_responses_are_passed_on(network: Network) -> None:
+async def test_interim_responses_are_passed_on(autojump_clock: Clock, network: Network) -> None:
     network["a"].says = b"HTTP/1.1 103 Early\r\n\r\n" + OK
     heads: list[ResponseHead] = []
 
@@ -167,7 +174,9 @@ async def test_interim_responses_are_passed_on(network: Network) -> None:
 # --- errors
 
 
-async def test_a_server_that_refuses_is_left_for_the_next(network: Network) -> None:
+async def test_a_server_that_refuses_is_left_for_the_next(
+    autojump_clock: Clock, network: Network
+) -> None:
     network["a"].refuses = True
     group = a_group(network, "eu", "a", "b")
     way = a_way(group)
@@ -178,6 +187,7 @@ async def test_a_server_that_refuses_is_left_for_the_next(network: Network) -> N
 
 
 async def test_a_request_with_a_body_goes_to_the_next_while_nothing_of_it_is_gone(
+    autojump_clock: Clock,
     network: Network,
 ) -> None:
     network["a"].refuses = True
@@ -186,7 +196,9 @@ async def test_a_request_with_a_body_goes_to_the_next_while_nothing_of_it_is_gon
     assert_all_is_given_back(group)
 
 
-async def test_what_is_idempotent_is_asked_again_elsewhere(network: Network) -> None:
+async def test_what_is_idempotent_is_asked_again_elsewhere(
+    autojump_clock: Clock, network: Network
+) -> None:
     network["a"].hangs_up = True
     group = a_group(network, "eu", "a", "b")
     assert await get(a_way(group), request(b"DELETE")) == (200, b"hi")
@@ -195,7 +207,7 @@ async def test_what_is_idempotent_is_asked_again_elsewhere(network: Network) -> 
 
 @pytest.mark.parametrize(("method", "body"), [(b"POST", None), (b"PUT", Body(b"one"))])
 async def test_what_may_have_had_an_effect_is_asked_once(
-    network: Network, method: bytes, body: Body | None
+    autojump_clock: Clock, network: Network, method: bytes, body: Body | None
 ) -> None:
     network["a"].hangs_up = network["b"].hangs_up = True
     group = a_group(network, "eu", "a", "b")
@@ -207,6 +219,7 @@ async def test_what_may_have_had_an_effect_is_asked_once(
 
 
 async def test_where_all_fail_the_last_error_is_raised_and_each_was_tried_once(
+    autojump_clock: Clock,
     network: Network,
 ) -> None:
     network["a"].hangs_up = True
@@ -221,7 +234,9 @@ async def test_where_all_fail_the_last_error_is_raised_and_each_was_tried_once(
     assert_all_is_given_back(*groups)
 
 
-async def test_no_more_is_tried_than_the_policy_has_tries(network: Network) -> None:
+async def test_no_more_is_tried_than_the_policy_has_tries(
+    autojump_clock: Clock, network: Network
+) -> None:
     for host in "abcd":
         network[host].hangs_up = True
     group = a_group(network, "eu", *"abcd")
@@ -230,7 +245,9 @@ async def test_no_more_is_tried_than_the_policy_has_tries(network: Network) -> N
     assert sum(asked(network, *"abcd")) == 2
 
 
-async def test_no_try_is_begun_once_the_budget_is_spent(network: Network) -> None:
+async def test_no_try_is_begun_once_the_budget_is_spent(
+    autojump_clock: Clock, network: Network
+) -> None:
     for host in "abcd":
         network[host].after_s = math.inf
     group = a_group(network, "eu", *"abcd", bounds={"first_byte_s": 4.0})
@@ -241,7 +258,9 @@ async def test_no_try_is_begun_once_the_budget_is_spent(network: Network) -> Non
     assert trio.current_time() == 12
 
 
-async def test_the_budget_breaks_off_no_try_that_has_begun(network: Network) -> None:
+async def test_the_budget_breaks_off_no_try_that_has_begun(
+    autojump_clock: Clock, network: Network
+) -> None:
     network["a"].after_s = 20
     assert await get(a_way(a_group(network, "eu", "a"))) == (200, b"hi")
 
@@ -252,7 +271,7 @@ async def test_the_budget_breaks_off_no_try_that_has_begun(network: Network) -> 
 @pytest.mark.parametrize("status", [502, 503, 504])
 @pytest.mark.parametrize("method", [b"GET", b"HEAD"])
 async def test_a_gateways_trouble_is_asked_about_elsewhere(
-    network: Network, status: int, method: bytes
+    autojump_clock: Clock, network: Network, status: int, method: bytes
 ) -> None:
     network["a"].says = answer(status)
     group = a_group(network, "eu", "a", "b")
@@ -274,7 +293,7 @@ async def test_a_gateways_trouble_is_asked_about_elsewhere(
     ],
 )
 async def test_other_answers_are_given_as_they_are(
-    network: Network, says: bytes, method: bytes
+    autojump_clock: Clock, network: Network, says: bytes, method: bytes
 ) -> None:
     network["a"].says = says
     group = a_group(network, "eu", "a", "b")
@@ -282,7 +301,9 @@ async def test_other_answers_are_given_as_they_are(
     assert asked(network, "a", "b") == [1, 0]
 
 
-async def test_the_last_answer_is_given_where_all_are_in_trouble(network: Network) -> None:
+async def test_the_last_answer_is_given_where_all_are_in_trouble(
+    autojump_clock: Clock, network: Network
+) -> None:
     network["a"].says = answer(502)
     network["b"].says = answer(503, body=b"sorry")
     groups = a_group(network, "eu", "a"), a_group(network, "us", "b")
@@ -290,7 +311,9 @@ async def test_the_last_answer_is_given_where_all_are_in_trouble(network: Networ
     assert_all_is_given_back(*groups)
 
 
-async def test_an_answer_in_hand_is_not_given_up_for_a_dead_server(network: Network) -> None:
+async def test_an_answer_in_hand_is_not_given_up_for_a_dead_server(
+    autojump_clock: Clock, network: Network
+) -> None:
     network["a"].says = answer(503, body=b"sorry")
     group = a_group(network, "eu", "a", "b")
     group.heed({"eu http://b:80": Told(up=False)})
@@ -298,14 +321,18 @@ async def test_an_answer_in_hand_is_not_given_up_for_a_dead_server(network: Netw
     assert asked(network, "b") == [0]
 
 
-async def test_another_try_in_the_group_goes_on_in_the_same_place(network: Network) -> None:
+async def test_another_try_in_the_group_goes_on_in_the_same_place(
+    autojump_clock: Clock, network: Network
+) -> None:
     network["a"].says = answer(503)
     group = a_group(network, "eu", "a", "b", at_work=1, waiting=0)
     assert await get(a_way(group)) == (200, b"hi")
     assert_all_is_given_back(group)
 
 
-async def test_an_answer_in_hand_is_not_given_up_for_a_wait(network: Network) -> None:
+async def test_an_answer_in_hand_is_not_given_up_for_a_wait(
+    autojump_clock: Clock, network: Network
+) -> None:
     network["a"].says = answer(503, body=b"sorry")
     eu, us = a_group(network, "eu", "a"), a_group(network, "us", "b", at_work=1)
     with await us.breaker.acquire():
@@ -316,7 +343,9 @@ async def test_an_answer_in_hand_is_not_given_up_for_a_wait(network: Network) ->
 # --- groups
 
 
-async def test_a_group_without_a_live_server_is_passed_over(network: Network) -> None:
+async def test_a_group_without_a_live_server_is_passed_over(
+    autojump_clock: Clock, network: Network
+) -> None:
     eu, us = a_group(network, "eu", "a"), a_group(network, "us", "b")
     eu.heed({"eu http://a:80": Told(up=False)})
     await get(a_way(eu, us))
@@ -325,7 +354,9 @@ async def test_a_group_without_a_live_server_is_passed_over(network: Network) ->
     assert asked(network, "a", "b") == [0, 2]
 
 
-async def test_where_no_group_lives_the_first_is_asked_all_the_same(network: Network) -> None:
+async def test_where_no_group_lives_the_first_is_asked_all_the_same(
+    autojump_clock: Clock, network: Network
+) -> None:
     eu, us = a_group(network, "eu", "a"), a_group(network, "us", "b")
     eu.heed({"eu http://a:80": Told(up=False)})
     us.heed({"us http://b:80": Told(up=False)})
@@ -333,7 +364,9 @@ async def test_where_no_group_lives_the_first_is_asked_all_the_same(network: Net
     assert asked(network, "a", "b") == [1, 0]
 
 
-async def test_a_server_that_fails_is_soon_not_asked_first_any_more(network: Network) -> None:
+async def test_a_server_that_fails_is_soon_not_asked_first_any_more(
+    autojump_clock: Clock, network: Network
+) -> None:
     network["a"].hangs_up = True
     eu, us = a_group(network, "eu", "a", policy=KEEN), a_group(network, "us", "b")
     for _ in range(5):
@@ -344,7 +377,9 @@ async def test_a_server_that_fails_is_soon_not_asked_first_any_more(network: Net
 # --- the breaker
 
 
-async def test_a_group_that_is_full_is_passed_over(network: Network) -> None:
+async def test_a_group_that_is_full_is_passed_over(
+    autojump_clock: Clock, network: Network
+) -> None:
     eu = a_group(network, "eu", "a", at_work=1, waiting=0)
     us = a_group(network, "us", "b")
     with await eu.breaker.acquire():
@@ -353,7 +388,9 @@ async def test_a_group_that_is_full_is_passed_over(network: Network) -> None:
     assert_all_is_given_back(eu, us)
 
 
-async def test_where_all_are_full_it_is_overloaded(network: Network) -> None:
+async def test_where_all_are_full_it_is_overloaded(
+    autojump_clock: Clock, network: Network
+) -> None:
     eu = a_group(network, "eu", "a", at_work=1, waiting=0)
     us = a_group(network, "us", "b", at_work=1, waiting=1, bounds={"connect_s": 3.0})
     with (
@@ -368,7 +405,9 @@ async def test_where_all_are_full_it_is_overloaded(network: Network) -> None:
     assert_all_is_given_back(eu, us)
 
 
-async def test_no_place_is_waited_for_where_no_server_lives(network: Network) -> None:
+async def test_no_place_is_waited_for_where_no_server_lives(
+    autojump_clock: Clock, network: Network
+) -> None:
     eu, us = a_group(network, "eu", "a", at_work=1), a_group(network, "us", "b")
     eu.heed({"eu http://a:80": Told(up=False)})
     with await eu.breaker.acquire():
@@ -378,6 +417,7 @@ async def test_no_place_is_waited_for_where_no_server_lives(network: Network) ->
 
 
 async def test_a_place_is_given_back_when_the_server_died_while_it_was_waited_for(
+    autojump_clock: Clock,
     network: Network,
 ) -> None:
     eu = a_group(network, "eu", "a", at_work=1)
@@ -392,7 +432,9 @@ async def test_a_place_is_given_back_when_the_server_died_while_it_was_waited_fo
     assert_all_is_given_back(eu, us)
 
 
-async def test_a_place_is_held_until_the_response_has_ended(network: Network) -> None:
+async def test_a_place_is_held_until_the_response_has_ended(
+    autojump_clock: Clock, network: Network
+) -> None:
     group = a_group(network, "eu", "a")
     async with a_way(group).fetch(request()) as response:
         assert group.statistics().breaker.at_work == 1
@@ -401,7 +443,7 @@ async def test_a_place_is_held_until_the_response_has_ended(network: Network) ->
         assert_all_is_given_back(group)  # the rest of the block may take as long as it will
 
 
-async def test_a_tunnel_holds_no_place(network: Network) -> None:
+async def test_a_tunnel_holds_no_place(autojump_clock: Clock, network: Network) -> None:
     network[
         "a"
     ].says = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
@@ -414,7 +456,7 @@ async def test_a_tunnel_holds_no_place(network: Network) -> None:
     assert group.statistics().servers[0].health.state is State.UP
 
 
-async def test_uploads_leave_places_to_others(network: Network) -> None:
+async def test_uploads_leave_places_to_others(autojump_clock: Clock, network: Network) -> None:
     group = a_group(network, "eu", "a", at_work=8, waiting=0)
     way = a_way(group)
     async with way.upload_place(), way.upload_place():
@@ -426,7 +468,9 @@ async def test_uploads_leave_places_to_others(network: Network) -> None:
         pass
 
 
-async def test_an_upload_takes_its_place_where_it_is_going(network: Network) -> None:
+async def test_an_upload_takes_its_place_where_it_is_going(
+    autojump_clock: Clock, network: Network
+) -> None:
     eu, us = a_group(network, "eu", "a"), a_group(network, "us", "b")
     eu.heed({"eu http://a:80": Told(up=False)})
     async with a_way(eu, us).upload_place():
@@ -453,7 +497,7 @@ async def test_an_upload_takes_its_place_where_it_is_going(network: Network) -> 
     ],
 )
 async def test_a_server_is_told_of_by_what_it_answers(
-    network: Network, says: bytes, method: bytes, failures: int
+    autojump_clock: Clock, network: Network, says: bytes, method: bytes, failures: int
 ) -> None:
     network["a"].says = says
     group = a_group(network, "eu", "a")
@@ -465,7 +509,7 @@ async def test_a_server_is_told_of_by_what_it_answers(
 
 @pytest.mark.parametrize(("says", "method"), [(answer(304), b"GET"), (OK[:-2], b"HEAD")])
 async def test_an_answer_without_a_body_counts_whether_its_end_is_waited_for_or_not(
-    network: Network, says: bytes, method: bytes
+    autojump_clock: Clock, network: Network, says: bytes, method: bytes
 ) -> None:
     policy = GroupPolicy(eject=EjectPolicy(after=2, slower=0))
     group = a_group(network, "eu", "a", policy=policy)
@@ -477,6 +521,7 @@ async def test_an_answer_without_a_body_counts_whether_its_end_is_waited_for_or_
 
 
 async def test_a_body_that_breaks_off_is_a_failure_even_if_the_block_hides_it(
+    autojump_clock: Clock,
     network: Network,
 ) -> None:
     network["a"].says = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi"
@@ -488,7 +533,9 @@ async def test_a_body_that_breaks_off_is_a_failure_even_if_the_block_hides_it(
     assert group.statistics().servers[0].health.failures == 1
 
 
-async def test_a_client_that_leaves_says_nothing_of_the_server(network: Network) -> None:
+async def test_a_client_that_leaves_says_nothing_of_the_server(
+    autojump_clock: Clock, network: Network
+) -> None:
     network["a"].after_s = 5
     group = a_group(network, "eu", "a", policy=KEEN)
     with trio.move_on_after(1):
@@ -502,7 +549,9 @@ async def test_a_client_that_leaves_says_nothing_of_the_server(network: Network)
     assert_all_is_given_back(group)
 
 
-async def test_a_clients_broken_body_says_nothing_of_the_server(network: Network) -> None:
+async def test_a_clients_broken_body_says_nothing_of_the_server(
+    autojump_clock: Clock, network: Network
+) -> None:
     class Broken(Body):
         async def receive(self) -> Chunk | End:
             raise ExchangeError(Failure.BODY_TIMEOUT)
@@ -514,7 +563,7 @@ async def test_a_clients_broken_body_says_nothing_of_the_server(network: Network
     assert_all_is_given_back(group)
 
 
-async def test_a_slow_upload_is_no_slow_server(network: Network) -> None:
+async def test_a_slow_upload_is_no_slow_server(autojump_clock: Clock, network: Network) -> None:
     class Slow(Body):
         async def receive(self) -> Chunk | End:
             await trio.sleep(3)
@@ -534,7 +583,7 @@ async def test_a_slow_upload_is_no_slow_server(network: Network) -> None:
 
 @pytest.mark.parametrize("body", [None, Body(b"x")])
 async def test_what_the_block_raises_comes_out_as_it_is(
-    network: Network, body: Body | None
+    autojump_clock: Clock, network: Network, body: Body | None
 ) -> None:
     group = a_group(network, "eu", "a")
     with pytest.raises(KeyError, match="mine"):
@@ -545,7 +594,9 @@ async def test_what_the_block_raises_comes_out_as_it_is(
 
 
 @pytest.mark.parametrize("method", [b"GET", b"POST"])
-async def test_wherever_it_is_cancelled_all_is_given_back(network: Network, method: bytes) -> None:
+async def test_wherever_it_is_cancelled_all_is_given_back(
+    autojump_clock: Clock, network: Network, method: bytes
+) -> None:
     network["a"].says = answer(503)
     for host in "ab":
         network[host].after_s = network[host].then_s = 1.0
@@ -557,7 +608,9 @@ async def test_wherever_it_is_cancelled_all_is_given_back(network: Network, meth
         assert_all_is_given_back(*groups)
 
 
-async def test_cancelled_while_it_waits_for_a_place_nothing_is_kept(network: Network) -> None:
+async def test_cancelled_while_it_waits_for_a_place_nothing_is_kept(
+    autojump_clock: Clock, network: Network
+) -> None:
     group = a_group(network, "eu", "a", at_work=1)
     with await group.breaker.acquire():
         with trio.move_on_after(1) as scope:
@@ -601,7 +654,9 @@ async def visitors(way: Any, every_s: float, results: list[str]) -> AsyncIterato
         clock.cancel_scope.cancel()
 
 
-async def test_the_nearest_dies_under_load_and_comes_back_slowly(network: Network) -> None:
+async def test_the_nearest_dies_under_load_and_comes_back_slowly(
+    autojump_clock: Clock, network: Network
+) -> None:
     policy = GroupPolicy(eject=EjectPolicy(after=5, for_s=10, slower=0), slow_start_s=10)
     eu = a_group(network, "eu", "a1", "a2", policy=policy)
     us = a_group(network, "us", "b", policy=policy)
@@ -634,8 +689,8 @@ async def test_the_nearest_dies_under_load_and_comes_back_slowly(network: Networ
         assert results[-1] == "eu http://a2:80"  # one alone has all, however slowly it starts
 
         network["a1"].refuses = False
-        while eu.statistics().servers[0].health.state is not State.WARMING:  # its trial is due
-            await trio.sleep(0.1)  # noqa: ASYNC110 - on a clock that jumps
+        while eu.statistics().servers[0].health.state is not State.WARMING:  # noqa: ASYNC110
+            await trio.sleep(0.1)  # until its trial is due
         shares = []
         for _ in range(3):
             results.clear()
@@ -647,7 +702,9 @@ async def test_the_nearest_dies_under_load_and_comes_back_slowly(network: Networ
     assert_all_is_given_back(eu, us)
 
 
-async def test_a_thousand_at_once_come_through_a_breaker_of_ten(network: Network) -> None:
+async def test_a_thousand_at_once_come_through_a_breaker_of_ten(
+    autojump_clock: Clock, network: Network
+) -> None:
     network["a"].after_s = 0.1
     group = a_group(
         network, "eu", "a", at_work=10, waiting=500, bounds={"connect_s": 3.05, "total_s": 60.0}
