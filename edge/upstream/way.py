@@ -130,17 +130,13 @@ class Way:
         with await group.uploads.acquire():
             yield
 
-    def choose(self, group: Group, besides: Container[int]) -> int | None:
+    def choose(self, group: Group, now: float, besides: Container[int]) -> int | None:
         """The live server of `group` whose turn it is."""
-        return group.members.choose(
-            group.now(), key=self._key, address=self._address, besides=besides
-        )
+        return group.members.choose(now, key=self._key, address=self._address, besides=besides)
 
-    def any_at_all(self, group: Group, besides: Container[int]) -> int | None:
+    def any_at_all(self, group: Group, now: float, besides: Container[int]) -> int | None:
         """The least bad server of `group`."""
-        return group.members.any_at_all(
-            group.now(), key=self._key, address=self._address, besides=besides
-        )
+        return group.members.any_at_all(now, key=self._key, address=self._address, besides=besides)
 
     @property
     def stops(self) -> Sequence[Stop]:
@@ -184,7 +180,7 @@ class _Passage:
         self._give_up = way.persistence.budget_s  # from the beginning on
         self._tries = 0
         self._tried: dict[Group, set[int]] = {}
-        self._full: set[Group] = set()  # their breakers had no place
+        self._full: list[Group] = []  # their breakers had no place
         self._error: ExchangeError | None = None  # what went wrong last
 
     async def __aenter__(self) -> Response:
@@ -208,31 +204,29 @@ class _Passage:
         return await self._attempt.close(kind, error, trace)
 
     async def _answer(self) -> Response:
-        attempt = await self._first()
+        attempt = self._at_once(self._way.stops[0]) or await self._first()
         while True:
-            self._enter(attempt)
+            self._attempt = attempt
+            self._way.told = attempt.name
+            self._tries += 1
             try:
                 response = await attempt.open(self._request, self._body, self._interim)
             except ExchangeError as error:
                 if not error.retry or self._is_spent():
                     raise
                 self._error = error
+                self._tried.setdefault(attempt.group, set()).add(attempt.index)
                 attempt = await self._first()
                 continue
             is_given = attempt.is_final or self._is_of_use(response.head)
-            if not is_given and not self._is_spent():
-                other = self._another(attempt)
-                if other is not None:
-                    await attempt.close(None, None, None)
-                    attempt = other
-                    continue
-            return response
-
-    def _enter(self, attempt: _Attempt) -> None:
-        self._attempt = attempt
-        self._way.told = attempt.name
-        self._tries += 1
-        self._tried.setdefault(attempt.group, set()).add(attempt.index)
+            if is_given or self._is_spent():
+                return response
+            self._tried.setdefault(attempt.group, set()).add(attempt.index)
+            other = self._another(attempt)
+            if other is None:
+                return response
+            await attempt.close(None, None, None)
+            attempt = other
 
     def _is_spent(self) -> bool:
         """Whether no further try may be made."""
@@ -248,47 +242,73 @@ class _Passage:
 
     async def _first(self) -> _Attempt:
         """A try at the best server that has not been tried; raises what went wrong last."""
-        for may_be_dead in (False, True):
-            for stop in self._way.stops:
-                attempt = await self._at(stop, may_be_dead)
-                if attempt is not None:
-                    return attempt
-        assert self._error is not None  # a server that could be tried, or a breaker that is full
+        for stop in self._way.stops:
+            attempt = self._at_once(stop) or await self._in_time(stop)
+            if attempt is not None:
+                return attempt
+        for stop in self._way.stops:
+            attempt = await self._in_need(stop)
+            if attempt is not None:
+                return attempt
+        assert self._error is not None  # a server that was tried, or a breaker that is full
         raise self._error
 
-    async def _at(self, stop: Stop, may_be_dead: bool) -> _Attempt | None:
+    def _at_once(self, stop: Stop, place: Place | None = None) -> _Attempt | None:
+        """A try at a live server of a group that has a place (or in `place`)."""
         group = stop.group
-        besides = self._tried.get(group, ())
-        if group in self._full or len(besides) == len(group.upstreams):
-            return None
-        place = group.breaker.acquire_nowait()
+        place = place or group.breaker.acquire_nowait()
         if place is None:
-            if not may_be_dead and not group.members.is_alive(group.now(), besides=besides):
-                return None
-            try:
-                place = await group.breaker.acquire()
-            except ExchangeError as error:
-                self._full.add(group)
-                self._error = error
-                return None
-        choose = self._way.any_at_all if may_be_dead else self._way.choose
-        index = choose(group, besides)
+            return None
+        now = group.now()
+        index = self._way.choose(group, now, self._tried.get(group, ()))
         if index is None:
             place.release()
             return None
-        return _Attempt(stop, index, place)
+        return _Attempt(stop, index, place, now)
+
+    async def _in_time(self, stop: Stop) -> _Attempt | None:
+        """The same where a place has to be waited for, if anyone lives to be asked."""
+        group = stop.group
+        if not group.members.is_alive(group.now(), besides=self._tried.get(group, ())):
+            return None
+        place = await self._wait(group)
+        return None if place is None else self._at_once(stop, place)
+
+    async def _in_need(self, stop: Stop) -> _Attempt | None:
+        """A try at any server of a group that is left."""
+        group = stop.group
+        besides = self._tried.get(group, ())
+        if len(besides) == len(group.upstreams):
+            return None
+        place = await self._wait(group)
+        if place is None:
+            return None
+        now = group.now()
+        index = self._way.any_at_all(group, now, besides)
+        assert index is not None  # for there is one that was not tried
+        return _Attempt(stop, index, place, now)
+
+    async def _wait(self, group: Group) -> Place | None:
+        """A place in a group's breaker; none, and none ever after, where that is full."""
+        if group in self._full:
+            return None
+        try:
+            return await group.breaker.acquire()
+        except ExchangeError as error:
+            self._full.append(group)
+            self._error = error
+            return None
 
     def _another(self, before: _Attempt) -> _Attempt | None:
         """A try at a live server in place of one that answered badly, if that needs no waiting."""
         for stop in self._way.stops:
-            index = self._way.choose(stop.group, self._tried.get(stop.group, ()))
-            if index is None:
+            group = stop.group
+            if not group.members.is_alive(group.now(), besides=self._tried.get(group, ())):
                 continue
-            if stop.group is before.group:
-                return _Attempt(stop, index, before.hand_over())
-            place = stop.group.breaker.acquire_nowait()
-            if place is not None:
-                return _Attempt(stop, index, place)
+            place = before.hand_over() if group is before.group else None
+            attempt = self._at_once(stop, place)
+            if attempt is not None:
+                return attempt
         return None
 
 
@@ -307,12 +327,12 @@ class _Attempt:
         "index",
     )
 
-    def __init__(self, stop: Stop, index: int, place: Place) -> None:
+    def __init__(self, stop: Stop, index: int, place: Place, now: float) -> None:
         self._stop = stop
         self.group = stop.group
         self.index = index
         self._place: Place | None = place
-        self._era = self.group.members.began(index, self.group.now())
+        self._era = self.group.members.began(index, now)
         self._is_over = False
         self._verdict = Outcome.NEITHER  # of the head that has come
         self._if_left = Outcome.NEITHER  # the same, where no one waits for the end

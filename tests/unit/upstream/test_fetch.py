@@ -817,3 +817,66 @@ async def test_a_body_that_is_always_there_lets_others_run(autojump_clock: Any) 
             assert len(await read(response)) == 20_000_000
             others.cancel_scope.cancel()
         assert turns > 10
+
+
+async def test_a_watcher_is_told_when_the_body_has_ended(autojump_clock: trio.abc.Clock) -> None:
+    told: list[ExchangeError | None] = []
+    async with an_upstream() as (upstream, network), trio.open_nursery() as nursery:
+
+        async def origin() -> None:
+            party = await network.accept()
+            for answer in (OK, OK[:-1]):
+                await party.asked()
+                await party.say(answer)
+            party.close()
+
+        nursery.start_soon(origin)
+        async with upstream.fetch(request()) as response:
+            response.watch(told.append)
+            assert told == []
+            while isinstance(await response.receive(), Chunk):
+                pass
+            assert told == [None]
+            await response.receive()
+            assert told == [None]  # once, however often the end is asked for
+        async with upstream.fetch(request()) as response:
+            response.watch(told.append)
+            with pytest.raises(ExchangeError) as raised:
+                while isinstance(await response.receive(), Chunk):
+                    pass
+    assert told == [None, raised.value]
+
+
+async def test_a_watcher_is_told_nothing_of_a_block_that_is_left(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    told: list[ExchangeError | None] = []
+    async with an_upstream() as (upstream, network), trio.open_nursery() as nursery:
+
+        async def origin() -> None:
+            party = await network.accept()
+            await party.asked()
+            await party.say(OK)
+
+        nursery.start_soon(origin)
+        async with upstream.fetch(request()) as response:
+            response.watch(told.append)
+    assert told == []
+
+
+async def test_connections_to_other_addresses_are_retired(autojump_clock: trio.abc.Clock) -> None:
+    async with an_upstream() as (upstream, network), trio.open_nursery() as nursery:
+
+        async def origin() -> None:
+            party = await network.accept()
+            await party.asked()
+            await party.say(OK)
+
+        nursery.start_soon(origin)
+        async with upstream.fetch(request()) as response:
+            while isinstance(await response.receive(), Chunk):
+                pass
+        upstream.keep_only({b"192.0.2.7"})
+        assert upstream.statistics().idle == 1
+        upstream.keep_only({b"192.0.2.8"})
+        assert upstream.statistics().open == 0

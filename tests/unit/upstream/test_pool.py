@@ -331,3 +331,39 @@ async def test_the_counts_are_true_under_a_storm(autojump_clock: Any) -> None:
     statistics = pool.statistics()
     assert statistics.waiting == 0
     assert statistics.open == statistics.idle <= 2
+
+
+async def test_a_connection_to_an_address_that_is_gone_is_retired(autojump_clock: Any) -> None:
+    network = Network()
+    pool = a_pool(network)
+    idle, busy = await acquired(pool, 2)
+    pool.release(idle)
+    pool.keep_only({b"192.0.2.9"})  # peers in memory have no address
+    assert await network.is_closed(0)
+    assert not await network.is_closed(1)
+    pool.release(busy)
+    assert await network.is_closed(1)
+    assert pool.statistics().open == 0
+
+
+async def test_a_retired_connection_is_not_handed_to_who_waits(autojump_clock: Any) -> None:
+    network = Network()
+    pool = a_pool(network, max_connections=1)
+    busy = await pool.acquire()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pool.acquire)
+        await trio.testing.wait_all_tasks_blocked()
+        pool.keep_only({b"192.0.2.9"})
+        pool.release(busy)
+    assert len(network.made) == 2
+    assert pool.statistics().open == 1
+
+
+async def test_a_connection_made_after_the_look_up_is_not_retired_by_it(
+    autojump_clock: Any,
+) -> None:
+    pool = a_pool(Network())
+    pool.keep_only({b"192.0.2.9"})
+    await trio.sleep(1)
+    pool.release(await pool.acquire())
+    assert pool.statistics().idle == 1
