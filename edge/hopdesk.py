@@ -256,6 +256,7 @@ class Glancing:
         if frame.file is not None and not self._borrow(frame.file):
             return None  # there was no room for it: the plain path has it copied
         self._whole = frame
+        self._relays.glanced += 1
         self._record.id = self._tools.new_id()
         note(self._record, frame.facts)
         if self._file is not None:

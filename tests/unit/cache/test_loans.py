@@ -1,4 +1,4 @@
-"""Lent bodies: sent and read by the owner's rules, whatever the owner does, and never left open."""
+"""Lent bodies: sent and read by the owner's rules, whatever it does, and never left open."""
 
 from __future__ import annotations
 
@@ -74,9 +74,7 @@ def loans() -> Loans:
     return Loans(2)
 
 
-def taken(
-    loans: Loans, owned: Owned, lost: Callable[[str], None] = lambda why: None
-) -> DiskBody:
+def taken(loans: Loans, owned: Owned, lost: Callable[[str], None] = lambda why: None) -> DiskBody:
     body = loans.take(owned.lent(), os.dup(owned.body.descriptor), lost)
     body._opened._verified_at = body._opened._clock()  # the owner's clock is another's here
     return body
@@ -137,9 +135,7 @@ async def test_whatever_becomes_of_the_file_the_old_bytes_are_read_and_verified(
     body.close()
 
 
-async def test_a_byte_that_is_changed_is_neither_sent_nor_read(
-    loans: Loans, owned: Owned
-) -> None:
+async def test_a_byte_that_is_changed_is_neither_sent_nor_read(loans: Loans, owned: Owned) -> None:
     lost: list[str] = []
     body = taken(loans, owned, lost.append)
     owned.flip(BLOCK_BYTES + 7)
