@@ -53,6 +53,7 @@ class Desk:
             store=SimpleNamespace(keep_copy=lambda *told: self.kept.append(told)),
             loans=(loans := Loans()),
             invalidate="invalidate",
+            glanced=0,
         )
         self.loans = loans
         self.begun: list[tuple[object, ...]] = []
