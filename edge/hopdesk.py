@@ -260,6 +260,7 @@ class Glancing:
         if frame.file is not None and not self._borrow(frame.file):
             return None  # there was no room for it: the plain path has it copied
         self._whole = frame
+        self._relays.glanced += 1
         self._record.id = self._tools.new_id()
         note(self._record, frame.facts)
         if self._file is not None:
@@ -274,6 +275,7 @@ class Glancing:
             return False
         source = self._relays.loans.take(file, descriptor, self._lost)
         self._file = FileSpan(source, file.start, file.stop)
+        self._relays.release(self._slot, self._link)  # however long the client takes
         return True
 
     def _lost(self, _: str) -> None:
@@ -293,13 +295,13 @@ class Glancing:
     def close(self, took_s: float, error: ExchangeError | None) -> None:
         """The answer has been sent, or has not for this reason, or there was none."""
         whole, record = self._whole, self._record
-        if self._in_step and not self._left:
-            self._relays.release(self._slot, self._link)
-        else:
-            self._link.abort()
         if self._file is not None:
             self._left = len(self._file)
             self._file.source.close()
+        elif self._in_step and not self._left:
+            self._relays.release(self._slot, self._link)
+        else:
+            self._link.abort()
         if error is None and whole is None:
             return  # the plain path answers, and tells of it
         if error is not None:

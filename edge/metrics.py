@@ -170,6 +170,11 @@ _ENTRIES = _gauge("edge_store_entries", "Answers stored, by tier.", "tier")
 _HELD = _gauge("edge_store_bytes", "Bytes stored, by tier.", "tier")
 _CAPACITY = _gauge("edge_store_capacity_bytes", "Most bytes that a tier may hold.", "tier")
 _EVICTED = _counter("edge_store_evictions_total", "Answers that had to make room.", "tier")
+_HOPS = _counter(
+    "edge_hops_total",
+    "Requests for what another worker owns: answered from a copy, at a glance, or relayed.",
+    "way",
+)
 _UNSAVED = _counter("edge_log_lines_dropped_total", "Log lines lost, by log.", "log")
 
 POINTS: Final = (
@@ -205,6 +210,13 @@ POINTS: Final = (
     Point(
         _gauge("edge_store_disk_shut", "1 while nothing new is put on the disk."),
         ("store.disk.is_shut",),
+    ),
+    Point(_HOPS, ("hops.copies",), ("copy",)),
+    Point(_HOPS, ("hops.glanced",), ("glance",)),
+    Point(_HOPS, ("hops.relayed",), ("relay",)),
+    Point(
+        _counter("edge_hop_files_lent_total", "Bodies taken from another worker as open files."),
+        ("hops.lent",),
     ),
     Point(_gauge("edge_flights", "Fetches that others may share, now."), ("flights",)),
     Point(

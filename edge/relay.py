@@ -33,7 +33,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -82,6 +82,18 @@ IDLE_S: Final = 30.0
 SWEEP_S: Final = 10.0
 
 
+@dataclass(frozen=True, slots=True)
+class HopStatistics:
+    """Requests for what other workers own, since the start: answered from `copies` here, `glanced`
+    at and answered by the owner at once, and `relayed` to it; and of the latter two, how many
+    bodies, or parts of one, were `lent` as files."""
+
+    copies: int = 0
+    glanced: int = 0
+    relayed: int = 0
+    lent: int = 0
+
+
 class Relays:
     """What one worker needs to ask the others. `dial` connects to the worker in a slot.
 
@@ -99,11 +111,18 @@ class Relays:
         self.store = store
         self._dial = dial
         self.loans = Loans()
+        self.glanced = 0
+        self._relayed = 0
         self._idle: dict[int, deque[Link]] = {}
 
     def owns(self, digest: bytes) -> bool:
         """Whether this worker owns a key, by its digest."""
         return self.owners.owns(digest)
+
+    def statistics(self) -> HopStatistics:
+        """Requests for what other workers own."""
+        copies = self.store.served_copies
+        return HopStatistics(copies, self.glanced, self._relayed, self.loans.taken)
 
     def disown(self) -> None:
         """Own nothing from now on, as one who drains while its successor has begun: what comes
@@ -134,6 +153,7 @@ class Relays:
             link, frame = await self._connected(slot), None
         with _broken_off(link):
             await _Relayed(visit, link, self).see_through(frame, body)
+        self._relayed += 1
         self.release(slot, link)
 
     async def invalidate(self, key: Key) -> bool:
@@ -229,6 +249,8 @@ class _Relayed:
         self._relays = relays
         self._copy: Copy | None = None
         self._pieces: list[bytes | memoryview] = []
+        self._left = -1  # of the body, where the head has told its length
+        self._needs_owner = True  # until all of the body is here, or lent
         self._trouble: ExchangeError | None = None  # the client's, while its body is relayed
 
     async def see_through(self, frame: Frame | None, body: RequestBody | None) -> None:
@@ -266,6 +288,7 @@ class _Relayed:
                 case Chunk():
                     if self._copy is not None:
                         self._pieces.append(frame.data)
+                    self._left -= len(frame.data)
                     await stream.send(frame, more=True)
                 case Lent():
                     await self._send_lent(frame)
@@ -275,6 +298,8 @@ class _Relayed:
             if frame is None:
                 await stream.flush()
                 frame = await self._link.receive()
+                if frame is None and not self._needs_owner:
+                    frame = End()
         if isinstance(frame, Broken):
             note(self._visit.record, frame.facts)
             return
@@ -293,8 +318,11 @@ class _Relayed:
             await self._link.send(Wanted())
             return
         body = self._relays.loans.take(lent, descriptor, self._lost)
+        self._left -= lent.stop - lent.start
+        self._needs_owner = self._left != 0
         try:
-            await self._link.send(End())
+            with suppress(trio.BrokenResourceError):  # the owner is gone, and is not needed
+                await self._link.send(End())
             await self._visit.stream.send_file(FileSpan(body, lent.start, lent.stop))
         finally:
             body.close()
@@ -308,6 +336,8 @@ class _Relayed:
         note(visit.record, answered.facts)
         visit.head_sent(answered.head.status)
         self._copy = answered.copy
+        length = answered.head.headers.get(b"content-length")
+        self._left = -1 if length is None else int(length)  # digits: its owner has seen to it
 
     async def _send_body(self, body: RequestBody, everyone: trio.CancelScope) -> None:
         """Send the request's body, then watch the client, who may leave."""
@@ -381,6 +411,11 @@ def _broken_off(link: Link) -> Iterator[None]:
     finally:
         if not whole:
             link.abort()
+
+
+def hops_told(relays: Relays | None) -> dict[str, int]:
+    """What a worker that has these tells of its hops."""
+    return asdict(HopStatistics() if relays is None else relays.statistics())
 
 
 # What goes with an answer.

@@ -59,7 +59,7 @@ from edge.owner import Owners
 from edge.purging import Purging
 from edge.quick import Quick
 from edge.recorder import RemoteRecorder
-from edge.relay import Relays
+from edge.relay import Relays, hops_told
 from edge.scrape import publishing
 from edge.visit import Tools
 
@@ -452,6 +452,7 @@ class Worker:
             "connections": asdict(self._connections.statistics()),
             "store": asdict(self._store.statistics()),
             "purges": {"dead_on_disk": asdict(self._reaper.statistics())},
+            "hops": hops_told(self._tools.relays),
             "flights": len(self._flights),
             **self._surroundings.statistics(),
             "access_log": asdict(self._access_log.statistics()),

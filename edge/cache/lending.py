@@ -20,6 +20,7 @@ from edge.cache.store import VARIANTS, Store
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edge.cache.body import Body
     from edge.cache.entry import Entry, Key
     from edge.cache.leases import Leases
     from edge.cache.ram import Slot
@@ -41,6 +42,7 @@ class LendingStore(Store):
         super().__init__(*told, **more)
         self._leases = leases
         self._owns = owns
+        self.served_copies = 0  # answers made from copies, each counted once
 
     # As an owner.
 
@@ -103,6 +105,24 @@ class LendingStore(Store):
     def drop_copies(self, key: Key) -> None:
         """Forget what is held of a key that another worker owns."""
         self._ram.remove(key.digest)
+
+    def use(self, key: Key) -> None:
+        found = self._ram.get(key.digest)
+        if found is not None:
+            self._count(found.variants[0])  # none is empty
+
+    def serve(self, slot: Slot[Resource], held: Held) -> None:
+        super().serve(slot, held)
+        self._count(held)
+
+    def open_nowait(self, held: Held) -> Body | None:
+        self._count(held)
+        return super().open_nowait(held)
+
+    def _count(self, held: Held) -> None:
+        """Count an answer, where it is made from a copy."""
+        if held.lease is not None:
+            self.served_copies += 1
 
     async def look(self, key: Key, now: float = 0.0) -> Resource:
         return await super().look(key, now) if self._owns(key.digest) else NOTHING

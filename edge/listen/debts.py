@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import select
 from time import perf_counter
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -22,11 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from edge.listen.connection import ConnectionPolicy
-    from edge.listen.lane import Desk
     from edge.listen.tcp import Connections, Open
     from edge.upstream.transport import Part, SocketTransport
-
-R = TypeVar("R")
 
 
 class Busy:
@@ -50,20 +47,21 @@ class Busy:
         """It is drained when it would be parked."""
 
 
-class Debt(Busy, Generic[R]):
+class Debt(Busy):
     """A connection whose client has not taken all of an answer yet: not `rest`.
 
-    The answer was begun at `began`, by `perf_counter`; the connection `stays` behind it, or is
-    closed. `idle_since` is when the client last took something.
+    The answer was begun at `began`, by `perf_counter`; `close` is told how long it has taken, and
+    why it failed, where it did. The connection `stays` behind it, or is closed. `idle_since` is
+    when the client last took something.
     """
 
-    __slots__ = ("began", "record", "rest", "stays", "transport")
+    __slots__ = ("began", "close", "rest", "stays", "transport")
 
     def __init__(
         self,
         transport: SocketTransport,
         rest: list[Part],
-        record: R,
+        close: Callable[[float, ExchangeError | None], None],
         began: float,
         clock: float,
         *,
@@ -72,36 +70,36 @@ class Debt(Busy, Generic[R]):
         super().__init__(clock)
         self.transport = transport
         self.rest = rest
-        self.record = record
+        self.close = close
         self.began = began
         self.stays = stays
 
 
-class Debts(Generic[R]):
+class Debts:
     """What is owed in a lane, whose epoll set and nursery these are.
 
-    `park` has a connection parked again, in place of what stood for it. Where it is not said
-    otherwise, what is called here is called between the desk's `begin` and `settle`.
+    `park` has a connection parked again, in place of what stood for it. `settle` is called when
+    debts have been closed at a time of their own; other calls are the lane's, which settles.
     """
 
     def __init__(
         self,
         epoll: select.epoll,
         connections: Connections,
-        desk: Desk[R],
+        settle: Callable[[], None],
         park: Callable[[SocketTransport, Open], None],
         policy: Callable[[], ConnectionPolicy],
         clients: trio.Nursery,
     ) -> None:
         self._epoll = epoll
         self._connections = connections
-        self._desk = desk
+        self._settle = settle
         self._park = park
         self._policy = policy
         self._clients = clients
-        self._waiting: dict[int, Debt[R]] = {}
+        self._waiting: dict[int, Debt] = {}
 
-    def incur(self, debt: Debt[R], *, is_watched: bool) -> None:
+    def incur(self, debt: Debt, *, is_watched: bool) -> None:
         """Have a connection wait for its client; `is_watched`: it is in the epoll set."""
         number = debt.transport.fileno()
         if not debt.rest:  # only to be closed with care
@@ -150,35 +148,35 @@ class Debts(Generic[R]):
         for debt in list(self._waiting.values()):
             if since is None or debt.idle_since < since:
                 self._write_off(debt, failure)
-        self._desk.settle()
+        self._settle()
 
-    def _release(self, debt: Debt[R]) -> None:
+    def _release(self, debt: Debt) -> None:
         """Take a connection out of the epoll set."""
         number = debt.transport.fileno()
         if self._waiting.pop(number, None) is not None:
             self._epoll.unregister(number)
 
-    def _paid(self, debt: Debt[R]) -> None:
+    def _paid(self, debt: Debt) -> None:
         """All of an answer has left from here."""
         self._release(debt)
         close_file(debt.rest)
-        self._desk.close(debt.record, perf_counter() - debt.began)
+        debt.close(perf_counter() - debt.began, None)
         if debt.stays:
             self._park(debt.transport, debt)
         else:
             self._clients.start_soon(self._end, debt)
 
-    def _write_off(self, debt: Debt[R], failure: Failure) -> None:
+    def _write_off(self, debt: Debt, failure: Failure) -> None:
         self._release(debt)
         close_file(debt.rest)
-        self._desk.close(debt.record, perf_counter() - debt.began, ExchangeError(failure))
+        debt.close(perf_counter() - debt.began, ExchangeError(failure))
         debt.transport.abort()
         self._connections.remove(debt)
 
-    def _have_paid(self, debt: Debt[R]) -> None:
+    def _have_paid(self, debt: Debt) -> None:
         self._clients.start_soon(self._pay, debt)
 
-    async def _pay(self, debt: Debt[R]) -> None:
+    async def _pay(self, debt: Debt) -> None:
         """Send the rest of an answer, which may wait for a disk."""
         error: ExchangeError | None = ExchangeError(Failure.DRAINING)  # where it is cancelled
         try:
@@ -195,14 +193,14 @@ class Debts(Generic[R]):
                 self._write_off(debt, error.failure)
             else:
                 close_file(debt.rest)
-                self._desk.close(debt.record, perf_counter() - debt.began)
-            self._desk.settle()
+                debt.close(perf_counter() - debt.began, None)
+            self._settle()
         if error is None and debt.stays:
             self._park(debt.transport, debt)
         elif error is None:
             await self._end(debt)
 
-    async def _end(self, debt: Debt[R]) -> None:
+    async def _end(self, debt: Debt) -> None:
         """Close a connection behind its last answer."""
         await leave(debt.transport, self._policy().linger_s)
         self._connections.remove(debt)

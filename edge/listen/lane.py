@@ -10,7 +10,7 @@ with the bytes that were read, and ends when there is nothing to do on the conne
 which is then parked again. A newcomer is read from at once, and parked only where that leaves
 something to wait for: most have sent their request before they are accepted. What another worker
 may answer at once is asked for there, by a task without a driver; where that comes to nothing, the
-driver begins with the same bytes.
+driver begins with the same bytes, and where it comes to a file, the lane sends it as any other.
 
 - *It decides nothing.* It reads, asks the desk, and sends. Which bytes are a request, and what
   answers it, is said there; what is bad or late is the driver's to refuse.
@@ -41,6 +41,7 @@ from __future__ import annotations
 
 import select
 from enum import Enum, auto
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
@@ -160,7 +161,9 @@ class Lane(Generic[R]):
         self._clients = clients
         self._parked: dict[int, Parked] = {}
         self._epoll = select.epoll()
-        self._debts = Debts(self._epoll, connections, desk, self._park_again, policy, clients)
+        self._debts = Debts(
+            self._epoll, connections, desk.settle, self._park_again, policy, clients
+        )
         self._clock = 0.0  # Trio's, when the round began
         self._turn_bytes = 0  # sent in large answers in this round
         self._stopped = False
@@ -337,15 +340,25 @@ class Lane(Generic[R]):
         self, transport: SocketTransport, busy: Busy, data: bytes, hop: Hop, began: float
     ) -> None:
         error: ExchangeError | None = ExchangeError(Failure.DRAINING)  # where it is cancelled
+        owed: Sequence[Part] = ()
         try:
             parts = await hop.ask()
-            error = await self._passed_on(transport, parts, hop) if parts is not None else None
+            if parts and isinstance(parts[-1], FileSpan) and not self._stopped:
+                owed, error = parts, None
+            else:
+                error = await self._passed_on(transport, parts, hop) if parts else None
         finally:
-            hop.close(perf_counter() - began, error)
+            if not owed:
+                hop.close(perf_counter() - began, error)
             if error is not None:
                 transport.abort()  # so that no one takes a part for the whole
                 self._connections.remove(busy)
-        if parts is None:
+        if owed:  # it needs neither a task nor the other worker any more
+            clock = trio.current_time()
+            debt = Debt(transport, list(owed), hop.close, began, clock, stays=True)
+            self._connections.swap(busy, debt)
+            self._debts.incur(debt, is_watched=False)
+        elif parts is None:
             connection = self._make(transport, data)
             self._connections.swap(busy, connection)
             await self._drive(transport, connection)
@@ -375,7 +388,8 @@ class Lane(Generic[R]):
         """Let a connection wait for its client to take the rest of an answer, begun at `began`."""
         parked.has_left = True
         transport, stays = parked.transport, after is After.PARK
-        debt = Debt(transport, rest, record, began, self._clock, stays=stays)
+        close = partial(self._desk.close, record)
+        debt = Debt(transport, rest, close, began, self._clock, stays=stays)
         self._connections.swap(parked, debt)
         is_watched = self._parked.pop(transport.fileno(), None) is not None
         self._debts.incur(debt, is_watched=is_watched)

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,15 @@ import pytest
 from edge.asking import Node as Admin
 from edge.asking import NodeRefused
 from tests.live.harness import eventually
-from tests.live.hostile_harness import Asked, Node, Origin, Wire, children_of, free_port, plain
+from tests.live.hostile_harness import (
+    Asked,
+    Node,
+    Origin,
+    Wire,
+    children_of,
+    free_port,
+    plain,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -286,3 +294,77 @@ def test_two_nodes_on_one_address_do_not_share_it_unknowingly(tmp_path: Path) ->
         other = Node(tmp_path / "other", "http://127.0.0.1:1", port=node.port)
         with pytest.raises(RuntimeError, match=r"cannot listen on 127\.0\.0\.1"):
             other.start()
+
+
+LARGE = os.urandom(10 << 20)
+FETCHES = 12
+
+
+def test_a_large_body_is_lent_to_the_worker_that_does_not_own_it(tmp_path: Path) -> None:
+    def answer_large(_asked: Asked, wire: Wire) -> None:
+        wire.send(plain(LARGE, "Cache-Control: max-age=3600"))
+
+    directory = tmp_path / "node"
+    with Origin(answer_large) as origin, Node(directory, origin.url, sets=()) as node:
+        used = 0
+
+        def fetch_often() -> None:
+            """On many connections, which the kernel spreads over the workers."""
+            for _ in range(FETCHES):
+                assert fetched(node.port) == LARGE
+
+        def lent_all() -> bool:
+            """All that the other worker answers is lent, once it is known to be right."""
+            nonlocal used
+            before = node.status()["hops"]
+            fetch_often()
+            after = node.status()["hops"]
+            used = after["glanced"] + after["relayed"] - before["glanced"] - before["relayed"]
+            return bool(used) and after["lent"] - before["lent"] == used
+
+        assert eventually(lent_all)
+        killed = workers_of(node)
+        for pid in killed:  # whoever owned it, and its store begins anew
+            os.kill(pid, signal.SIGKILL)
+        assert eventually(lambda: set(workers_of(node)).isdisjoint(killed))
+        assert eventually(lent_all)
+        assert len(origin.asked) == 1
+
+
+@pytest.mark.parametrize("slot", [0, 1])  # one of them is the owner
+def test_an_answer_goes_on_when_the_owner_of_what_it_sends_is_killed(
+    tmp_path: Path, slot: int
+) -> None:
+    def answer_large(_asked: Asked, wire: Wire) -> None:
+        wire.send(plain(LARGE, "Cache-Control: max-age=3600"))
+
+    directory = tmp_path / "node"
+    with Origin(answer_large) as origin, Node(directory, origin.url, sets=()) as node:
+
+        def lends() -> bool:
+            before = node.status()["hops"]["lent"]
+            return fetched(node.port) == LARGE and node.status()["hops"]["lent"] > before
+
+        assert eventually(lends)
+        slow = []
+        for _ in range(FETCHES):
+            client = http.client.HTTPConnection("127.0.0.1", node.port, timeout=20)
+            client.request("GET", "/large")
+            slow.append((client, client.getresponse()))
+        os.kill(workers_of(node)[slot], signal.SIGKILL)
+        whole = 0
+        for client, answer in slow:
+            with suppress(OSError, http.client.HTTPException):  # of the worker that was killed
+                whole += answer.read() == LARGE
+            client.close()
+        assert whole > 0  # the other one ended what it had under way, its own or lent
+
+
+def fetched(port: int) -> bytes:
+    """The body, on a connection of its own."""
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        client.request("GET", "/large")
+        return client.getresponse().read()
+    finally:
+        client.close()

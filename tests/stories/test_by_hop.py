@@ -89,7 +89,7 @@ async def _glanced(hop: Glancing) -> bytes | None:
     if parts is None:
         hop.close(0.001, None)
         return None
-    got = b"".join(parts)
+    got = joined(parts)
     while (piece := await hop.more()) is not None:
         got += piece
     hop.close(0.001, None)

@@ -121,3 +121,92 @@ async def test_a_head_renewed_while_it_was_out_of_memory_is_the_one_that_counts(
     await edge.settle()
     await edge.purge(tag=["new"])
     assert (await told(origin, client.send("GET", "/a"), 200, stale, b"fresh")).body == b"fresh"
+
+
+# --- bodies that are lent to a worker that does not own them
+
+LARGE = bytes(range(256)) * 12_000
+
+
+async def fetched(edge: Edge, origin: ScriptedOrigin, client: Client) -> None:
+    """Have a large body stored, on disk, and all of it verified there."""
+    pending = client.send("GET", "/a", capacity=1 << 16)
+    asked = await origin.next_request()
+    origin.nursery.start_soon(asked.reply, 200, FRESH, LARGE)
+    assert (await pending.response()).body == LARGE
+    await edge.settle()
+    while (taken := lent(edge)) == 0:
+        assert (await client.get("/a")).body == LARGE
+        await edge.settle()
+        if not edge.by_hop:
+            return
+    assert taken == 1
+
+
+def lent(edge: Edge) -> int:
+    """How many bodies the worker that owns nothing has been lent."""
+    relays = edge.entrance._tools.relays
+    if relays is None:
+        return 0
+    assert len(relays.loans) == 0  # none of them is open any more
+    return relays.loans.taken
+
+
+async def test_a_large_body_is_lent_to_a_worker_that_does_not_own_it(
+    edge: Edge, origin: ScriptedOrigin, client: Client, by_hop: bool
+) -> None:
+    await fetched(edge, origin, client)
+    before = lent(edge)
+    for _ in range(3):
+        hit = await client.get("/a")
+        assert (hit.body, hit.cache) == (LARGE, "hit; ttl=60")
+    part = await client.get("/a", {"Range": "bytes=1000000-1999999"})
+    assert part.body == LARGE[1_000_000:2_000_000]
+    several = await client.get("/a", {"Range": "bytes=0-299999, 1000000-1299999"})
+    assert LARGE[:300_000] in several.body
+    assert LARGE[1_000_000:1_300_000] in several.body
+    assert lent(edge) == before + (6 if by_hop else 0)
+
+
+async def test_a_purge_and_a_new_body_do_not_change_an_answer_that_has_begun(
+    edge: Edge, origin: ScriptedOrigin, client: Client
+) -> None:
+    await fetched(edge, origin, client)
+    slow = client.send("GET", "/a", capacity=1 << 12)
+    await edge.settle()
+    await edge.purge(url=["http://site.example/a"])
+    other = LARGE[::-1]
+    pending = client.send("GET", "/a", capacity=1 << 16)
+    asked = await origin.next_request()
+    origin.nursery.start_soon(asked.reply, 200, FRESH, other)
+    assert (await pending.response()).body == other
+    await edge.settle()
+    assert (await slow.response()).body == LARGE
+    assert (await client.get("/a")).body == other
+
+
+async def test_an_owner_that_dies_harms_no_answer_whose_body_it_has_lent(
+    edge: Edge, origin: ScriptedOrigin, client: Client, by_hop: bool
+) -> None:
+    if not by_hop:
+        pytest.skip("there is nobody else to die")
+    await fetched(edge, origin, client)
+    slow = client.send("GET", "/a", capacity=1 << 12)
+    await edge.settle()
+    edge.kill_owner(times=0)
+    await edge.settle()
+    assert (await slow.response()).body == LARGE
+    assert edge.complaints == []
+
+
+async def test_a_client_that_leaves_in_the_middle_of_a_lent_body_leaves_nothing_open(
+    edge: Edge, origin: ScriptedOrigin, client: Client
+) -> None:
+    await fetched(edge, origin, client)
+    slow = client.send("GET", "/a", capacity=1 << 12)
+    await edge.settle()
+    slow.leave()
+    await edge.settle()
+    lent(edge)
+    assert edge.records[-1].error == "client-left"
+    assert (await client.get("/a")).body == LARGE

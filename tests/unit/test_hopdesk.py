@@ -9,22 +9,31 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from edge.cache.loans import Loans
 from edge.errors import ExchangeError, Failure
 from edge.hopdesk import Glancing, HopDesk, OwnersDesk
 from edge.listen.link import Link
 from edge.observe import Outcome, Record
+from edge.upstream.transport import divided
 from edge.wire.frames import Copy, Facts, Glance, Later, Whole
 from edge.wire.grammar import Limits
 from edge.wire.message import Chunk, End
 from tests.stories.line import Line
 from tests.stories.world import OTHER, OWNER, a_world
+from tests.unit.cache.conftest import entry_of
+from tests.unit.lent import LENGTH, LentFile
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from trio.testing import MockClock
 
+    from edge.upstream.transport import Part
     from edge.wire.frames import Frame
 
 FACTS = Facts("hit", "hit", 7, None, None, None, 200)
+KEY = entry_of().key
 GLANCE = Glance(b"192.0.2.7", b"GET / HTTP/1.1\r\nHost: site.example\r\n\r\n")
 
 
@@ -42,15 +51,23 @@ class Desk:
         relays = SimpleNamespace(
             release=lambda slot, link: self.released.append(link),
             store=SimpleNamespace(keep_copy=lambda *told: self.kept.append(told)),
+            loans=(loans := Loans()),
+            invalidate="invalidate",
+            glanced=0,
         )
+        self.loans = loans
+        self.begun: list[tuple[object, ...]] = []
         tools = SimpleNamespace(
             new_id=lambda: "id-1",
             log=self.records.append,
             complain=lambda *words: self.complaints.append(words[0]),
+            background=SimpleNamespace(start_soon=lambda *told: self.begun.append(told)),
         )
         self.link = Link(here)
         record = Record(0.0, "", "192.0.2.7", "GET")
-        self.hop = Glancing(cast("Any", relays), 0, self.link, GLANCE, record, cast("Any", tools))
+        self.hop = Glancing(
+            cast("Any", relays), 0, self.link, GLANCE, record, cast("Any", tools), KEY
+        )
 
     async def answered(self, *frames: Frame) -> bytes | None:
         """What is passed on where the owner answers so."""
@@ -60,7 +77,7 @@ class Desk:
         parts = await self.hop.ask()
         if parts is None:
             return None
-        got = b"".join(parts)
+        got = await read(parts)
         while (piece := await self.hop.more()) is not None:
             got += piece
         return got
@@ -68,6 +85,17 @@ class Desk:
     @property
     def is_broken_off(self) -> bool:
         return self.line._in.reset
+
+
+async def read(parts: Sequence[Part]) -> bytes:
+    """All bytes of `parts`, in order."""
+    data, file = divided(parts)
+    got = b"".join(data)
+    while file is not None and len(file):
+        piece = await file.source.read(file.offset, len(file))
+        file.offset += len(piece)
+        got += piece
+    return got
 
 
 async def test_an_answer_that_came_whole_is_told_of_and_its_copy_kept() -> None:
@@ -150,6 +178,60 @@ async def test_what_is_cancelled_before_a_word_is_told_as_our_failure() -> None:
     desk.hop.close(0.5, ExchangeError(Failure.DRAINING))
     (record,) = desk.records
     assert (record.status, record.cache, record.error) == (503, Outcome.FAILED, "draining")
+
+
+def lent(file: LentFile) -> Whole:
+    return Whole(FACTS, b"head", LENGTH, LENGTH, None, file.lent)
+
+
+async def test_a_file_that_is_lent_is_sent_and_closed(tmp_path: Path) -> None:
+    desk, file = Desk(), LentFile(tmp_path / "body")
+    await desk.owner.lend(lent(file), file.descriptor)
+    file.close()
+    parts = await desk.hop.ask()
+    desk.owner.abort()  # the owner's death does no harm to what it has lent
+    assert parts is not None
+    assert await read(parts) == b"head" + file.content
+    assert await desk.hop.more() is None
+    desk.hop.close(0.5, None)
+    (record,) = desk.records
+    assert (record.bytes, record.cache, record.error) == (LENGTH, Outcome.HIT, None)
+    assert (desk.loans.taken, len(desk.loans), desk.kept) == (1, 0, [])
+
+
+async def test_a_client_that_leaves_in_the_middle_of_a_lent_file_leaves_the_hop_in_step(
+    tmp_path: Path,
+) -> None:
+    desk, file = Desk(), LentFile(tmp_path / "body")
+    await desk.owner.lend(lent(file), file.descriptor)
+    parts = await desk.hop.ask()
+    assert parts is not None
+    span = divided(parts)[1]
+    assert span is not None
+    span.offset += 1000  # and then it left
+    desk.hop.close(0.5, ExchangeError(Failure.CLIENT_LEFT))
+    assert (desk.records[0].bytes, desk.records[0].error) == (1000, "client-left")
+    assert (desk.released, len(desk.loans)) == ([desk.link], 0)
+    file.close()
+
+
+async def test_a_file_whose_descriptor_did_not_come_is_the_plain_paths(tmp_path: Path) -> None:
+    desk, file = Desk(), LentFile(tmp_path / "body")
+    assert await desk.answered(lent(file)) is None
+    desk.hop.close(0.5, None)
+    assert (desk.records, desk.released, desk.loans.taken) == ([], [desk.link], 0)
+    file.close()
+
+
+async def test_a_lent_body_that_is_not_what_was_stored_is_invalidated(tmp_path: Path) -> None:
+    desk, file = Desk(), LentFile(tmp_path / "body", rotten=True)
+    await desk.owner.lend(lent(file), file.descriptor)
+    with pytest.raises(ExchangeError) as caught:
+        await desk.answered()
+    desk.hop.close(0.5, caught.value)
+    assert desk.begun == [("invalidate", KEY)]
+    assert (desk.records[0].error, desk.records[0].bytes) == ("body-lost", 0)
+    file.close()
 
 
 # --- at the owner's desk

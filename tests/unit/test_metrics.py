@@ -16,6 +16,7 @@ from edge.errorlog import ErrorLogStatistics
 from edge.exposition import FAMILIES
 from edge.listen.tcp import ConnectionStatistics
 from edge.metrics import ORIGIN_POINTS, POINTS, Family, Kind, Point, status_class
+from edge.relay import HopStatistics
 from edge.upstream.pool import PoolStatistics
 
 
@@ -33,6 +34,7 @@ STATUS: dict[str, Any] = {
         "journal": numbered(JournalStatistics),
         "dead_on_disk": numbered(ReaperStatistics),
     },
+    "hops": numbered(HopStatistics),
     "flights": 1,
     "access_log": numbered(AccessLogStatistics),
     "error_log": numbered(ErrorLogStatistics),

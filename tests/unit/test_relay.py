@@ -15,6 +15,7 @@ from edge.cache import codec
 from edge.cache.held import Held
 from edge.cache.leases import Leases
 from edge.cache.lending import HEAD_BYTES, LendingStore
+from edge.cache.loans import Loans
 from edge.cache.ranges import Span
 from edge.errors import ExchangeError, Failure
 from edge.listen.link import Link
@@ -34,12 +35,15 @@ from edge.wire.frames import (
 from edge.wire.message import Chunk, End, Headers, Message, RequestHead, ResponseHead
 from tests.stories.line import Line
 from tests.unit.cache.conftest import entry_of
+from tests.unit.lent import LENGTH, LentFile
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
 
     from trio.testing import MockClock
 
+    from edge.upstream.transport import FileSpan
     from edge.visit import Visit
     from edge.wire.frames import Frame
 
@@ -74,6 +78,12 @@ class Client:
     async def send(self, message: Message, *, more: bool = False) -> None:
         await trio.lowlevel.checkpoint()
         self.sent.append(message)
+
+    async def send_file(self, span: FileSpan) -> None:
+        while len(span):
+            data = await span.source.read(span.offset, len(span))
+            self.sent.append(Chunk(data))
+            span.offset += len(data)
 
     async def flush(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -551,3 +561,158 @@ def test_no_copy_goes_with_what_may_not_be_lent_or_has_a_large_head() -> None:
     assert lending(held, WHOLE) is None
     large = replace(entry_of(), headers=Headers([(b"x", bytes(HEAD_BYTES))]))
     assert lending(Held(large, body=b"12345"), WHOLE) is None
+
+
+# --- a body that is lent
+
+
+OK_FILE = ResponseHead(200, Headers([(b"content-length", b"%d" % LENGTH)]))
+
+
+def with_file(file: LentFile, *, passing: bool = True, heard: list[Frame | None]) -> Any:
+    """Answers with a file, and with its bytes where that is not taken."""
+
+    async def script(link: Link) -> None:
+        await link.send(Welcome())
+        asked = await link.receive()
+        assert isinstance(asked, Ask)
+        if not asked.takes_files:
+            heard.append(None)
+        await link.send(Answered(OK_FILE, FACTS))
+        if passing:
+            assert await link.lend(file.lent, file.descriptor)
+        else:
+            await link.send(file.lent)
+        heard.append(await link.receive())
+        if file.is_rotten:
+            return
+        if isinstance(heard[-1], Wanted | None):
+            await link.send(Chunk(file.content))
+        await link.send(End())
+
+    return script
+
+
+def joined(sent: list[Message]) -> bytes:
+    return b"".join(message.data for message in sent if isinstance(message, Chunk))
+
+
+@pytest.mark.parametrize("passing", [True, False], ids=["taken", "no-room"])
+async def test_a_lent_body_is_sent_from_its_file_or_copied(
+    nursery: trio.Nursery, tmp_path: Path, passing: bool
+) -> None:
+    file, heard = LentFile(tmp_path / "body"), list[Any]()
+    owner = Other(with_file(file, passing=passing, heard=heard))
+    owner.nursery = nursery
+    await owner.relays.relay(visit_of(client := Client()))
+    assert joined(client.sent) == file.content
+    assert (client.sent[0], client.sent[-1]) == (OK_FILE, End())
+    assert heard == [End() if passing else Wanted()]
+    assert (owner.relays.loans.taken, len(owner.relays.loans)) == (int(passing), 0)
+    assert owner.relays.unused(0) is not None
+    file.close()
+
+
+async def test_a_client_that_has_ended_its_side_gets_a_copy(
+    autojump_clock: MockClock, nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    file, heard = LentFile(tmp_path / "body"), list[Any]()
+    script = with_file(file, heard=heard)
+
+    async def waiting(link: Link) -> None:
+        receive = link.receive
+
+        async def late() -> Frame | None:
+            asked = await receive()
+            await trio.sleep(2)
+            return asked
+
+        link.receive = late  # type: ignore[method-assign]
+        await script(link)
+
+    owner = Other(waiting)
+    owner.nursery = nursery
+    client = Client()
+    client.left.set()
+    await owner.relays.relay(visit_of(client))
+    assert (joined(client.sent), heard) == (file.content, [None])
+    assert owner.relays.loans.taken == 0
+    file.close()
+
+
+async def test_no_file_is_asked_for_where_there_is_no_room(
+    nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    file, heard = LentFile(tmp_path / "body"), list[Any]()
+    owner = Other(with_file(file, heard=heard), answering(*ANSWER))
+    owner.nursery = nursery
+    owner.relays.loans = Loans(0)
+    await owner.relays.relay(visit_of(Client()))
+    assert heard == [None, End()]
+    file.close()
+
+
+async def test_no_file_is_asked_for_with_a_request_that_has_a_body(
+    nursery: trio.Nursery,
+) -> None:
+    asked: list[Frame | None] = []
+
+    async def script(link: Link) -> None:
+        await link.send(Welcome())
+        asked.append(await link.receive())
+        for frame in ANSWER:
+            await link.send(frame)
+
+    owner = Other(script)
+    owner.nursery = nursery
+    await owner.relays.relay(visit_of(Client(Chunk(b"x"), End()), b"POST"))
+    (question,) = asked
+    assert isinstance(question, Ask)
+    assert not question.takes_files
+
+
+@pytest.mark.parametrize("hears", [True, False])
+async def test_an_owner_that_dies_once_it_has_lent_a_file_harms_nobody(
+    nursery: trio.Nursery, tmp_path: Path, hears: bool
+) -> None:
+    file = LentFile(tmp_path / "body")
+
+    async def script(link: Link) -> None:
+        await link.send(Welcome())
+        await link.receive()
+        await link.send(Answered(OK_FILE, FACTS))
+        await link.lend(file.lent, file.descriptor)
+        file.close()
+        if hears:
+            await link.receive()
+        link.close()
+
+    owner = Other(script)
+    owner.nursery = nursery
+    client = Client()
+    await owner.relays.relay(visit_of(client))
+    assert (joined(client.sent), client.sent[-1]) == (file.content, End())
+
+
+async def test_a_lent_body_that_is_not_what_was_stored_is_invalidated(
+    nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    file, heard = LentFile(tmp_path / "body", rotten=True), list[Any]()
+    told: list[Frame | None] = []
+
+    async def listening(link: Link) -> None:
+        await link.send(Welcome())
+        told.append(await link.receive())
+        await link.send(End())
+
+    owner = Other(with_file(file, heard=heard), listening)
+    owner.nursery = nursery
+    visit = visit_of(client := Client())
+    visit.tools = cast("Any", SimpleNamespace(background=nursery))
+    with pytest.raises(ExchangeError) as caught:
+        await owner.relays.relay(visit)
+    assert caught.value.failure is Failure.BODY_LOST
+    assert client.sent == [OK_FILE]
+    await wait_all_tasks_blocked()
+    assert told == [Invalidate(KEY.digest, KEY.url)]
+    file.close()

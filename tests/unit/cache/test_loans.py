@@ -1,4 +1,4 @@
-"""Lent bodies: sent and read by the owner's rules, whatever the owner does, and never left open."""
+"""Lent bodies: sent and read by the owner's rules, whatever it does, and never left open."""
 
 from __future__ import annotations
 
@@ -109,11 +109,13 @@ async def test_it_is_the_borrowers_own_and_closed_with_its_reader(
 
 
 async def test_only_so_many_are_taken_at_a_time(loans: Loans, owned: Owned) -> None:
+    rooms = [loans.has_room]
     first, second = taken(loans, owned), taken(loans, owned)
-    assert not loans.has_room
+    rooms.append(loans.has_room)
     first.close()
-    assert loans.has_room
+    rooms.append(loans.has_room)
     second.close()
+    assert rooms == [True, False, True]
     assert Loans().has_room
 
 

@@ -44,7 +44,7 @@ class FakeHop:
     """What another worker answers: `parts`, or None; then `rest`, or a failure."""
 
     def __init__(
-        self, parts: Sequence[Data] | None, *rest: Data, failure: Failure | None = None
+        self, parts: Sequence[Part] | None, *rest: Data, failure: Failure | None = None
     ) -> None:
         self.parts = parts
         self.rest = list(rest)
@@ -52,7 +52,7 @@ class FakeHop:
         self.go = trio.Event()
         self.closed: list[str | None] = []
 
-    async def ask(self) -> Sequence[Data] | None:
+    async def ask(self) -> Sequence[Part] | None:
         await self.go.wait()
         return self.parts
 

@@ -15,7 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 from edge.errors import Failure
 from edge.listen import lane as lanes
 from edge.listen.connection import ConnectionPolicy
-from edge.upstream.transport import SocketTransport
+from edge.upstream.transport import FileSpan, SocketTransport
 from tests.unit.listen.parking import (
     AT_ONCE,
     BODY,
@@ -29,11 +29,15 @@ from tests.unit.listen.parking import (
     SLOW,
     UNWANTED,
     FakeHop,
+    Node,
+    OnDisk,
     a_node,
     received,
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from trio.testing import MockClock
 
 
@@ -397,3 +401,59 @@ async def test_a_hop_that_is_cancelled_is_closed_and_its_client_broken_off() -> 
         node.clients.cancel_scope.cancel()
     assert hop.closed == ["draining"]
     await client.aclose()
+
+
+def lent(node: Node, path: Path) -> FakeHop:
+    """An answer with a file, of another worker's."""
+    node.source = OnDisk(path, BODY)
+    hop = FakeHop([b"head", FileSpan(node.source, 0, len(BODY))])
+    hop.go.set()
+    return hop
+
+
+async def test_a_file_that_another_worker_lends_is_sent_by_the_lane(tmp_path: Path) -> None:
+    async with a_node() as node, node.connect() as client:
+        hop = node.hops[SLOW] = lent(node, tmp_path / "file")
+        await wait_all_tasks_blocked()
+        before = trio.lowlevel.current_statistics().tasks_living
+        await client.send_all(SLOW)
+        await wait_all_tasks_blocked()
+        assert trio.lowlevel.current_statistics().tasks_living == before
+        assert hop.closed == []
+        assert await received(client, 4 + len(BODY)) == b"head" + BODY
+        await wait_all_tasks_blocked()
+        assert (hop.closed, node.driven, len(node.lane)) == ([None], [], 1)
+        await client.send_all(QUICK)
+        assert await received(client, len(AT_ONCE)) == AT_ONCE
+
+
+async def test_a_client_that_does_not_read_or_leaves_lets_go_of_a_lent_file(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with a_node(ConnectionPolicy(send_s=3.0)) as node:
+        deaf, gone = node.connect(), node.connect()
+        hop = node.hops[SLOW] = lent(node, tmp_path / "deaf")
+        await deaf.send_all(SLOW)
+        await trio.sleep(5)
+        assert hop.closed == ["send-timeout"]
+        hop = node.hops[SLOW] = lent(node, tmp_path / "gone")
+        await gone.send_all(SLOW)
+        await wait_all_tasks_blocked()
+        await gone.aclose()
+        await wait_all_tasks_blocked()
+        assert hop.closed == ["client-left"]
+        assert node.connections.statistics().open == 0
+        await deaf.aclose()
+
+
+async def test_a_file_that_is_lent_while_the_lane_stops_is_sent_by_a_task(tmp_path: Path) -> None:
+    async with a_node() as node, node.connect() as client:
+        hop = node.hops[SLOW] = lent(node, tmp_path / "file")
+        hop.go = trio.Event()
+        await client.send_all(SLOW)
+        await wait_all_tasks_blocked()
+        node.connections.drain()
+        node.lane.stop()
+        hop.go.set()
+        assert await received(client, 4 + len(BODY)) == b"head" + BODY
+    assert hop.closed == [None]

@@ -96,7 +96,7 @@ async def test_a_descriptor_goes_with_its_frame_and_what_was_kept_back(tmp_path:
     assert [await other.receive() for _ in range(2)] == [Wanted(), Later()]
     taken = other.take_descriptor()
     assert taken is not None
-    assert os.path.sameopenfile(taken, file)
+    assert os.path.samestat(os.fstat(taken), os.fstat(file))
     assert other.take_descriptor() is None
     os.close(taken)
     os.close(file)
