@@ -43,6 +43,8 @@ ASKING = {
     "ls": ["ls"],
     "get": ["get", "http://a.example/"],
     "purges": ["purges"],
+    "origin": ["origin", "list"],
+    "ab": ["ab", "list"],
     "reload": ["reload"],
     "drain": ["drain"],
     "status": ["status"],
