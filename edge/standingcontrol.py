@@ -213,10 +213,11 @@ class StandingControl:
         carried = await self._carried(
             lambda standing, roll: order(standing, experiment_called(roll, word))
         )
-        roll = self._overseer.roll
-        now = next((each for each in roll.experiments if word in (each.id, each.name)), None)
-        if now is None:
-            raise Refused(409, "", f"new settings have taken {word[:80]} out meanwhile")
+        try:
+            now = experiment_called(self._overseer.roll, word)
+        except Unordered as error:
+            words = f"new settings have taken {word[:80]} out meanwhile"
+            raise Refused(409, "", words) from error
         told = self._experiment(now, {})
         document = {**_told(carried), "experiment": told}
         return Reply(200, document, words=f"{_in_words(told)}{_behind_in_words(carried)}")
