@@ -202,6 +202,7 @@ async def test_an_order_is_done_when_everyone_goes_by_it_and_the_next_keeper_kno
     tmp_path: Path,
 ) -> None:
     async with a_house(tmp_path) as house:
+        house.inner.desks[0].close()  # no worker is waited for
         worker = Heeding(house.board, 0, 0)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(worker.run)
@@ -212,6 +213,7 @@ async def test_an_order_is_done_when_everyone_goes_by_it_and_the_next_keeper_kno
             assert worker.standing.server(server["id"]).drained
             nursery.cancel_scope.cancel()
     async with a_house(tmp_path) as house:
+        house.inner.desks[0].close()  # no worker is waited for
         assert Heeding(house.board, 0, 0).standing == worker.standing
         (again,) = (await house.admin.document(b"GET", b"/v1/origins"))[1]["servers"]
         assert again["drained"]
@@ -228,6 +230,7 @@ async def test_servers_are_checked_by_the_keeper_and_what_is_found_is_on_the_boa
     monkeypatch.setattr(policies, "servers", lambda _: (server,))
     monkeypatch.setattr(policies, "checked_servers", lambda _: (check,))
     async with a_house(tmp_path) as house:
+        house.inner.desks[0].close()  # no worker is waited for
         worker = Heeding(house.board, 0, 0)
         found = trio.Event()
         worker.follow(lambda standing: found.set() if standing.servers else None)
@@ -239,6 +242,6 @@ async def test_servers_are_checked_by_the_keeper_and_what_is_found_is_on_the_boa
         bad = Checkable(server.id, replace(origin, scheme="https", ca="/none"), check.policy)
         monkeypatch.setattr(policies, "checked_servers", lambda _: (bad,))
         house.leash.say(Settings(7), b"other")
-        assert await house.heard() == Taken(7)  # which it is checked as before in spite of
+        assert await house.heard() == Taken(7)  # in spite of which it is checked as before
         (told,) = (await house.admin.document(b"GET", b"/v1/origins"))[1]["servers"]
         assert told["check"]["state"] == "down"
