@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from edge.abcommand import ab
 from edge.console import answering, json_option, node_at, print_result, socket_option
+from edge.origincommand import origin
 from edge.purgecommand import purge
 
 if TYPE_CHECKING:
@@ -224,4 +226,4 @@ def drain(path: Path, *, as_json: bool) -> None:
         print_result(document if as_json else "draining: the node ends when its requests have")
 
 
-COMMANDS: Final = (purge, explain, ls, get, purges, reload_, drain, status)
+COMMANDS: Final = (purge, explain, ls, get, purges, origin, ab, reload_, drain, status)

@@ -107,7 +107,9 @@ class Keeper:
             self._settle,
             place.source.name,
         )
-        self._standing = StandingControl(self._overseer, self._switchboard, place.tallies)
+        self._standing = StandingControl(
+            self._overseer, self._switchboard, place.tallies, place.clock.now
+        )
         self._scrapes = self._made_scrapes()
         self._admin = self._made_admin(config.node.admin)
         self._inner = AdminSocket(

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 MOST_KINDS: Final = 1_024
 
-_ArmsKind: TypeAlias = "tuple[tuple[str, ...], Outcome, int, int]"  # arms, cache, status, bucket
+_Arms: TypeAlias = "tuple[str, ...] | msgspec.UnsetType"
+_Alike: TypeAlias = tuple[int, int, _Arms]  # a row of the tally, a bucket of `TIMES_S`, arms
 
 
 class Outcome(Enum):
@@ -133,14 +134,14 @@ class Measurements:
             self.tally.failed(origin_of(record.upstream))
         if arms := record.arms:
             took_us = int(record.total_s * 1e6 + 0.5)
-            kind = arms, record.cache, record.status, bisect_left(TIMES_S, record.total_s)
-            self._count_arms(kind, 1, took_us)
+            look_up = _LOOK_UPS.get(record.cache, NO_LOOK_UP)
+            bucket = bisect_left(TIMES_S, record.total_s)
+            self._count_arms(arms, look_up, record.status, bucket, took_us)
 
     def record_all(self, records: Sequence[Record]) -> None:
         """Count finished exchanges; hits that were sent at once are added up first."""
-        alike: dict[tuple[int, int], int] = {}
-        by_arms: dict[_ArmsKind, tuple[int, int]] = {}
-        sent_bytes = took_us = 0
+        alike: dict[_Alike, list[int]] = {}
+        sent_bytes = 0
         for record in records:
             total_s = record.total_s
             kind = self._kinds.get((record.cache, record.reason, record.status, record.error))
@@ -153,24 +154,39 @@ class Measurements:
             ):
                 self.record(record)
                 continue
-            at = kind[0], bisect_left(TIMES_S, total_s)
-            alike[at] = alike.get(at, 0) + 1
             sent_bytes += record.bytes
             us = int(total_s * 1e6 + 0.5)
-            took_us += us
-            if arms := record.arms:
-                arms_kind = arms, record.cache, record.status, at[1]
-                count, sum_us = by_arms.get(arms_kind, (0, 0))
-                by_arms[arms_kind] = count + 1, sum_us + us
+            at = kind[0], bisect_left(TIMES_S, total_s), record.arms
+            sums = alike.get(at)
+            if sums is None:
+                alike[at] = [1, us, record.status]
+            else:
+                sums[0] += 1
+                sums[1] += us
         if alike:
-            self.tally.add_hits(alike, sent_bytes, took_us)
-        for arms_kind, (count, sum_us) in by_arms.items():
-            self._count_arms(arms_kind, count, sum_us)
+            self._add_hits(alike, sent_bytes)
 
-    def _count_arms(self, kind: _ArmsKind, count: int, took_us: int) -> None:
+    def _add_hits(self, alike: dict[_Alike, list[int]], sent_bytes: int) -> None:
+        """Count hits that were sent at once: how many of each kind, their times, their status."""
+        hits: dict[tuple[int, int], int] = {}
+        took_us = 0
+        for (row, bucket, arms), (count, us, status) in alike.items():
+            hits[row, bucket] = hits.get((row, bucket), 0) + count
+            took_us += us
+            if arms:
+                self._count_arms(arms, FOUND, status, bucket, us, count)
+        self.tally.add_hits(hits, sent_bytes, took_us)
+
+    def _count_arms(
+        self,
+        arms: tuple[str, ...],
+        look_up: int,
+        status: int,
+        bucket: int,
+        took_us: int,
+        count: int = 1,
+    ) -> None:
         """Count requests of the same arms that are alike."""
-        arms, cache, status, bucket = kind
-        look_up = _LOOK_UPS.get(cache, NO_LOOK_UP)
         for each in arms:
             try:
                 cell, is_new = self._arms[each]

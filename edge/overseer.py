@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from edge.board import MOST_BYTES
-from edge.standing import Checked, Roll, Standing, Unordered, found, from_bytes, to_bytes
+from edge.standing import Roll, Standing, Unordered, found, from_bytes, to_bytes
 from edge.upstream.probe import Prober
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ class Overseer:
             self._heed_verdict, lambda line: tell("checks", line), random, connect=connect
         )
         self._ordering = trio.Lock()
+        # Of its own: names that are looked up without an answer may hold all threads there are.
+        self._writing = trio.CapacityLimiter(1)
         self._to_be_kept = trio.Event()
         self._checked: frozenset[str] = frozenset()
         self.roll = Roll()
@@ -109,7 +111,7 @@ class Overseer:
             ordered = order(self.standing, self.roll)
             if len(to_bytes(ordered)) > MOST_BYTES // 2:  # the other half is for what checks find
                 raise Unordered("there are more orders than the board takes; take some back")
-            await trio.to_thread.run_sync(self._book.write, ordered)
+            await self._write(ordered)
             left = ordered.with_checks_of(self.standing).under(self.roll, self._checked)
             version = self._put_up(left)
         return Carried(version, await self._behind(version))
@@ -146,6 +148,9 @@ class Overseer:
         self.standing = standing
         return version
 
+    async def _write(self, standing: Standing) -> None:
+        await trio.to_thread.run_sync(self._book.write, standing, limiter=self._writing)
+
     async def _keep(self) -> None:
         """Have the file lose the orders that new settings have ended."""
         while True:
@@ -153,7 +158,7 @@ class Overseer:
             self._to_be_kept = trio.Event()
             try:
                 async with self._ordering:
-                    await trio.to_thread.run_sync(self._book.write, self.standing)
+                    await self._write(self.standing)
             except OSError as error:
                 self._tell("orders", f"the file of orders cannot be written: {error}")
                 self._to_be_kept.set()
@@ -161,8 +166,4 @@ class Overseer:
 
 
 def _known(standing: Standing) -> dict[str, bool]:
-    return {
-        name: each.checked is Checked.UP
-        for name, each in standing.servers.items()
-        if each.checked is not Checked.UNKNOWN
-    }
+    return {name: each.is_up for name, each in standing.servers.items() if each.is_up is not None}

@@ -114,6 +114,11 @@ class ServerStanding(msgspec.Struct, frozen=True, omit_defaults=True):
     drained: bool = False
     weight: Weight | None = None
 
+    @property
+    def is_up(self) -> bool | None:
+        """Whether checks found it up; None where they have not found anything."""
+        return None if self.checked is Checked.UNKNOWN else self.checked is Checked.UP
+
 
 class ExperimentStanding(msgspec.Struct, frozen=True, omit_defaults=True):
     """How one experiment stands: weights by arm, and the arm that all get where it is stopped."""
@@ -193,9 +198,8 @@ class Standing(msgspec.Struct, frozen=True, omit_defaults=True):
         """The same orders, with what checks found by another standing."""
         standing = self.orders()
         for name, each in other.servers.items():
-            if each.checked is not Checked.UNKNOWN:
-                is_up = each.checked is Checked.UP
-                standing = found(standing, name, is_up=is_up, why=each.why, now=each.since)
+            if each.is_up is not None:
+                standing = found(standing, name, is_up=each.is_up, why=each.why, now=each.since)
         return standing
 
 

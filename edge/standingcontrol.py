@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from edge.call import Call, Handler
     from edge.overseer import Carried, Overseer
-    from edge.standing import NamedExperiment
+    from edge.standing import NamedExperiment, ServerStanding
     from edge.switchboard import Switchboard
     from edge.tally import Tallies
 
@@ -73,12 +73,19 @@ class _Resume(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class StandingControl:
-    """The handlers of a node for its servers and experiments."""
+    """The handlers of a node for its servers and experiments; `now` gives Unix seconds."""
 
-    def __init__(self, overseer: Overseer, switchboard: Switchboard, tallies: Tallies) -> None:
+    def __init__(
+        self,
+        overseer: Overseer,
+        switchboard: Switchboard,
+        tallies: Tallies,
+        now: Callable[[], float],
+    ) -> None:
         self._overseer = overseer
         self._switchboard = switchboard
         self._tallies = tallies
+        self._now = now
 
     def routes(self) -> dict[bytes, dict[bytes, Handler]]:
         """The handlers by path and method, for operators."""
@@ -104,9 +111,16 @@ class StandingControl:
     ) -> list[dict[str, Any]]:
         standing, checked = self._overseer.standing, self._overseer.checked
         return [
-            _server(each, standing, is_checked=each.id in checked, views=views.get(each.id, []))
+            {
+                **_server(each, standing, views.get(each.id, [])),
+                "check": self._check(standing.server(each.id)) if each.id in checked else None,
+            }
             for each in servers
         ]
+
+    def _check(self, told: ServerStanding) -> dict[str, Any]:
+        for_s = max(0.0, self._now() - told.since) if told.since else None
+        return {"state": told.checked.value, "for_s": for_s, "why": told.why}
 
     async def _drain(self, call: Call) -> Reply:
         words = _read(call, _Servers, '{"servers": ["eu"]}').servers
@@ -199,10 +213,11 @@ class StandingControl:
         carried = await self._carried(
             lambda standing, roll: order(standing, experiment_called(roll, word))
         )
-        roll = self._overseer.roll
-        now = next((each for each in roll.experiments if word in (each.id, each.name)), None)
-        if now is None:
-            raise Refused(409, "", f"new settings have taken {word[:80]} out meanwhile")
+        try:
+            now = experiment_called(self._overseer.roll, word)
+        except Unordered as error:
+            words = f"new settings have taken {word[:80]} out meanwhile"
+            raise Refused(409, "", words) from error
         told = self._experiment(now, {})
         document = {**_told(carried), "experiment": told}
         return Reply(200, document, words=f"{_in_words(told)}{_behind_in_words(carried)}")
@@ -254,7 +269,7 @@ def _views(states: Sequence[Mapping[str, Any] | None]) -> dict[str, list[dict[st
 
 
 def _server(
-    server: NamedServer, standing: Standing, *, is_checked: bool, views: list[dict[str, Any]]
+    server: NamedServer, standing: Standing, views: list[dict[str, Any]]
 ) -> dict[str, Any]:
     told = standing.server(server.id)
     latencies = [each["latency_s"] for each in views if each["latency_s"] is not None]
@@ -265,9 +280,6 @@ def _server(
         "drained": told.drained,
         "weight": standing.weight_of(server),
         "settings_weight": server.weight,
-        "check": {"state": told.checked.value, "since": told.since, "why": told.why}
-        if is_checked
-        else None,
         "at_work": sum(each["at_work"] or 0 for each in views),
         "latency_s": sum(latencies) / len(latencies) if latencies else None,
         "workers": views,

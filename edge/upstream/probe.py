@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from edge.errors import ExchangeError, Failure
+from edge.errors import ExchangeError, Failure, Side
 from edge.upstream.conversation import Conversation
 from edge.upstream.dial import Dialer
 from edge.upstream.pool import Connection
@@ -222,13 +222,13 @@ def _worded(server_id: str) -> str:
 async def check(dialer: Dialer, policy: CheckPolicy) -> str | None:
     """Ask once: None where all is well, else why not, in a few words.
 
-    Raises `ExchangeError` where it is our own lack that nothing could be asked.
+    Raises `ExchangeError` where it is our own lack or fault that nothing could be asked.
     """
     with trio.move_on_after(policy.timeout_s):
         try:
             return await _asked(dialer, policy)
         except ExchangeError as error:
-            if error.failure is Failure.OVERLOADED:
+            if error.failure is Failure.OVERLOADED or error.side is Side.US:
                 raise
             return _why(error)
     return f"no answer within {policy.timeout_s:g} s"

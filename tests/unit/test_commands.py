@@ -43,6 +43,8 @@ ASKING = {
     "ls": ["ls"],
     "get": ["get", "http://a.example/"],
     "purges": ["purges"],
+    "origin": ["origin", "list"],
+    "ab": ["ab", "list"],
     "reload": ["reload"],
     "drain": ["drain"],
     "status": ["status"],
@@ -153,6 +155,11 @@ NODE = {
     "GET /v1/ls": streaming(LINE), "GET /v1/purges": replying({}),
     "GET /v1/status": replying({}), "POST /v1/reload": replying({}),
     "POST /v1/drain": replying({}, 202),
+    "GET /v1/origins": replying({"servers": [{"origin": "eu"}]}),
+    "POST /v1/origins/drain": replying({}), "POST /v1/origins/up": replying({}),
+    "POST /v1/origins/weight": replying({}), "GET /v1/experiments": replying({}),
+    "POST /v1/experiments/ramp": replying({}), "POST /v1/experiments/stop": replying({}),
+    "POST /v1/experiments/resume": replying({}),
 }  # fmt: skip
 
 

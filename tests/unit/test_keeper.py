@@ -16,21 +16,27 @@ from edge.cache.estate import Estate
 from edge.cache.journal import follower_of, shared_number
 from edge.cache.leases import Leases
 from edge.clock import Clock
-from edge.config import for_proxy
+from edge.config import for_proxy, policies
 from edge.desk import Desk
 from edge.doors import InnerDoors
+from edge.heeding import Heeding
 from edge.keeper import Keeper
 from edge.leash import Crew, Drain, Ready, Reload, Reloaded, Settings, Taken, Worker, pair
 from edge.node import EDGE
 from edge.place import Place, Source
 from edge.recorder import RemoteRecorder
 from edge.settings import Fault
+from edge.standing import NamedServer
 from edge.tally import Tallies
+from edge.upstream.origin import parse_origin
+from edge.upstream.probe import Checkable, CheckPolicy
 from tests.unit.test_recorder import purge
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    import pytest
 
     from edge.leash import Up
 
@@ -192,3 +198,52 @@ async def test_a_keeper_ends_with_its_parent_and_the_next_one_knows_its_purges(
     async with a_house(tmp_path) as house:
         _, document = await house.admin.document(b"GET", b"/v1/purges")
         assert document["latest"] == 1
+
+
+async def test_an_order_is_done_when_everyone_goes_by_it_and_the_next_keeper_knows_it(
+    tmp_path: Path,
+) -> None:
+    async with a_house(tmp_path) as house:
+        house.inner.desks[0].close()  # no worker is waited for
+        worker = Heeding(house.board, 0, 0)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(worker.run)
+            (server,) = (await house.admin.document(b"GET", b"/v1/origins"))[1]["servers"]
+            body = json.dumps({"servers": [server["origin"]]}).encode()
+            status, told = await house.admin.document(b"POST", b"/v1/origins/drain", body)
+            assert (status, told["behind"]) == (200, [])
+            assert worker.standing.server(server["id"]).drained
+            nursery.cancel_scope.cancel()
+    async with a_house(tmp_path) as house:
+        house.inner.desks[0].close()  # no worker is waited for
+        assert Heeding(house.board, 0, 0).standing == worker.standing
+        (again,) = (await house.admin.document(b"GET", b"/v1/origins"))[1]["servers"]
+        assert again["drained"]
+
+
+async def test_servers_are_checked_by_the_keeper_and_what_is_found_is_on_the_board(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobody = socket.create_server(("127.0.0.1", 0))
+    origin = parse_origin(f"http://127.0.0.1:{nobody.getsockname()[1]}")
+    nobody.close()
+    server = NamedServer("eu", origin.url)
+    check = Checkable(server.id, origin, CheckPolicy(every_s=0.02, timeout_s=5, down_after=2))
+    monkeypatch.setattr(policies, "servers", lambda _: (server,))
+    monkeypatch.setattr(policies, "checked_servers", lambda _: (check,))
+    async with a_house(tmp_path) as house:
+        house.inner.desks[0].close()  # no worker is waited for
+        worker = Heeding(house.board, 0, 0)
+        found = trio.Event()
+        worker.follow(lambda standing: found.set() if standing.servers else None)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(worker.run)
+            await found.wait()
+            nursery.cancel_scope.cancel()
+        assert worker.standing.server(server.id).why == "refused"
+        bad = Checkable(server.id, replace(origin, scheme="https", ca="/none"), check.policy)
+        monkeypatch.setattr(policies, "checked_servers", lambda _: (bad,))
+        house.leash.say(Settings(7), b"other")
+        assert await house.heard() == Taken(7)  # in spite of which it is checked as before
+        (told,) = (await house.admin.document(b"GET", b"/v1/origins"))[1]["servers"]
+        assert told["check"]["state"] == "down"

@@ -140,11 +140,12 @@ def test_what_checks_find_stands_beside_orders_and_is_no_order() -> None:
     standing = found(drained(PLAIN, [EU1]), EU1.id, is_up=False, why="refused" * 99, now=5.0)
     told = standing.server(EU1.id)
     assert (told.checked, told.since, told.drained) == (Checked.DOWN, 5.0, True)
+    assert (told.is_up, standing.server(EU2.id).is_up) == (False, None)
     assert len(told.why) == module.WHY_CHARS
     assert standing.orders() == drained(PLAIN, [EU1])
     assert drained(PLAIN, [EU1]).with_checks_of(standing) == standing
     standing = found(standing, EU1.id, is_up=True, why="", now=9.0)
-    assert standing.server(EU1.id).checked is Checked.UP
+    assert standing.server(EU1.id).is_up
 
 
 # --- experiments

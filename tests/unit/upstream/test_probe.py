@@ -54,15 +54,17 @@ class Servers:
         self.when: list[tuple[str, float]] = []
         self.at_once = self.most_at_once = 0
         self.nursery: trio.Nursery | None = None
+        self.transports: list[SocketTransport] = []
 
     async def connect(self, origin: Origin) -> Transport:
         self.when.append((origin.host, trio.current_time()))
         if self.error is not None:
             raise self.error
+        await trio.lowlevel.checkpoint()
         ours, theirs = socket.socketpair()
         assert self.nursery is not None
-        self.nursery.start_soon(self._serve, SocketTransport(theirs))
-        await trio.lowlevel.checkpoint()
+        self.transports.append(SocketTransport(theirs))
+        self.nursery.start_soon(self._serve, self.transports[-1])
         return SocketTransport(ours)
 
     async def _serve(self, transport: SocketTransport) -> None:
@@ -90,9 +92,13 @@ class Servers:
 
 @asynccontextmanager
 async def serving(servers: Servers) -> AsyncIterator[Servers]:
-    async with trio.open_nursery() as servers.nursery:
-        yield servers
-        servers.nursery.cancel_scope.cancel()
+    try:
+        async with trio.open_nursery() as servers.nursery:
+            yield servers
+            servers.nursery.cancel_scope.cancel()
+    finally:
+        for each in servers.transports:  # also of those that were not served yet
+            each.close()
 
 
 class Told:
@@ -245,6 +251,14 @@ async def test_what_we_lack_says_nothing_of_a_server(autojump_clock: Any) -> Non
     assert caught.value.failure is Failure.OVERLOADED
 
 
+async def test_a_request_that_cannot_be_made_says_nothing_of_a_server(
+    autojump_clock: Any,
+) -> None:
+    with pytest.raises(ExchangeError) as caught:
+        await checked(Servers(), path=b"/a b")
+    assert caught.value.failure is Failure.INTERNAL
+
+
 # --- rows of checks
 
 
@@ -315,6 +329,7 @@ async def test_a_row_of_bad_checks_with_a_good_one_in_it_is_no_row(autojump_cloc
     servers = Servers()
     async with probing(servers, server()) as (_, told):
         await told.of(1)
+        await trio.sleep(5)  # from here on never just when there is a check
         for answer in (BUSY, BUSY, OK, BUSY, BUSY, OK):
             servers.answer = answer
             await trio.sleep(10)
@@ -377,6 +392,7 @@ async def test_new_settings_begin_new_checks_and_end_old_ones(autojump_clock: An
         prober.take_up([one, two])
         assert (await told.of(1)).checks == 3  # it went on as it was
         await told.of(2)
+        await trio.sleep(3)  # from here on never just when there is a check
         prober.take_up([two])
         servers.when.clear()
         await trio.sleep(100)
