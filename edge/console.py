@@ -6,7 +6,8 @@ Results go to standard output, with --json a refusal too, and everything else to
 reader who closes the pipe has had what it wanted: that is 0, and nothing is said.
 
 The socket may also be named in `EDGE_SOCKET`, as where a host runs several nodes; an option wins
-over it, and every failure names the socket that was asked.
+over it, and every failure names the socket that was asked. A program of another name has the same
+commands, by `renamed`, with a socket and a variable of its own.
 """
 
 from __future__ import annotations
@@ -28,8 +29,19 @@ if TYPE_CHECKING:
 
     from edge.asking import Node
 
-ADMIN_SOCKET: Final = Path("/run/edge/admin.sock")
-SOCKET_VARIABLE: Final = "EDGE_SOCKET"
+
+def admin_socket(name: str) -> Path:
+    """Where a node of the program `name` is asked, unless it is said."""
+    return Path(f"/run/{name}/admin.sock")
+
+
+def socket_variable(name: str) -> str:
+    """The environment variable that says where a node of the program `name` is asked."""
+    return f"{name.upper().replace('-', '_')}_SOCKET"
+
+
+ADMIN_SOCKET: Final = admin_socket("edge")
+SOCKET_VARIABLE: Final = socket_variable("edge")
 
 PATH: Final = click.Path(path_type=Path)
 
@@ -46,7 +58,8 @@ def renamed(command: click.Command, name: str) -> click.Command:
     for the socket of its own."""
     other = copy(command)
     if other.help is not None:
-        other.help = re.sub(r"(?<![\w/.-])edge (?=[a-z])", f"{name} ", other.help)
+        words = re.sub(r"(?<![\w/.-])edge (?=[a-z])", f"{name} ", other.help)
+        other.help = words.replace(str(ADMIN_SOCKET), str(admin_socket(name)))
     other.params = [_renamed(param, name) for param in command.params]
     if isinstance(command, click.Group) and isinstance(other, click.Group):
         other.commands = {key: renamed(each, name) for key, each in command.commands.items()}
@@ -54,11 +67,13 @@ def renamed(command: click.Command, name: str) -> click.Command:
 
 
 def _renamed(param: click.Parameter, name: str) -> click.Parameter:
-    if param.envvar != SOCKET_VARIABLE:
+    if not isinstance(param, click.Option) or param.name != "path":
         return param
-    other = copy(param)
-    other.default = Path(f"/run/{name}/admin.sock")
-    other.envvar = f"{name.upper().replace('-', '_')}_SOCKET"
+    other, socket, variable = copy(param), admin_socket(name), socket_variable(name)
+    if param.envvar is not None:
+        other.default, other.envvar = socket, variable
+    words = (param.help or "").replace(SOCKET_VARIABLE, variable)
+    other.help = words.replace(str(ADMIN_SOCKET), str(socket))
     return other
 
 

@@ -104,7 +104,7 @@ class HopDesk(_Reading):
             return None
         client = self._client(peer) or text(admitted.client)
         record = Record(
-            self._tools.now(), "", client, known.method, known.host, known.target, "1.1"
+            self._tools.now(), admitted.id, client, known.method, known.host, known.target, "1.1"
         )
         glance = Glance(peer, data, relays.loans.has_room)
         return Glancing(relays, slot, link, glance, record, self._tools, admitted.key)
@@ -261,7 +261,7 @@ class Glancing:
             return None  # there was no room for it: the plain path has it copied
         self._whole = frame
         self._relays.glanced += 1
-        self._record.id = self._tools.new_id()
+        self._record.id = self._record.id or self._tools.new_id()
         note(self._record, frame.facts)
         if self._file is not None:
             return frame.data, self._file
@@ -318,7 +318,7 @@ class Glancing:
         whole, record = self._whole, self._record
         record.error = error.failure.slug
         if whole is None:
-            record.id = self._tools.new_id()
+            record.id = record.id or self._tools.new_id()
             record.status, record.cache = error.status, Outcome.FAILED
         else:
             record.bytes = max(0, whole.sent - self._left)

@@ -20,10 +20,13 @@ from edge.console import (
     ADMIN_SOCKET,
     PATH,
     SOCKET_VARIABLE,
+    admin_socket,
     answering,
     node_at,
     print_notes,
     print_result,
+    program,
+    socket_variable,
 )
 
 if TYPE_CHECKING:
@@ -194,7 +197,9 @@ def _merged(context: click.Context, options: dict[str, Any]) -> dict[str, Any]:
     given = {name: value for name, value in options.items() if value not in (None, False)}
     merged = {**options, **context.obj, **given}
     if merged["path"] is None:
-        merged["path"] = Path(os.environ.get(SOCKET_VARIABLE) or ADMIN_SOCKET)
+        merged["path"] = Path(
+            os.environ.get(socket_variable(program())) or admin_socket(program())
+        )
     return merged
 
 

@@ -227,8 +227,8 @@ class Quick:
         if asking is not None:
             self._exchange.refresh(self._parts, asking, found, as_of)
         record = Record(
-            now, self._tools.new_id(), client, known.method, known.host, known.target, "1.1",
-            status, sent, OUTCOMES[because], because.slug, ttl,
+            now, admitted.id or self._tools.new_id(), client, known.method, known.host,
+            known.target, "1.1", status, sent, OUTCOMES[because], because.slug, ttl,
         )  # fmt: skip
         return parts, record, known.after
 
@@ -313,8 +313,7 @@ class Quick:
     # What is asked.
 
     def _client(self, peer: bytes) -> str:
-        """The client that `peer` is, in words; empty where it may speak for others, or where
-        nothing is to be remembered."""
+        """The client that `peer` is, in words; empty where it is not to be remembered."""
         if not self._parts.remembers or self._parts.trusted.trusts(peer):
             return ""
         if len(self._clients) >= PEERS:

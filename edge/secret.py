@@ -1,43 +1,58 @@
-"""Secrets, read from where the settings say that they are: the environment, or a file.
+"""What a node has in common with another one and with nobody else, read from where it stands.
 
-What is too short to be one is refused: it is the only thing that keeps others from speaking in an
-edge's name.
+It is read when settings are, so a reload takes up a new one. Where another secret is to take this
+one's place, both are accepted for a while: first by who verifies, then whoever signs goes over.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from typing import TYPE_CHECKING, Final
 
 from edge.wire.proof import SECRET_BYTES
 
 if TYPE_CHECKING:
-    from edge.config.secret import SecretSettings
+    from collections.abc import Mapping
+    from pathlib import Path
 
-FILE_BYTES: Final = 65_536
+    from edge.config.notation import SecretSettings
+
+MOST_BYTES: Final = 4096
+_HOW: Final = "make one with: openssl rand -hex 32"
 
 
-def secret_of(told: SecretSettings, setting: str) -> bytes:
-    """The secret, which `setting` points at. Raises ValueError with words for the operator."""
+def read_secret(
+    told: SecretSettings, path: str, environ: Mapping[str, str] | None = None
+) -> bytes:
+    """The secret that the setting at `path` names, without white space around it.
+
+    Raises ValueError where it is not there, is too short to be one, or is there for everyone.
+    """
     if told.env is not None:
-        where, found = f"the variable {told.env}", os.environ.get(told.env, "").encode()
-    else:
-        where, found = f"{told.file}", _read(told, setting)
-    secret = found.strip()
-    if not secret:
-        raise ValueError(f"{setting}: {where} is empty; put the secret there")
-    if len(secret) < SECRET_BYTES:
-        raise ValueError(
-            f"{setting}: {where} holds {len(secret)} bytes; a secret has {SECRET_BYTES} at least, "
-            "like those of `openssl rand -hex 32`"
-        )
-    return secret
+        found = (os.environ if environ is None else environ).get(told.env)
+        if found is None:
+            raise ValueError(f"{path}.env: there is no variable {told.env} in the environment")
+        return _checked(os.fsencode(found), f"{path}.env: the variable {told.env}")
+    assert told.file is not None  # as the settings have been checked
+    return _checked(_content(told.file, path), f"{path}.file: {told.file}")
 
 
-def _read(told: SecretSettings, setting: str) -> bytes:
-    assert told.file is not None
+def _content(file: Path, path: str) -> bytes:
     try:
-        with told.file.open("rb") as file:
-            return file.read(FILE_BYTES)
+        with file.open("rb") as opened:
+            mode = os.fstat(opened.fileno()).st_mode
+            if stat.S_ISREG(mode) and mode & (stat.S_IRWXO | stat.S_IWGRP):
+                raise ValueError(f"{path}.file: {file} is open to others; chmod 600 {file}")
+            return opened.read(MOST_BYTES + 1)
     except OSError as error:
-        raise ValueError(f"{setting}: {told.file} cannot be read: {error.strerror}") from error
+        raise ValueError(f"{path}.file: {file}: {error.strerror or error}") from error
+
+
+def _checked(found: bytes, what: str) -> bytes:
+    secret = found.strip()
+    if len(secret) < SECRET_BYTES:
+        raise ValueError(f"{what} holds {len(secret)} bytes; at least {SECRET_BYTES}, {_HOW}")
+    if len(found) > MOST_BYTES:
+        raise ValueError(f"{what} holds more than {MOST_BYTES} bytes, so it is something else")
+    return secret

@@ -165,6 +165,7 @@ class Visit:
         self.purges = admitted.purges
         self.tells_key = admitted.tells_key
         self.record.client = text(admitted.client)
+        self.record.id = admitted.id or self.record.id
 
     @property
     def id(self) -> str:

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SOURCES = sorted((ROOT / "edge").rglob("*.py"))
+PACKAGES = ("edge", "origin_shield")
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+SHIELDS = [path for path in SOURCES if path.relative_to(ROOT).parts[0] == "origin_shield"]
 
 IMPURE = {"trio", "socket", "ssl", "os", "time", "random", "logging", "diskcache", "sqlite3"}
 PURE_PACKAGES = ("edge.wire", "edge.guard", "edge.routing", "edge.settings", "edge.config")
@@ -20,8 +22,10 @@ IMPURE_IN_CACHE = {
 PURE_MODULES = {
     "edge.errors", "edge.observe", "edge.metrics", "edge.reading", "edge.tally",
     "edge.exposition", "edge.answer", "edge.draft", "edge.orders", "edge.owner", "edge.ready",
-    "edge.merge", "edge.standing",
+    "edge.merge", "edge.standing", "edge.trade", "origin_shield.config", "origin_shield.edges",
 }  # fmt: skip
+EDGES_ALONE = ("edge.node", "edge.__main__")  # a shield can be read and run without them
+NOT_A_SHIELDS = ("edge.guard.firewall", "edge.routing.geo", "edge.routing.experiment")
 
 ALLOWED = {
     "edge.errors": set(),
@@ -66,6 +70,21 @@ def within(module: str, package: str) -> bool:
     return module == package or module.startswith(package + ".")
 
 
+def is_ours(name: str) -> bool:
+    return any(within(name, package) for package in PACKAGES)
+
+
+def reached_from(path: Path) -> set[str]:
+    """The modules of ours that importing `path` can come to import, whenever it does."""
+    paths = {name_of(each): each for each in SOURCES}
+    reached, left = {name_of(path)}, [path]
+    while left:
+        news = {name for name in imports_of(left.pop()) if name in paths} - reached
+        reached |= news
+        left += [paths[name] for name in news]
+    return reached
+
+
 def is_pure(path: Path) -> bool:
     """Whether a file is one of the house's `·` modules: no I/O, no clock, no Trio."""
     module = name_of(path)
@@ -88,7 +107,7 @@ def test_imports_go_only_where_the_plan_lets_them(path: Path) -> None:
     module = name_of(path)
     for owner, allowed in ALLOWED.items():
         if within(module, owner):
-            ours = {name for name in imports_of(path) if within(name, "edge") and name != "edge"}
+            ours = {name for name in imports_of(path) if is_ours(name) and name != "edge"}
             stray = {n for n in ours if not any(within(n, a) for a in {owner, *allowed})}
             assert not stray
 
@@ -96,8 +115,23 @@ def test_imports_go_only_where_the_plan_lets_them(path: Path) -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_the_product_imports_neither_tools_nor_tests_nor_asyncio(path: Path) -> None:
     assert not {name.partition(".")[0] for name in imports_of(path)} & {
-        "tools", "tests", "origin_shield", "asyncio", "pickle", "unittest",
+        "tools", "tests", "asyncio", "pickle", "unittest",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", sorted({*SOURCES} - {*SHIELDS}), ids=name_of)
+def test_an_edge_knows_nothing_of_shields(path: Path) -> None:
+    assert not {name for name in imports_of(path) if within(name, "origin_shield")}
+
+
+@pytest.mark.parametrize("path", SHIELDS, ids=name_of)
+def test_a_shield_can_do_without_what_is_an_edges_alone(path: Path) -> None:
+    assert not reached_from(path) & {*EDGES_ALONE}
+    assert not {n for n in imports_of(path) if any(within(n, each) for each in NOT_A_SHIELDS)}
+
+
+def test_what_is_reached_is_found_out() -> None:
+    assert {"edge.node", "edge.admission"} <= reached_from(ROOT / "edge" / "__main__.py")
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
@@ -109,6 +143,8 @@ def test_no_file_holds_two_nouns(path: Path) -> None:
 def test_every_source_file_has_its_twin(path: Path) -> None:
     if path.name in ("__init__.py", "__main__.py"):
         return
-    relative = path.relative_to(ROOT / "edge")
+    relative = path.relative_to(ROOT)
+    if relative.parts[0] == "edge":
+        relative = path.relative_to(ROOT / "edge")
     twin = ROOT / "tests" / "unit" / relative.parent / f"test_{relative.name}"
     assert twin.exists(), f"write {twin.relative_to(ROOT)}"

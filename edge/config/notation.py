@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from edge.settings import Kind, UnfitError, of_text, setting
+# The schema's hints are read when settings are: their names must be here at run time.
+from collections.abc import Iterator  # noqa: TC003
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
+
+from edge.settings import Complaint, Kind, UnfitError, of_text, setting
 from edge.settings.kinds import DAY_S, DURATION, YEARS_10_S
 from edge.upstream.origin import parse_origin
 
@@ -37,6 +41,7 @@ _COOKIE_PATH = re.compile(r"/[\x21-\x3a\x3c-\x7e]{0,1023}")  # RFC 6265 §4.1.1:
 _LABEL = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MEDIA_TYPE = re.compile(r"(?:[A-Za-z0-9!#$&^_.+-]{1,64}|\*)/(?:[A-Za-z0-9!#$&^_.+*-]{1,64})")
 _REDIRECT = re.compile(r"(?:https?://[A-Za-z0-9._:\[\]-]{1,255})?/(?!/)[\x21-\x7e]{0,1023}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
 _GLOB = re.compile(r"[/*][\x21-\x22\x24-\x3e\x40-\x7e]{0,1023}")  # no space, `#` or `?`
 
 # What frames a message or names its host is the node's own to set (RFC 9110 §7.6.1, RFC 9112 §6).
@@ -230,6 +235,12 @@ def _read_socket(text: str) -> Path:
     return Path(text)
 
 
+def _read_variable(text: str) -> str:
+    if not _VARIABLE.fullmatch(text):
+        raise UnfitError('is not the name of a variable; write it like "EDGE_SECRET"')
+    return text
+
+
 def _read_workers(raw: object) -> int:
     """How many; 0 stands for as many as there are cores."""
     if raw == "auto":
@@ -266,6 +277,7 @@ CONTINENT = of_text("continent code", _read_continent)
 MEDIA_TYPE = of_text("media type", _read_media_type)
 REDIRECT_TARGET = of_text("path or URL", _read_redirect_target)
 REDIRECT_STATUS = Kind("301, 302, 303, 307 or 308", _read_redirect_status, int)
+VARIABLE = of_text("name of an environment variable", _read_variable)
 LOG = of_text('path, "-" or "off"', str)
 SOCKET = of_text("path", _read_socket)
 WORKERS = Kind(f'"auto", or 1 to {MOST_WORKERS}', _read_workers, _written_workers)
@@ -279,3 +291,25 @@ def span(says: str, **rest: Any) -> dict[str, Setting]:
 def wait(says: str, **rest: Any) -> dict[str, Setting]:
     """The declaration of a deadline: never nothing, since then nothing could be done in time."""
     return setting(says, DURATION, least=0.001, most=30 * DAY_S, **rest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretSettings:
+    """Where a secret stands: `{ env = "NAME" }` or `{ file = "PATH" }`, and never here.
+
+    Files of settings are copied, printed and committed. `edge.secret` reads what is named.
+    """
+
+    hidden: ClassVar[bool] = True  # who writes one here all the same does not see it in a log
+
+    env: str | None = field(
+        default=None, metadata=setting("An environment variable of the node.", VARIABLE)
+    )
+    file: Path | None = field(
+        default=None, metadata=setting("A file that only the node's user may read.")
+    )
+
+    def check(self) -> Iterator[Complaint]:
+        """Neither or both of the two."""
+        if (self.env is None) == (self.file is None):
+            yield Complaint((), None, 'write { env = "NAME" } or { file = "PATH" }')

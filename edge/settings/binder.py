@@ -4,8 +4,9 @@ Theory of operation. Binding walks the schema and the parsed text side by side. 
 the walk: it is noted with its path, and a blank value stands in, so that one run tells all there
 is to mend; nothing of a text with a fault is ever used. A key that the schema does not know is a
 fault, with the nearest key that it does know, or with what the table's class attribute `unbuilt`
-says of it. When a table is whole its own `check()` may name
-faults between settings (a reference to nothing, a name used twice); it must accept blanks.
+says of it. What stands in place of a table that is `hidden` is not shown. When a table is whole
+its own `check()` may name faults between settings (a reference to nothing, a name used twice); it
+must accept blanks.
 
 Names in paths: a member of a list of tables goes by the list (`sites[2].cache.ttl` for the third
 `[[site]]`), counted from 0; everything else goes by the key in the file.
@@ -157,7 +158,8 @@ class _Binder:
     ) -> Any:
         """One table. `scope` holds what inner tables inherit, `base` what this one does."""
         if not isinstance(raw, Mapping):
-            self._fault(place, _shown(raw), f"is not a table; {_as_table(place)}")
+            told = None if getattr(schema, "hidden", False) else _shown(raw)
+            self._fault(place, told, f"is not a table; {_as_table(place)}")
             raw = {}
         known = {each.key: each for each in declared(schema)}
         for key in raw:
@@ -242,7 +244,8 @@ class _Binder:
     ) -> tuple[Any, ...]:
         member = member_of(hint)
         if not isinstance(raw, list):
-            self._fault(place, _shown(raw), f"is not a list; {_as_list(member, raw, place)}")
+            told = None if getattr(member, "hidden", False) else _shown(raw)
+            self._fault(place, told, f"is not a list; {_as_list(member, raw, place)}")
             return ()
         self._count(len(raw), extra, place)
         items = enumerate(raw[: extra.most_members])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from time import perf_counter
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -112,7 +113,8 @@ def test_a_byte_that_is_another_is_refused(data: st.DataObject, said: Claims) ->
     if part == "field":
         assert refused(proven(HEAD, changed)) is Failure.BAD_PROOF
     else:
-        assert refused(proven(replace(HEAD, **{part: changed}), value)) is Failure.BAD_PROOF
+        other: dict[str, Any] = {part: changed}
+        assert refused(proven(replace(HEAD, **other), value)) is Failure.BAD_PROOF
 
 
 @given(st.binary(max_size=300), st.binary(max_size=40))

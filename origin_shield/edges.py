@@ -1,0 +1,200 @@
+"""Who is an edge, and what is believed of one: a shield's admission.
+
+A shield is no public server. Whoever asks shows first that it is an edge (`Identity`): here by the
+field of `wire.proof`, signed with a secret that both have. To all others every request is answered
+403, whatever it asks for, and the connection is closed; nothing else of it is looked at.
+
+*Believed*, since it is proven: the client's address and the hops up to the edge, the request's id,
+the scheme and the authority that the client asked with, which origins the edge would ask, what it
+keys by beside the URL, and the target that the origin is to be asked for. Fields that say what the
+edge found out (`hop.vouched_for`, such as a client's country) pass on to the origin; from anyone
+else they would be dropped. What a client says of itself is believed no more than at an edge.
+
+*An edge may purge.* PURGE is taken from any, for the whole node: the edge has judged who may.
+
+*Health.* No path is open without a proof: it would be the one thing that everyone may ask, and a
+shield whose proofs fail is of no use to an edge, however alive. An edge asks `OPTIONS *` with
+`Max-Forwards: 0` (RFC 9110 §7.6.2, §9.3.7) and its proof: the answer is the shield's own, costs no
+origin anything, and says that it is reached, alive, and of the same secret and time.
+
+*Unsafe methods.* A proof can be repeated while its time lasts. A GET or HEAD may be; for any other
+method but OPTIONS and TRACE a proof counts once, on whichever worker (`used`). A worker that is
+relayed a request does not count it again.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final, Protocol
+
+from edge import admission
+from edge.admission import PURGES, Admitted
+from edge.answer import FieldRules
+from edge.cache.entry import Key
+from edge.cache.key import DEFAULT as BY_URL
+from edge.cache.key import DIGEST_BYTES, key_of
+from edge.cache.ruling import CachePolicy
+from edge.config.policies import Site
+from edge.errors import ExchangeError, Failure
+from edge.guard.address import Networks
+from edge.observe import text
+from edge.wire.hop import Forwarding, hops_left, vouched_for
+from edge.wire.proof import FIELD, Claims, mark, verify
+from origin_shield.used import MARK_BYTES, NoRoomError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from edge.visit import Parts
+    from edge.wire.message import RequestHead
+    from origin_shield.used import Used
+
+SAFE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))  # RFC 9110 §9.2.1
+MOST_ROUTED: Final = 65_536  # of sites by origin; past it, the site's own origin is asked
+
+
+class Identity(Protocol):
+    """Tells an edge from everyone else: by a secret, as here, or by a client certificate."""
+
+    def known(self, head: RequestHead, peer: bytes, now: float) -> Claims:
+        """What the edge that sends `head` claims; raises `ExchangeError` where it is none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BySecret:
+    """Edges that sign with any of `secrets`, their clocks at most `skew_s` off."""
+
+    secrets: tuple[bytes, ...]
+    skew_s: float
+
+    def known(self, head: RequestHead, peer: bytes, now: float) -> Claims:
+        """What the edge that sends `head` claims; raises `ProofError`."""
+        return verify(self.secrets, head, now, self.skew_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms edges are let in: where from (empty: anywhere), and as whom.
+
+    An unsafe method's proof is remembered for `remember_s` after it has come.
+    """
+
+    networks: Networks
+    identity: Identity
+    remember_s: float
+    hosts: Mapping[str, bytes | None]  # of all origins: what is sent in Host's place
+
+
+class Admission:
+    """Admits requests of proven edges. One for each reading of the settings, in each process."""
+
+    def __init__(self, terms: Terms, used: Used, now: Callable[[], float]) -> None:
+        self._terms = terms
+        self._used = used
+        self._now = now
+        self._routed: dict[tuple[int, str], Site] = {}
+
+    def admit(
+        self, parts: Parts, head: RequestHead, peer: bytes, *, relayed: bool = False
+    ) -> Admitted:
+        """What `head` amounts to, which an edge has sent; raises `ExchangeError` to refuse it.
+
+        Where it is `relayed`, another worker has taken the proof of an unsafe method.
+        """
+        terms, now = self._terms, self._now()
+        if terms.networks and not terms.networks.trusts(peer):
+            raise ExchangeError(Failure.NOT_FROM_HERE)
+        claims = terms.identity.known(head, peer, now)
+        if head.method not in SAFE and not relayed:
+            self._take(head, now)
+        return self._believed(parts, head, peer, claims)
+
+    def _take(self, head: RequestHead, now: float) -> None:
+        octets = b64decode(mark(head))[:MARK_BYTES]
+        try:
+            is_new = self._used.take(octets, now, now + self._terms.remember_s)
+        except NoRoomError:
+            raise ExchangeError(Failure.OVERLOADED, "too many unsafe requests at once") from None
+        if not is_new:
+            raise ExchangeError(Failure.PROOF_USED)
+
+    def _believed(self, parts: Parts, head: RequestHead, peer: bytes, claims: Claims) -> Admitted:
+        """The request as the edge tells of it, judged as an edge judges a client's."""
+        told = replace(
+            head,
+            scheme=claims.scheme,
+            authority=head.authority if claims.host is None else claims.host,
+            headers=head.headers.without((FIELD,)),
+        )
+        if head.target == b"*" and hops_left(head) == 0:
+            admitted = _asked_how_it_is(parts, told, peer)
+        else:
+            admitted = admission.admit(parts, told, peer)
+        return replace(
+            admitted,
+            site=self._by_origin(admitted.site, claims.origins),
+            key=_keyed(admitted.key, claims.key),
+            forwarding=replace(
+                admitted.forwarding,
+                chain=tuple(b"" if hop == b"unix" else hop for hop in claims.hops),
+                vouched=vouched_for(told.headers),
+                target=claims.target,
+            ),
+            client=claims.client,
+            purges=head.method in PURGES,
+            id=text(claims.id),
+        )
+
+    def _by_origin(self, site: Site, origins: Sequence[bytes]) -> Site:
+        """The site, with the first of these origins that this shield knows; else as it is.
+
+        The same object each time: what is remembered of a site goes by that.
+        """
+        hosts = self._terms.hosts
+        name = next((n for n in map(text, origins) if n in hosts), site.origin)
+        if name == site.origin:
+            return site
+        routed = self._routed.get((id(site), name))
+        if routed is None:
+            if len(self._routed) >= MOST_ROUTED:
+                return site
+            routed = replace(site, origin=name, host=hosts[name])
+            self._routed[id(site), name] = routed
+        return routed
+
+
+def _keyed(key: Key, part: bytes) -> Key:
+    """The key with what the edge keys by beside the URL; a purge of the URL covers them all."""
+    if not part:
+        return key
+    return Key(blake2b(key.digest + part, digest_size=DIGEST_BYTES).digest(), key.url)
+
+
+_OF_NO_SITE: Final = Site(
+    name="*",
+    origin="",
+    host=None,
+    key=BY_URL,
+    cache=CachePolicy(),
+    fields=FieldRules(),
+    purge_from=Networks(),
+    purge_reach="node",
+    rules=(),
+)
+
+
+def _asked_how_it_is(parts: Parts, head: RequestHead, peer: bytes) -> Admitted:
+    """OPTIONS * that ends here, whatever host it names: the shield tells that it answers."""
+    return Admitted(
+        site=_OF_NO_SITE,
+        request=head,
+        policy=_OF_NO_SITE.cache,
+        key=key_of(head.scheme, head.authority, head.target, head),
+        forwarding=Forwarding(parts.name, peer, head.scheme, head.authority),
+        client=peer,
+        purges=False,
+        tells_key=False,
+    )

@@ -1,0 +1,77 @@
+"""The shield as a node: what follows from its settings, and how it admits edges.
+
+All else is any node's: `edge.workers` starts its processes, and what they do is the edge's code.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from edge.config import policies
+from edge.guard.address import Networks
+from edge.secret import read_secret
+from edge.trade import Trade
+from edge.visit import Parts
+from origin_shield.config import ShieldConfig
+from origin_shield.edges import Admission, BySecret, Terms
+from origin_shield.used import Used
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from edge.config import Config
+    from edge.upstream.fetch import Upstream
+
+PROGRAM = "origin-shield"
+_ALL = ("0.0.0.0/0", "::/0", "unix")  # who has come so far has proven to be an edge
+
+
+class Shield:
+    """What a shield's processes share. To be made before they are forked."""
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._used = Used()
+        self._now = now
+
+    def trade(self) -> Trade:
+        """The shield's, for whoever runs processes."""
+        return Trade(program=PROGRAM, parts=self.parts, state=self._state)
+
+    def parts(self, config: Config, upstreams: Mapping[str, Upstream], salt: bytes) -> Parts:
+        """All that follows from a shield's settings; raises ValueError."""
+        assert isinstance(config, ShieldConfig)  # as `origin_shield` has read it
+        admission = Admission(_terms(config), self._used, self._now)
+        return Parts(
+            name=config.node.name.encode(),
+            sites=policies.sites(_open_to_edges(config)),
+            upstreams=upstreams,
+            trusted=Networks(),
+            salt=salt,
+            admit=admission.admit,
+            remembers=False,  # a proof is good for its own request, and for a while
+        )
+
+    def _state(self, _: Parts) -> Mapping[str, Any]:
+        return {"proofs": asdict(self._used.statistics())}
+
+
+def _terms(config: ShieldConfig) -> Terms:
+    told = config.edges
+    secrets = tuple(read_secret(secret, path) for path, secret in told.all_secrets)
+    return Terms(
+        networks=Networks.parse(told.networks),
+        identity=BySecret(secrets, told.skew),
+        remember_s=2 * told.skew,  # of an edge whose clock is ahead, proofs count so long
+        hosts={
+            name: origin.host.encode("ascii") if origin.host else None
+            for name, origin in config.origins.items()
+        },
+    )
+
+
+def _open_to_edges(config: ShieldConfig) -> ShieldConfig:
+    """Every site as edges may purge it: from wherever they are, and for the whole node."""
+    sites = (replace(site, purge_from=_ALL, purge_reach="node") for site in config.sites)
+    return replace(config, sites=tuple(sites))

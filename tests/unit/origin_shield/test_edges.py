@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+from base64 import b64decode
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edge.cache.key import key_of
+from edge.config import policies
+from edge.errors import ExchangeError, Failure
+from edge.guard.address import Networks
+from edge.visit import Parts
+from edge.wire.hop import to_origin
+from edge.wire.message import Headers, RequestHead
+from edge.wire.proof import FIELD, Claims, mark, sign
+from origin_shield.config import load_shield
+from origin_shield.edges import Admission, BySecret, Terms
+from origin_shield.used import PLACES, Used
+from tests.unit.origin_shield.test_config import GOOD
+
+if TYPE_CHECKING:
+    from edge.admission import Admitted
+
+NOW = 1_764_500_000.0
+PEER = b"10.0.0.7"
+SECRET, OLD = b"0123456789abcdef", b"fedcba9876543210"
+CLAIMS = Claims(edge=b"fra1", id=b"ab-1", hops=(b"203.0.113.9", b"192.0.2.1"), scheme=b"https")
+TOLD = GOOD.replace(
+    "[[site]]", '[origin.b]\nservers = ["http://127.0.0.1:2"]\nhost = "b.example"\n[[site]]'
+)
+
+
+class Desk:
+    """A shield's admission, by settings that say "b" is an origin, too."""
+
+    def __init__(self, networks: tuple[str, ...] = (), hosts: str = "*") -> None:
+        text = TOLD.replace('hosts = ["*"]', f'hosts = ["{hosts}"]')
+        config = load_shield(text, hostname="h")
+        sites = tuple(replace(s, purge_from=("0.0.0.0/0",)) for s in config.sites)
+        self.used = Used()
+        terms = Terms(
+            networks=Networks.parse(networks),
+            identity=BySecret((SECRET, OLD), 60.0),
+            remember_s=120.0,
+            hosts={"a": None, "b": b"b.example"},
+        )
+        self.now = NOW
+        self.admission = Admission(terms, self.used, lambda: self.now)
+        self.parts = Parts(
+            name=b"shield1",
+            sites=policies.sites(replace(config, sites=sites)),
+            upstreams={},
+            trusted=Networks(),
+            salt=b"",
+            admit=self.admission.admit,
+            remembers=False,
+        )
+
+    def ask(self, head: RequestHead, *, relayed: bool = False) -> Admitted:
+        return self.parts.admit(self.parts, head, PEER, relayed=relayed)
+
+    def refused(self, head: RequestHead) -> Failure:
+        with pytest.raises(ExchangeError) as caught:
+            self.ask(head)
+        return caught.value.failure
+
+
+def proven(
+    method: bytes = b"GET",
+    target: bytes = b"/a",
+    *fields: tuple[bytes, bytes],
+    claims: Claims = CLAIMS,
+    now: float = NOW,
+    secret: bytes = SECRET,
+    authority: bytes = b"shop.example",
+) -> RequestHead:
+    head = RequestHead(method, b"http", authority, target, Headers(fields))
+    return replace(head, headers=head.headers.plus((FIELD, sign(secret, head, claims, now))))
+
+
+def test_a_proven_edge_is_believed() -> None:
+    geo = (b"x-geo-country", b"DE")
+    admitted = Desk().ask(proven(b"GET", b"/a", geo, (b"x-forwarded-for", b"6.6.6.6")))
+    assert (admitted.client, admitted.id) == (b"203.0.113.9", "ab-1")
+    assert admitted.request.scheme == b"https"
+    assert admitted.key.url == b"https://shop.example/a"
+    assert FIELD not in admitted.request.headers
+    seen = to_origin(admitted.request, admitted.forwarding).headers
+    assert seen.get(b"x-forwarded-for") == b"203.0.113.9, 192.0.2.1, 10.0.0.7"
+    assert seen.get(b"x-forwarded-proto") == b"https"
+    assert geo in seen.pairs
+    assert FIELD not in seen
+
+
+def test_any_secret_that_counts_will_do() -> None:
+    assert Desk().ask(proven(secret=OLD)).id == "ab-1"
+    assert Desk().refused(proven(secret=b"x" * 16)) is Failure.BAD_PROOF
+
+
+def test_everyone_else_is_refused() -> None:
+    desk, head = Desk(), proven()
+    assert desk.refused(replace(head, headers=Headers())) is Failure.NO_PROOF
+    assert desk.refused(replace(head, target=b"/b")) is Failure.BAD_PROOF
+    assert desk.refused(proven(now=NOW - 61)) is Failure.PROOF_EXPIRED
+    far = Desk(networks=("192.0.2.0/24",))
+    assert far.refused(head) is Failure.NOT_FROM_HERE
+    assert Desk(networks=("10.0.0.0/8",)).ask(head).id == "ab-1"
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"OPTIONS", b"TRACE"])
+def test_a_safe_method_may_come_again(method: bytes) -> None:
+    desk, head = Desk(), proven(method)
+    assert desk.ask(head) == desk.ask(head)
+
+
+@pytest.mark.parametrize("method", [b"POST", b"PUT", b"DELETE", b"PURGE", b"X"])
+def test_an_unsafe_one_counts_once(method: bytes) -> None:
+    desk, head = Desk(), proven(method)
+    assert desk.ask(head).id == "ab-1"
+    assert desk.ask(head, relayed=True).id == "ab-1"  # another worker has taken it
+    assert desk.refused(head) is Failure.PROOF_USED
+    desk.now += 59
+    assert desk.refused(head) is Failure.PROOF_USED
+    assert desk.ask(proven(method, now=NOW + 1)).id == "ab-1"
+
+
+def test_a_proof_of_a_clock_that_is_ahead_is_remembered_while_it_counts() -> None:
+    desk, head = Desk(), proven(b"POST", now=NOW + 60)
+    desk.ask(head)
+    desk.now += 119
+    assert desk.refused(head) is Failure.PROOF_USED
+    desk.now += 2
+    assert desk.refused(head) is Failure.PROOF_EXPIRED
+
+
+def test_what_cannot_be_remembered_is_not_done() -> None:
+    desk, head = Desk(), proven(b"POST")
+    first = b64decode(mark(head))[:2]
+    for number in range(PLACES):
+        desk.used.take(first + number.to_bytes(14, "big"), NOW, NOW + 60)
+    with pytest.raises(ExchangeError) as caught:
+        desk.ask(head)
+    assert (caught.value.failure, caught.value.status) == (Failure.OVERLOADED, 503)
+
+
+def test_an_edge_may_purge_for_the_whole_node() -> None:
+    admitted = Desk().ask(proven(b"PURGE"))
+    assert admitted.purges
+    assert not Desk().ask(proven()).purges
+
+
+def test_the_edges_choice_of_origins_counts_as_far_as_they_are_known() -> None:
+    desk = Desk()
+    chosen = desk.ask(proven(claims=replace(CLAIMS, origins=(b"nowhere", b"b", b"a")))).site
+    assert (chosen.origin, chosen.host) == ("b", b"b.example")
+    again = desk.ask(proven(claims=replace(CLAIMS, origins=(b"b",)))).site
+    assert again is chosen
+    own = desk.ask(proven()).site
+    assert own.origin == "a"
+    assert desk.ask(proven(claims=replace(CLAIMS, origins=(b"nowhere",)))).site is own
+    assert desk.ask(proven(claims=replace(CLAIMS, origins=(b"a", b"b")))).site is own
+
+
+def test_what_the_edge_keys_by_is_part_of_the_key() -> None:
+    desk = Desk()
+    keys = [desk.ask(proven(claims=replace(CLAIMS, key=part))).key for part in (b"", b"x", b"y")]
+    assert len({key.digest for key in keys}) == 3
+    assert {key.url for key in keys} == {b"https://shop.example/a"}
+    plain = desk.ask(proven()).request
+    assert keys[0] == key_of(b"https", b"shop.example", b"/a", plain)
+
+
+def test_the_origin_is_asked_for_the_target_that_the_edge_says() -> None:
+    admitted = Desk().ask(proven(claims=replace(CLAIMS, target=b"/arm/a")))
+    assert to_origin(admitted.request, admitted.forwarding).target == b"/arm/a"
+    assert admitted.key.url == b"https://shop.example/a"
+
+
+def test_the_clients_authority_counts_where_the_scheme_hides_it() -> None:
+    claims = replace(CLAIMS, host=b"shop.example:80")
+    assert Desk().ask(proven(claims=claims)).key.url == b"https://shop.example:80/a"
+
+
+def test_a_shield_says_how_it_is_to_edges_alone() -> None:
+    desk = Desk(hosts="only.example")
+    ping = proven(b"OPTIONS", b"*", (b"max-forwards", b"0"), authority=b"shield")
+    assert desk.ask(ping).site.name == "*"
+    assert desk.refused(replace(ping, headers=Headers())) is Failure.NO_PROOF
+    assert desk.refused(proven(b"OPTIONS", b"*", authority=b"shield")) is Failure.MISDIRECTED
+
+
+def test_a_circle_and_a_host_of_no_site_are_refused_as_at_an_edge() -> None:
+    desk = Desk(hosts="only.example")
+    assert desk.refused(proven()) is Failure.MISDIRECTED
+    assert Desk().refused(proven(b"GET", b"/", (b"cdn-loop", b"shield1"))) is Failure.LOOP
+
+
+def test_a_client_that_came_by_a_socket_has_no_address() -> None:
+    admitted = Desk().ask(proven(claims=replace(CLAIMS, hops=(b"unix",))))
+    seen = to_origin(admitted.request, admitted.forwarding).headers
+    assert seen.get(b"x-forwarded-for") == b"unknown, 10.0.0.7"
