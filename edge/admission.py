@@ -53,7 +53,8 @@ class Admitted:
     those of experiments, and `by` is what of both is in the key. `asked` is the target that the
     origin is asked for; `redirect` is the answer where there is nothing to ask for. `purges` says
     that it purges, as it may; `tells_key` that a trusted client asks for the key in Cache-Status.
-    `id` is what the request goes by, where somebody before this node has named it.
+    `id` is what the request goes by, where somebody before this node has named it. What purges may
+    be whole `orders`, as an operator's, from a node that is known.
     """
 
     site: Site
@@ -65,6 +66,7 @@ class Admitted:
     purges: bool
     tells_key: bool
     id: str = ""
+    orders: bool = False
     place: Place = NOWHERE
     arms: tuple[Assignment, ...] = ()
     by: bytes = b""

@@ -6,11 +6,13 @@ not be given what was before.
 
 PURGE is for the networks that the site names. To everyone else it is a method that this server
 does not have. It is confined to the host that it is sent to, unless the site's reach is the node.
+From a node that is known as one (`Admitted.orders`) it may be a whole order, as an operator gives
+it: a JSON document, for its body.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -21,22 +23,27 @@ from edge.cache.key import forwarded_target, key_of
 from edge.cache.reasons import Reason
 from edge.cache.tags import INVALIDATION, groups_of
 from edge.delivery import deliver
-from edge.orders import OrderRefused, order_from_purge
+from edge.draft import Fault, OrderRefused
+from edge.errors import ExchangeError, Failure
+from edge.orders import order_from_json, order_from_purge
 from edge.routing.site import host_of
-from edge.wire.fields import format_date
-from edge.wire.message import Headers, ResponseHead
+from edge.wire.fields import format_date, parse_media_type
+from edge.wire.message import Chunk, Headers, ResponseHead
 
 if TYPE_CHECKING:
     from edge.cache.entry import Key
+    from edge.draft import Order
     from edge.visit import Tools, Visit
+
+ORDER_BYTES: Final = 16 * 1024 * 1024  # as the admin socket takes
+JSON: Final = b"application/json"
 
 
 async def purge(visit: Visit) -> None:
     """Carry out a PURGE and say that it is done, or why not."""
     tools = visit.tools
     try:
-        order = order_from_purge(visit.request, visit.site)
-        host = host_of(visit.request.authority) if visit.site.purge_reach == "host" else None
+        order, host = await _order(visit)
         done = await tools.purging.carry_out(order, visit.record.client, host=host)
     except OrderRefused as error:
         await _tell(visit, 400, {"status": "refused", "detail": str(error)})
@@ -45,6 +52,29 @@ async def purge(visit: Visit) -> None:
         await _tell(visit, 503, {"status": "failed", "detail": "the purge could not be recorded"})
     else:
         await _tell(visit, 200, {"status": "ok", "id": str(done.number), "soft": order.soft})
+
+
+async def _order(visit: Visit) -> tuple[Order, bytes | None]:
+    """What is to be purged, and the host that it is confined to; raises `OrderRefused`."""
+    request = visit.request
+    kind = parse_media_type(request.headers.get(b"content-type") or b"")
+    if visit.orders and kind == JSON:
+        order = order_from_json(await _whole_body(visit), visit.parts.sites)
+        if order.dry_run:
+            raise OrderRefused([Fault("dry_run", "true", "ask that of the node's admin socket")])
+        return order, None
+    order = order_from_purge(request, visit.site)
+    return order, host_of(request.authority) if visit.site.purge_reach == "host" else None
+
+
+async def _whole_body(visit: Visit) -> bytes:
+    """The request's body; raises BODY_TOO_LARGE past `ORDER_BYTES`."""
+    body, pieces = visit.stream.request_body(), bytearray()
+    while body is not None and isinstance(piece := await body.receive(), Chunk):
+        pieces += piece.data
+        if len(pieces) > ORDER_BYTES:
+            raise ExchangeError(Failure.BODY_TOO_LARGE)
+    return bytes(pieces)
 
 
 async def _tell(visit: Visit, status: int, document: dict[str, str | bool]) -> None:
@@ -63,10 +93,13 @@ async def _tell(visit: Visit, status: int, document: dict[str, str | bool]) -> N
 async def invalidate(visit: Visit, fetched: ResponseHead, spared: Key | None) -> None:
     """Make unusable what the visit's request has changed, all but `spared`."""
     request, site, relays = visit.request, visit.site, visit.tools.relays
+    own = key_of(request.scheme, request.authority, request.target, request, site.key)
     for target in invalidates(request, fetched):
         forwarded = forwarded_target(target, site.key)
         key = key_of(request.scheme, request.authority, forwarded, request, site.key)
-        if relays is None or relays.owns(key.digest):
+        if visit.key != own:  # it is keyed by more than the request and the site tell
+            await _purge_url(visit, forwarded)
+        elif relays is None or relays.owns(key.digest):
             overtake(visit.tools, key, spared)
             await visit.tools.store.settle(synced=False)
         elif not await relays.invalidate(key):
@@ -83,7 +116,7 @@ def overtake(tools: Tools, key: Key, spared: Key | None = None) -> None:
 
 
 async def _purge_url(visit: Visit, target: bytes) -> None:
-    """Purge a URL whose owner cannot be told that it was written to.
+    """Purge a URL whose owner cannot be told that it was written to, or which has many keys.
 
     The owner may be another process before long, that has its store and no word of this. A purge
     it will know of, as all workers do, and it covers their copies, and fetches under way.

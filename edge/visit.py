@@ -139,6 +139,7 @@ class Visit:
         self.as_of: Seq = tools.purges.current().latest
         self.because: Reason | None = None  # why it went forward, where that failed
         self.purges = False  # it is a purge, from where the site lets it come
+        self.orders = False  # as whole as an operator's, if it comes to that
         self.tells_key = False  # a trusted client has asked for the key in Cache-Status
         self.hop: HopStream | None = None  # another worker speaks for the client
         self.lease: int | None = None  # for a copy of what was found, taken before that
@@ -163,6 +164,7 @@ class Visit:
         self.arms, self.by = admitted.arms, admitted.by
         self.asked, self.redirect = admitted.asked, admitted.redirect
         self.purges = admitted.purges
+        self.orders = admitted.orders
         self.tells_key = admitted.tells_key
         self.record.client = text(admitted.client)
         self.record.id = admitted.id or self.record.id

@@ -10,7 +10,8 @@ keys by beside the URL, and the target that the origin is to be asked for. Field
 edge found out (`hop.vouched_for`, such as a client's country) pass on to the origin; from anyone
 else they would be dropped. What a client says of itself is believed no more than at an edge.
 
-*An edge may purge.* PURGE is taken from any, for the whole node: the edge has judged who may.
+*An edge may purge.* PURGE is taken from any, for the whole node: the edge has judged who may. One
+with a JSON document for its body is an order as the shield's own operator would give it.
 
 *Health.* No path is open without a proof: it would be the one thing that everyone may ask, and a
 shield whose proofs fail is of no use to an edge, however alive. An edge asks `OPTIONS *` with
@@ -145,6 +146,7 @@ class Admission:
             ),
             client=claims.client,
             purges=head.method in PURGES,
+            orders=head.method in PURGES,
             id=text(claims.id),
         )
 

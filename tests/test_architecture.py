@@ -22,7 +22,8 @@ IMPURE_IN_CACHE = {
 PURE_MODULES = {
     "edge.errors", "edge.observe", "edge.metrics", "edge.reading", "edge.tally",
     "edge.exposition", "edge.answer", "edge.draft", "edge.orders", "edge.owner", "edge.ready",
-    "edge.merge", "edge.standing", "edge.trade", "origin_shield.config", "origin_shield.edges",
+    "edge.merge", "edge.shielding", "edge.standing", "edge.trade", "origin_shield.config",
+    "origin_shield.edges",
 }  # fmt: skip
 EDGES_ALONE = ("edge.node", "edge.__main__")  # a shield can be read and run without them
 NOT_A_SHIELDS = ("edge.guard.firewall", "edge.routing.geo", "edge.routing.experiment")

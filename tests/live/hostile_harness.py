@@ -47,7 +47,7 @@ QUICK = (  # deadlines short enough to be waited for
 
 
 class Node:
-    """A node process of its own; `arguments` go to `edge proxy` behind the usual ones."""
+    """A node process of its own; `arguments` go to its `proxy` behind the usual ones."""
 
     def __init__(
         self,
@@ -61,6 +61,7 @@ class Node:
         environment: dict[str, str] | None = None,
         file: Path | None = None,
         store: Path | None = None,
+        program: Sequence[str] = EDGE,
     ) -> None:
         self.directory = directory
         self.port = port or free_port()
@@ -73,9 +74,9 @@ class Node:
         self._environment = os.environ | {"PYTHONUNBUFFERED": "1"} | (environment or {})
         self._wrapper = tuple(wrapper)
         if file is not None:
-            self._command: list[str] = [*wrapper, *EDGE, "run", str(file)]
+            self._command: list[str] = [*wrapper, *program, "run", str(file)]
         else:
-            self._command = [*wrapper, *EDGE, "proxy", "--listen", f"127.0.0.1:{self.port}"]
+            self._command = [*wrapper, *program, "proxy", "--listen", f"127.0.0.1:{self.port}"]
             self._command += ["--to", origin, "--store", str(self.store)]
             self._command += ["--admin", str(self.admin), "--access-log", str(self.access_log)]
             self._command += ["--workers", WORKERS]

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import json
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pytest
 import trio
 
 from edge import clearing
 from edge.answer import FieldRules
+from edge.cache.entry import Key
 from edge.cache.flight import Flights
 from edge.cache.journal import JournalError
 from edge.cache.key import KeyPolicy, key_of
 from edge.cache.ruling import CachePolicy
+from edge.errors import ExchangeError, Failure
+from edge.routing.site import HostTable
 from edge.visit import Visit
-from edge.wire.message import Chunk, Headers, Message, RequestHead, ResponseHead
+from edge.wire.message import Chunk, End, Headers, Message, RequestHead, ResponseHead
 from tests.unit.unpurged import nothing_purged
 
-if TYPE_CHECKING:
-    from edge.cache.entry import Key
-
+JSON = (b"content-type", b"application/json; charset=utf-8")
+SITES: HostTable[Any] = HostTable([(b"*", SimpleNamespace(key=KeyPolicy()))])
 FULL = "purges: No space left on device; free some"
 
 
@@ -30,10 +32,12 @@ class Purging:
 
     def __init__(self) -> None:
         self.hosts: list[bytes | None] = []
+        self.orders: list[Any] = []
         self.urls: list[tuple[bytes, bytes, str]] = []
 
     async def carry_out(self, order: object, who: str, *, host: bytes | None = None) -> None:
         self.hosts.append(host)
+        self.orders.append(order)
         await trio.lowlevel.checkpoint()
         raise JournalError(FULL)
 
@@ -73,8 +77,16 @@ class Stream:
     head_sent = False
     sent_bytes = 0
 
-    def __init__(self) -> None:
+    def __init__(self, body: bytes) -> None:
         self.sent: list[Message] = []
+        self._body = [Chunk(body[:5]), Chunk(body[5:]), End()] if body else []
+
+    def request_body(self) -> Stream | None:
+        return self if self._body else None
+
+    async def receive(self) -> Message:
+        await trio.lowlevel.checkpoint()
+        return self._body.pop(0)
 
     async def send(self, message: Message, *, more: bool = False) -> None:
         await trio.lowlevel.checkpoint()
@@ -90,11 +102,12 @@ class Desk:
         *pairs: tuple[bytes, bytes],
         reach: str = "host",
         relays: Relays | None = None,
+        body: bytes = b"",
     ) -> None:
         self.complaints: list[str] = []
         self.invalidated: list[bytes] = []
         self.purging = Purging()
-        self.stream = Stream()
+        self.stream = Stream(body)
         tools: Any = SimpleNamespace(
             purges=nothing_purged(),
             purging=self.purging,
@@ -110,9 +123,10 @@ class Desk:
             relays=relays,
         )
         head = RequestHead(method, b"http", b"Site.example:81", b"/a", Headers(pairs))
-        parts: Any = SimpleNamespace(name=b"edge1")
+        parts: Any = SimpleNamespace(name=b"edge1", sites=SITES)
         self.visit = Visit(tools, parts, cast("Any", self.stream), head)
         self.visit.request = head
+        self.visit.key = key_of(b"http", b"Site.example:81", b"/a", head)
         self.visit.site = cast(
             "Any",
             SimpleNamespace(
@@ -188,3 +202,42 @@ async def test_the_url_is_purged_where_its_owner_cannot_be_reached() -> None:
     await clearing.invalidate(desk.visit, ResponseHead(204), None)
     assert desk.purging.urls == [(b"Site.example:81", b"/a", "a write, by 198.51.100.1")]
     assert desk.complaints == [f"a URL not invalidated: {FULL}"]
+
+
+async def test_what_is_keyed_by_more_than_the_site_tells_is_purged_by_its_url() -> None:
+    desk = Desk(b"POST")
+    desk.visit.key = Key(bytes(16), desk.visit.key.url)  # as of an arm of an experiment
+    await clearing.invalidate(desk.visit, ResponseHead(204), None)
+    assert [target for _, target, _ in desk.purging.urls] == [b"/a"]
+    assert desk.invalidated == []
+
+
+async def test_a_node_that_is_known_purges_as_an_operator_does() -> None:
+    desk = Desk(b"PURGE", JSON, body=b'{"all": true, "soft": true}')
+    desk.visit.orders = True
+    await clearing.purge(desk.visit)
+    (order,) = desk.purging.orders
+    assert (order.everything, order.soft, desk.purging.hosts) == (True, True, [None])
+
+
+async def test_what_a_stranger_sends_with_a_purge_is_no_order() -> None:
+    desk = Desk(b"PURGE", JSON, body=b'{"all": true}')
+    await clearing.purge(desk.visit)
+    assert [order.everything for order in desk.purging.orders] == [False]
+    assert desk.purging.hosts == [b"site.example"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b'{"all": true, "dry_run": true}'])
+async def test_an_order_that_cannot_be_carried_out_is_refused(body: bytes) -> None:
+    desk = Desk(b"PURGE", JSON, body=body)
+    desk.visit.orders = True
+    await clearing.purge(desk.visit)
+    assert (desk.answer()[0], desk.purging.orders) == (400, [])
+
+
+async def test_an_order_has_a_bound() -> None:
+    desk = Desk(b"PURGE", JSON, body=b"x" * (clearing.ORDER_BYTES + 1))
+    desk.visit.orders = True
+    with pytest.raises(ExchangeError) as caught:
+        await clearing.purge(desk.visit)
+    assert caught.value.failure is Failure.BODY_TOO_LARGE
