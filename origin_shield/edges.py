@@ -92,10 +92,18 @@ class Terms:
 class Admission:
     """Admits requests of proven edges. One for each reading of the settings, in each process."""
 
-    def __init__(self, terms: Terms, used: Used, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        terms: Terms,
+        used: Used,
+        now: Callable[[], float],
+        *,
+        most_routed: int = MOST_ROUTED,
+    ) -> None:
         self._terms = terms
         self._used = used
         self._now = now
+        self._most_routed = most_routed
         self._routed: dict[tuple[int, str], Site] = {}
 
     def admit(
@@ -161,7 +169,7 @@ class Admission:
             return site
         routed = self._routed.get((id(site), name))
         if routed is None:
-            if len(self._routed) >= MOST_ROUTED:
+            if len(self._routed) >= self._most_routed:
                 return site
             routed = replace(site, origin=name, host=hosts[name])
             self._routed[id(site), name] = routed

@@ -79,7 +79,7 @@ class Stream:
 
     def __init__(self, body: bytes) -> None:
         self.sent: list[Message] = []
-        self._body = [Chunk(body[:5]), Chunk(body[5:]), End()] if body else []
+        self._body: list[Message] = [Chunk(body[:5]), Chunk(body[5:]), End()] if body else []
 
     def request_body(self) -> Stream | None:
         return self if self._body else None

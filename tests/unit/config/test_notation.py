@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edge.config import notation as n
-from edge.config.notation import Address, parse_address
+from edge.config.notation import Address, SecretSettings, parse_address
 from edge.settings import Kind, UnfitError
 
 
@@ -93,3 +93,18 @@ def test_addresses_overlap_where_they_cannot_both_be_listened_on(
 ) -> None:
     first, second = parse_address(one), parse_address(other)
     assert first.overlaps(second) == second.overlaps(first) == both
+
+
+def test_a_secret_is_named_by_one_place() -> None:
+    assert not list(SecretSettings(env="A").check())
+    assert not list(SecretSettings(file=Path("/a")).check())
+    for told in (SecretSettings(), SecretSettings(env="A", file=Path("/a"))):
+        (complaint,) = told.check()
+        assert "write { env" in complaint.message
+
+
+@pytest.mark.parametrize("name", ["", "1A", "A-B", "A=B", "A B", "A" * 257])
+def test_what_is_no_variables_name_is_unfit(name: str) -> None:
+    assert n.VARIABLE.read("EDGE_SECRET_2") == "EDGE_SECRET_2"
+    with pytest.raises(UnfitError):
+        n.VARIABLE.read(name)

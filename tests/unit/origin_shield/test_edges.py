@@ -162,6 +162,13 @@ def test_the_edges_choice_of_origins_counts_as_far_as_they_are_known() -> None:
     assert desk.ask(proven(claims=replace(CLAIMS, origins=(b"a", b"b")))).site is own
 
 
+def test_so_many_choices_are_kept_and_no_more() -> None:
+    desk = Desk()
+    terms, claims = desk.admission._terms, replace(CLAIMS, origins=(b"b",))
+    none = Admission(terms, desk.used, lambda: NOW, most_routed=0)
+    assert none.admit(desk.parts, proven(claims=claims), PEER).site.origin == "a"
+
+
 def test_what_the_edge_keys_by_is_part_of_the_key() -> None:
     desk = Desk()
     keys = [desk.ask(proven(claims=replace(CLAIMS, key=part))).key for part in (b"", b"x", b"y")]

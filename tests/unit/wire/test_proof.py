@@ -152,6 +152,7 @@ def test_who_has_no_proof_is_told_so() -> None:
     assert refused(HEAD) is Failure.NO_PROOF
     assert refused(proven(proven(HEAD, value), value)) is Failure.BAD_PROOF
     assert refused(proven(HEAD, b"v=2" + value[3:])) is Failure.BAD_PROOF
+    assert refused(proven(HEAD, value[:-1])) is Failure.BAD_PROOF
     assert refused(proven(HEAD, b"v=1, " + b"x" * MOST_BYTES)) is Failure.BAD_PROOF
 
 
