@@ -94,7 +94,7 @@ class Exchange:
         if flights.find(key) is not None:
             return
         trip = replace(
-            trip_of(asking, parts.ways, as_of, found),
+            trip_of(asking, parts.ways, as_of, found, self._tools.new_id()),
             request=without_credentials(asking.request, found.entry),
             in_background=True,
         )

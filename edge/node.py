@@ -12,6 +12,7 @@ from edge.admission import admit
 from edge.config import policies
 from edge.config.behind import SHIELD, coordinates
 from edge.secret import read_secret
+from edge.shielding import Voice
 from edge.trade import Trade
 from edge.visit import Parts
 from edge.ways import Shielding, Ways
@@ -49,8 +50,8 @@ def _ways(config: Config, behind: Behind) -> Ways:
     group = behind.groups.get(SHIELD)
     if group is None:  # nothing is asked from here
         return made
-    name = config.node.name.encode()
-    return replace(made, shielding=Shielding(group, name, secret, told.without == "origin"))
+    voice = Voice(config.node.name.encode(), secret)
+    return replace(made, shielding=Shielding(group, voice, told.without == "origin"))
 
 
 EDGE: Final = Trade(program="edge", parts=parts)

@@ -17,11 +17,11 @@ from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, Protocol
 
-from edge.guard.address import UNIX
 from edge.routing.experiment import route_of
 from edge.routing.route import Order, Route
+from edge.shielding import claims_of, dress
 from edge.upstream.way import Persistence, Stop, Way
-from edge.wire.proof import DEFAULT_PORTS, FIELD, MOST_ORIGINS, Claims, sign
+from edge.wire.proof import MOST_ORIGINS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from edge.cache.entry import Key
     from edge.routing.experiment import Assignment
     from edge.routing.geo import Coordinates, Place
+    from edge.shielding import Voice
     from edge.terms import Terms
     from edge.upstream.group import Group
     from edge.upstream.origin import Origin
@@ -61,12 +62,11 @@ class Bound(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Shielding:
-    """How this node reaches its shields, as `name` and by `secret`; `without` them it may ask the
-    origins itself, or may not."""
+    """How this node reaches its shields, and speaks to them; `without` them it may ask the origins
+    itself, or may not."""
 
     group: Group
-    name: bytes
-    secret: bytes
+    voice: Voice
     without: bool
 
 
@@ -129,20 +129,16 @@ class Ways:
         origin: Origin,
     ) -> RequestHead:
         """`request` as a shield is to have it: with the client's URL, and the proof."""
-        told = bound.forwarding
-        claims = Claims(
-            edge=shielding.name,
-            id=request_id.encode("ascii", "replace") or b"-",
-            hops=(*told.chain, told.peer or UNIX),
-            scheme=told.scheme,
-            host=told.host if told.host.endswith(DEFAULT_PORTS) else None,
-            origins=tuple([name.encode("ascii") for name in names[:MOST_ORIGINS]]),
+        claims = claims_of(
+            shielding.voice,
+            bound.forwarding,
+            request_id.encode("ascii", "replace") or b"-",
+            origins=[name.encode("ascii") for name in names[:MOST_ORIGINS]],
             key=_short(bound.by),
             target=bound.asked if bound.asked != request.target else None,
         )
         named = request if request.authority else replace(request, authority=origin.authority)
-        proof = sign(shielding.secret, named, claims, self.now())
-        return replace(named, headers=named.headers.plus((FIELD, proof)))
+        return dress(named, claims, shielding.voice, self.now())
 
 
 def _route(bound: Bound) -> Route:

@@ -34,9 +34,9 @@ _BY_EDGES: Final = "a shield is asked by edges alone, and they say who the clien
 
 NOT_A_SHIELDS: Final[Mapping[str, str]] = {
     "node.geo": "places are found at the edge; a shield has no use for them",
-    "node.at": "places are found at the edge; a shield has no use for them",
     "node.trusted_proxies": f"{_BY_EDGES}; list their networks in edges.networks",
     "shield": "a shield asks origins itself",
+    "site.place": "places are found at the edge, which tells the origin through the shield",
     "site.experiment": "experiments are run at the edge, which tells the shield what follows",
     "site.purge_from": "edges that are proven may purge; nobody else may ask",
     "site.purge_reach": "an edge that is proven purges for the whole node",

@@ -31,29 +31,29 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, Protocol
 
 from edge import admission
-from edge.admission import PURGES, Admitted
-from edge.answer import FieldRules
+from edge.admission import NONE, PURGES, Admitted
 from edge.cache.entry import Key
 from edge.cache.key import DEFAULT as BY_URL
 from edge.cache.key import DIGEST_BYTES, key_of
-from edge.cache.ruling import CachePolicy
-from edge.config.policies import Site
 from edge.errors import ExchangeError, Failure
-from edge.guard.address import Networks
 from edge.observe import text
+from edge.routing.route import Order
+from edge.terms import Site, Terms
 from edge.wire.hop import Forwarding, hops_left, vouched_for
 from edge.wire.proof import FIELD, Claims, mark, verify
 from origin_shield.used import MARK_BYTES, NoRoomError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
+    from edge.admission import Drawn
+    from edge.guard.address import Networks
     from edge.visit import Parts
     from edge.wire.message import RequestHead
     from origin_shield.used import Used
 
 SAFE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))  # RFC 9110 §9.2.1
-MOST_ROUTED: Final = 65_536  # of sites by origin; past it, the site's own origin is asked
+MOST_ROUTED: Final = 65_536  # of terms by origins; past it, the site's own are asked
 
 
 class Identity(Protocol):
@@ -77,8 +77,8 @@ class BySecret:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """On what terms edges are let in: where from (empty: anywhere), and as whom.
+class Entry:
+    """Who is let in: where from (empty: anywhere), and as whom.
 
     An unsafe method's proof is remembered for `remember_s` after it has come.
     """
@@ -86,7 +86,6 @@ class Terms:
     networks: Networks
     identity: Identity
     remember_s: float
-    hosts: Mapping[str, bytes | None]  # of all origins: what is sent in Host's place
 
 
 class Admission:
@@ -94,29 +93,35 @@ class Admission:
 
     def __init__(
         self,
-        terms: Terms,
+        entry: Entry,
         used: Used,
         now: Callable[[], float],
         *,
         most_routed: int = MOST_ROUTED,
     ) -> None:
-        self._terms = terms
+        self._entry = entry
         self._used = used
         self._now = now
         self._most_routed = most_routed
-        self._routed: dict[tuple[int, str], Site] = {}
+        self._routed: dict[tuple[int, tuple[str, ...]], tuple[Terms, Terms]] = {}
 
     def admit(
-        self, parts: Parts, head: RequestHead, peer: bytes, *, relayed: bool = False
+        self,
+        parts: Parts,
+        head: RequestHead,
+        peer: bytes,
+        *,
+        relayed: bool = False,
+        drawn: Drawn = NONE,
     ) -> Admitted:
         """What `head` amounts to, which an edge has sent; raises `ExchangeError` to refuse it.
 
         Where it is `relayed`, another worker has taken the proof of an unsafe method.
         """
-        terms, now = self._terms, self._now()
-        if terms.networks and not terms.networks.trusts(peer):
+        entry, now = self._entry, self._now()
+        if entry.networks and not entry.networks.trusts(peer):
             raise ExchangeError(Failure.NOT_FROM_HERE)
-        claims = terms.identity.known(head, peer, now)
+        claims = entry.identity.known(head, peer, now)
         if head.method not in SAFE and not relayed:
             self._take(head, now)
         return self._believed(parts, head, peer, claims)
@@ -124,7 +129,7 @@ class Admission:
     def _take(self, head: RequestHead, now: float) -> None:
         octets = b64decode(mark(head))[:MARK_BYTES]
         try:
-            is_new = self._used.take(octets, now, now + self._terms.remember_s)
+            is_new = self._used.take(octets, now, now + self._entry.remember_s)
         except NoRoomError:
             raise ExchangeError(Failure.OVERLOADED, "too many unsafe requests at once") from None
         if not is_new:
@@ -144,13 +149,13 @@ class Admission:
             admitted = admission.admit(parts, told, peer)
         return replace(
             admitted,
-            site=self._by_origin(admitted.site, claims.origins),
+            terms=self._routed_by(parts, admitted.terms, claims.origins),
             key=_keyed(admitted.key, claims.key),
+            asked=admitted.asked if claims.target is None else claims.target,
             forwarding=replace(
                 admitted.forwarding,
                 chain=tuple(b"" if hop == b"unix" else hop for hop in claims.hops),
                 vouched=vouched_for(told.headers),
-                target=claims.target,
             ),
             client=claims.client,
             purges=head.method in PURGES,
@@ -158,22 +163,24 @@ class Admission:
             id=text(claims.id),
         )
 
-    def _by_origin(self, site: Site, origins: Sequence[bytes]) -> Site:
-        """The site, with the first of these origins that this shield knows; else as it is.
+    def _routed_by(self, parts: Parts, terms: Terms, origins: Sequence[bytes]) -> Terms:
+        """The terms with those of these origins that this shield knows, in that order; as they are
+        where it knows none.
 
-        The same object each time: what is remembered of a site goes by that.
+        The same object each time: what is remembered of terms goes by that.
         """
-        hosts = self._terms.hosts
-        name = next((n for n in map(text, origins) if n in hosts), site.origin)
-        if name == site.origin:
-            return site
-        routed = self._routed.get((id(site), name))
+        known = parts.ways.groups
+        names = tuple([name for name in map(text, origins) if name in known])
+        if not names or names == terms.route.names:
+            return terms
+        routed = self._routed.get((id(terms), names))
         if routed is None:
             if len(self._routed) >= self._most_routed:
-                return site
-            routed = replace(site, origin=name, host=hosts[name])
-            self._routed[id(site), name] = routed
-        return routed
+                return terms
+            route = replace(terms.route, names=names, order=Order.FIRST, canary=None)
+            # Kept with what it is named by, or another could come to have the same identity.
+            routed = self._routed[id(terms), names] = (terms, replace(terms, route=route))
+        return routed[1]
 
 
 def _keyed(key: Key, part: bytes) -> Key:
@@ -183,17 +190,7 @@ def _keyed(key: Key, part: bytes) -> Key:
     return Key(blake2b(key.digest + part, digest_size=DIGEST_BYTES).digest(), key.url)
 
 
-_OF_NO_SITE: Final = Site(
-    name="*",
-    origin="",
-    host=None,
-    key=BY_URL,
-    cache=CachePolicy(),
-    fields=FieldRules(),
-    purge_from=Networks(),
-    purge_reach="node",
-    rules=(),
-)
+_OF_NO_SITE: Final = Site(name="*", key=BY_URL, terms=Terms(), purge_reach="node")
 
 
 def _asked_how_it_is(parts: Parts, head: RequestHead, peer: bytes) -> Admitted:
@@ -201,7 +198,7 @@ def _asked_how_it_is(parts: Parts, head: RequestHead, peer: bytes) -> Admitted:
     return Admitted(
         site=_OF_NO_SITE,
         request=head,
-        policy=_OF_NO_SITE.cache,
+        terms=_OF_NO_SITE.terms,
         key=key_of(head.scheme, head.authority, head.target, head),
         forwarding=Forwarding(parts.name, peer, head.scheme, head.authority),
         client=peer,

@@ -10,19 +10,21 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from edge.config import policies
+from edge.config.behind import coordinates
 from edge.guard.address import Networks
 from edge.secret import read_secret
 from edge.trade import Trade
 from edge.visit import Parts
+from edge.ways import Ways
 from origin_shield.config import ShieldConfig
-from origin_shield.edges import Admission, BySecret, Terms
+from origin_shield.edges import Admission, BySecret, Entry
 from origin_shield.used import Used
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from edge.behind import Behind
     from edge.config import Config
-    from edge.upstream.fetch import Upstream
 
 PROGRAM = "origin-shield"
 _ALL = ("0.0.0.0/0", "::/0", "unix")  # who has come so far has proven to be an edge
@@ -39,14 +41,20 @@ class Shield:
         """The shield's, for whoever runs processes."""
         return Trade(program=PROGRAM, parts=self.parts, state=self._state)
 
-    def parts(self, config: Config, upstreams: Mapping[str, Upstream], salt: bytes) -> Parts:
+    def parts(self, config: Config, behind: Behind, salt: bytes) -> Parts:
         """All that follows from a shield's settings; raises ValueError."""
         assert isinstance(config, ShieldConfig)  # as `origin_shield` has read it
-        admission = Admission(_terms(config), self._used, self._now)
+        admission = Admission(_entry(config), self._used, self._now)
         return Parts(
             name=config.node.name.encode(),
             sites=policies.sites(_open_to_edges(config)),
-            upstreams=upstreams,
+            ways=Ways(
+                groups=behind.groups,
+                place_of=behind.place_of,
+                now=behind.now,
+                chance=behind.chance,
+                at=coordinates(config.node.at),
+            ),
             trusted=Networks(),
             salt=salt,
             admit=admission.admit,
@@ -57,17 +65,13 @@ class Shield:
         return {"proofs": asdict(self._used.statistics())}
 
 
-def _terms(config: ShieldConfig) -> Terms:
+def _entry(config: ShieldConfig) -> Entry:
     told = config.edges
     secrets = tuple(read_secret(secret, path) for path, secret in told.all_secrets)
-    return Terms(
+    return Entry(
         networks=Networks.parse(told.networks),
         identity=BySecret(secrets, told.skew),
         remember_s=2 * told.skew,  # of an edge whose clock is ahead, proofs count so long
-        hosts={
-            name: origin.host.encode("ascii") if origin.host else None
-            for name, origin in config.origins.items()
-        },
     )
 
 

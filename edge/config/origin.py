@@ -9,7 +9,7 @@ from pathlib import Path  # noqa: TC003
 from typing import Literal
 
 from edge.config import notation as n
-from edge.config.notation import SecretSettings, span, wait  # noqa: TC001
+from edge.config.notation import SecretSettings, span, wait
 from edge.settings import Complaint, setting
 
 MOST_SERVERS = 64

@@ -45,6 +45,7 @@ from edge.upstream.origins import Origins
 from edge.visit import Parts, Tools
 from tests.stories.line import Line
 from tests.stories.wire import Fields, Reply, TruncatedError, Wire, written
+from tests.unit.edgeparts import parts_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence

@@ -6,6 +6,7 @@ from edge.admission import admit
 from edge.behind import Behind
 from edge.config import for_proxy
 from edge.node import EDGE, parts
+from edge.shielding import Voice
 from tests.unit.edgeparts import groups_of
 
 NOTHING = Behind(now=lambda: 0.0, chance=lambda: 0.0)
@@ -41,7 +42,8 @@ def test_an_edge_reaches_its_shields_by_a_secret(monkeypatch: pytest.MonkeyPatch
     groups = groups_of(config)
     made = parts(config, Behind(lambda: 0.0, lambda: 0.0, groups), b"").ways
     assert made.shielding is not None
-    assert (made.shielding.group, made.shielding.secret) == (groups["shield"], SECRET.encode())
+    assert made.shielding.group is groups["shield"]
+    assert made.shielding.voice == Voice(config.node.name.encode(), SECRET.encode())
     assert made.shielding.without is False
     assert list(made.groups) == ["default"]
     assert made.at is not None
@@ -52,6 +54,6 @@ def test_an_edge_without_its_secret_does_not_begin(monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("TEST_SHIELD_SECRET", raising=False)
     config = for_proxy(["127.0.0.1:0"], "http://a.example", hostname="h", sets=SHIELDED)
     with pytest.raises(
-        ValueError, match=r"shield\.secret: the variable TEST_SHIELD_SECRET is empty"
+        ValueError, match=r"shield\.secret\.env: there is no variable TEST_SHIELD_SECRET"
     ):
         parts(config, NOTHING, b"")

@@ -27,7 +27,7 @@ from edge.wire.message import Headers, RequestHead
 from edge.wire.target import parse_request_target
 
 if TYPE_CHECKING:
-    from edge.config.policies import Site
+    from edge.terms import Site
 
 SETTINGS = """
 [node]

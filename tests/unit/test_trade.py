@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from edge.behind import Behind
 from edge.config import for_proxy
 from edge.node import EDGE
 from edge.trade import Trade
@@ -9,7 +10,7 @@ from edge.trade import Trade
 
 def test_a_trade_tells_nothing_of_itself_unless_it_says_so() -> None:
     config = for_proxy(["127.0.0.1:0"], "http://127.0.0.1:1", hostname="h")
-    parts = EDGE.parts(config, {}, b"")
+    parts = EDGE.parts(config, Behind(lambda: 0.0, lambda: 0.0), b"")
     assert Trade(program="x", parts=EDGE.parts).state(parts) == {}
 
 

@@ -46,13 +46,13 @@ async def test_a_record_tells_who_asked_what_and_how_long_it_took(
     await trio.sleep(1)
     visit.forward()
     await trio.sleep(2)
-    visit.landed()
+    visit.landed("main http://a:80")
     visit.answered(Reason.URI_MISS, Reason.STORED, 59.5, 200)
     await trio.sleep(3)
     visit.close()
     (record,) = desk.records
     assert (record.id, record.client, record.target) == ("id-1", "198.51.100.1", "/\\xff")
-    assert (record.upstream, record.upstream_s) == ("main", 2.0)
+    assert (record.upstream, record.upstream_s) == ("main http://a:80", 2.0)
     assert (record.first_byte_s, record.total_s) == (3.0, 6.0)
     assert (record.status, record.ttl, record.bytes) == (200, 59, 5)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from edge.board import Board
 from edge.cache.estate import Estate
 from edge.cache.journal import Journal, shared_number
 from edge.cache.leases import Leases
@@ -50,6 +51,7 @@ class House:
         self.doors.open(self.config.node.listen)
         self.inner = InnerDoors(self.directory, 1)
         self.numbers, self.leases = shared_number(), Leases()
+        self.board = Board(4)
         self.tallies = Tallies(4)
         self.started = 0
 
@@ -74,6 +76,7 @@ class House:
             tallies=self.tallies,
             purge_number=self.numbers,
             leases=self.leases,
+            board=self.board,
             salt=b"salt",
             paths=self.inner.paths,
             desk=self.inner.desks[0].dup(),

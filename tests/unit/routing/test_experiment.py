@@ -20,8 +20,8 @@ from edge.routing.experiment import (
     check_together,
     key_part,
     route_of,
-    told,
 )
+from edge.routing.experiment import told as told_fields
 from edge.routing.site import Glob, Match
 from edge.routing.visitors import VisitorId
 from edge.wire.cookies import CookieTerms
@@ -292,12 +292,12 @@ def test_arms_dress_the_request_in_turn() -> None:
     ]
     headers = Headers([(b"x-both", b"client"), (b"accept", b"*/*")])
     assert asked(made, b"/p?q=1") == b"/b/a/p?q=1"
-    assert told(made, headers) == Headers(
+    assert told_fields(made, headers) == Headers(
         [(b"accept", b"*/*"), (b"x-one", b"1"), (b"x-both", b"b")]
     )
     assert route_of(made) == ("us",)
     assert asked((), b"/p") == b"/p"
-    assert told((), headers) is headers
+    assert told_fields((), headers) is headers
     assert route_of(()) == ()
 
 
