@@ -39,7 +39,9 @@ MOST_ARMS: Final = 64  # of one experiment
 NAME_CHARS: Final = 400
 WHY_CHARS: Final = 120
 LEAST_WEIGHT: Final = 0.001
-MOST_WEIGHT: Final = 1_000_000.0
+LEAST_ARM_WEIGHT: Final = 1e-6  # but 0
+MOST_WEIGHT: Final = 1_000.0
+MOST_ARM_WEIGHT: Final = 1_000_000.0
 CONTROL: Final = "control"  # the arm that a stopped experiment falls back to, if it has one
 _SHOWN: Final = 80
 _PORTS: Final = {"http://": ":80", "https://": ":443"}
@@ -62,7 +64,7 @@ class Checked(Enum):
 
 @dataclass(frozen=True, slots=True)
 class NamedServer:
-    """A server of an origin, as the settings name it; `url` is like `http://a.example:8080`."""
+    """A server of an origin, as the settings name it; `url` is like `http://a.example:80`."""
 
     origin: str
     url: str
@@ -70,7 +72,7 @@ class NamedServer:
 
     @property
     def id(self) -> str:
-        """What it is called wherever one server is meant: `eu http://a.example:8080`."""
+        """What it is called wherever one server is meant: `eu http://a.example:80`."""
         return f"{self.origin} {self.url}"
 
 
@@ -354,8 +356,9 @@ def ramped(standing: Standing, experiment: NamedExperiment, arm: str, weight: fl
     """Give an arm a weight; raises `Unordered`."""
     arms = dict(experiment.arms)
     _check_known("arm", arm, arms)
-    if not 0 <= weight <= MOST_WEIGHT:
-        raise Unordered(f"{weight:g} is no weight of an arm; use 0 to {MOST_WEIGHT:.0f}")
+    if weight != 0 and not LEAST_ARM_WEIGHT <= weight <= MOST_ARM_WEIGHT:
+        bounds = f"use 0, or {LEAST_ARM_WEIGHT:g} to {MOST_ARM_WEIGHT:.0f}"
+        raise Unordered(f"{weight:g} is no weight of an arm; {bounds}")
     if not math.fsum({**standing.weights_of(experiment), arm: weight}.values()):
         raise Unordered(f'with "{arm}" at 0 no arm has a weight; stop the experiment instead')
     each = standing.experiment(experiment.id)

@@ -74,8 +74,9 @@ class Origin:
 
     @property
     def url(self) -> str:
-        """What names this server to people: `https://eu-1.example:8443`."""
-        return f"{self.scheme}://{self.authority.decode('ascii')}"
+        """What names this server to people, always with its port: `http://eu-1.example:80`."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
 
 
 def parse_origin(url: str) -> Origin:

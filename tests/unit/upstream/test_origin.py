@@ -72,9 +72,9 @@ def test_every_setting_says_what_it_is() -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ("http://EU-1.example:80/", "http://eu-1.example"),
+        ("http://EU-1.example/", "http://eu-1.example:80"),
         ("https://eu-1.example:8443", "https://eu-1.example:8443"),
-        ("https://[2001:DB8::1]:443", "https://[2001:db8::1]"),
+        ("https://[2001:DB8::1]", "https://[2001:db8::1]:443"),
     ],
 )
 def test_a_server_is_named_to_people_in_one_way(given: str, told: str) -> None:
