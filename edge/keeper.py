@@ -199,10 +199,7 @@ class Keeper:
         )
         self._policy = policies.connection_policy(config)
         roll = Roll(policies.servers(config), policies.experiments(config))
-        try:
-            self._overseer.take_up(roll, policies.checked_servers(config))
-        except ValueError as error:  # a file of authorities that has gone since they were tried
-            self._error_log.tell("checks", f"servers are checked as before: {error}")
+        self._overseer.take_up(roll, policies.checked_servers(config))
 
     def _hear_of(self, told: Reloaded) -> None:
         awaited = self._reloads.get(told.ask)

@@ -351,6 +351,8 @@ def test_there_is_an_end_to_what_may_be_told(monkeypatch: pytest.MonkeyPatch) ->
     assert "at most 2 servers" in refusal(drained, standing, [US])
     assert drained(taken_back(standing, [EU1]), [US]).server(US.id).drained
     assert weighted(standing, [EU1], 2.0).weight_of(EU1) == 2.0
+    checks = found(PLAIN, US.id, is_up=False, why="refused", now=1.0)
+    assert standing.with_checks_of(checks) == standing  # orders come first
     standing = stopped(standing, CHECKOUT, None)
     assert "about 1 experiments" in refusal(stopped, standing, OTHER, None)
     assert ramped(standing, CHECKOUT, "new", 1.0).stopped_on(CHECKOUT) == "control"
