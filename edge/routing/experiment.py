@@ -70,7 +70,8 @@ class Experiment:
     """Arms of which the first is the control, and who is in which.
 
     `takes` are the requests that it is for (None: all). `key` is the secret that drawings by
-XX
+    visitor id are keyed with; `id` is what it is called among all of a node's. `stopped_on` names
+    the arm that everyone has since it ended.
     """
 
     name: bytes
