@@ -224,10 +224,11 @@ class Quick:
         if because is Reason.HIT and not found.soft and len(found.variants) == 1:
             known.learn(found.held, status)
         self._tools.store.use(admitted.key)
+        request_id = admitted.id or self._tools.new_id()
         if asking is not None:
-            self._exchange.refresh(self._parts, asking, found, as_of)
+            self._exchange.refresh(self._parts, asking, found, as_of, request_id)
         record = Record(
-            now, admitted.id or self._tools.new_id(), client, known.method, known.host,
+            now, request_id, client, known.method, known.host,
             known.target, "1.1", status, sent, OUTCOMES[because], because.slug, ttl,
             arms=known.arms,
         )  # fmt: skip
