@@ -87,14 +87,16 @@ class Exchange:
                 visit.failed(ExchangeError(Failure.DRAINING))
             visit.close()
 
-    def refresh(self, parts: Parts, asking: Asking, found: Found, as_of: Seq) -> None:
-        """Validate in the background what is being served stale."""
+    def refresh(
+        self, parts: Parts, asking: Asking, found: Found, as_of: Seq, request_id: str
+    ) -> None:
+        """Validate in the background what is being served stale to the request of this id."""
         flights = self._tools.flights
         key = flight_key(asking, found)
         if flights.find(key) is not None:
             return
         trip = replace(
-            trip_of(asking, parts.ways, as_of, found, self._tools.new_id()),
+            trip_of(asking, parts.ways, as_of, found, request_id),
             request=without_credentials(asking.request, found.entry),
             in_background=True,
         )
@@ -176,7 +178,7 @@ class Exchange:
             case Serve():
                 return await self._serve(visit, found, ruling.because)
             case Revalidate(background=True) | ServeStale():
-                self.refresh(visit.parts, visit, found, visit.as_of)
+                self.refresh(visit.parts, visit, found, visit.as_of, visit.id)
                 return await self._serve(visit, found, ruling.because)
             case Fetch(because=Reason.REQUEST):  # nothing of it may be kept, or given to others
                 return await self._go_alone(visit, found, ruling.because)

@@ -104,8 +104,9 @@ class HopDesk(_Reading):
             return None
         client = self._client(peer) or text(admitted.client)
         record = Record(
-            self._tools.now(), admitted.id, client, known.method, known.host, known.target, "1.1"
-        )
+            self._tools.now(), admitted.id, client, known.method, known.host, known.target, "1.1",
+            arms=known.arms,
+        )  # fmt: skip
         glance = Glance(peer, data, relays.loans.has_room)
         return Glancing(relays, slot, link, glance, record, self._tools, admitted.key)
 

@@ -201,10 +201,7 @@ class Keeper:
         if self._nursery is not None:
             self._surroundings.take_up(config, self._behind, self._nursery)
         self._policy = policies.connection_policy(config)
-        try:
-            self._overseer.take_up(behind.roll(config), behind.checkable(config))
-        except ValueError as error:  # a file of authorities that has gone since they were tried
-            self._error_log.tell("checks", f"servers are checked as before: {error}")
+        self._overseer.take_up(behind.roll(config), behind.checkable(config))
 
     def _hear_of(self, told: Reloaded) -> None:
         awaited = self._reloads.get(told.ask)

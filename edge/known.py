@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec import UNSET
+
 from edge.cache import decision
 from edge.cache.validation import CONDITIONALS
 from edge.listen.lane import After
@@ -17,6 +19,8 @@ from edge.wire.plain import is_last
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from msgspec import UnsetType
 
     from edge.admission import Admitted
     from edge.branches import Branches
@@ -53,7 +57,7 @@ class Known:
         self.admitted = admitted
         self.refused = refused
         self.branches = branches
-        self.arms: tuple[str, ...] = ()
+        self.arms: tuple[str, ...] | UnsetType = UNSET
         self.cookies = b""
         if admitted is not None and admitted.arms:
             self.arms = arms_told(admitted.arms)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from edge.cache.home import write_whole
-from edge.standing import Standing
+from edge.standing import Standing, check_orders
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,6 +77,8 @@ def _read(data: bytes) -> Standing:
         version = msgspec.json.decode(told["version"]) if "version" in told else None
         if version != VERSION:
             raise ValueError(f"its version is {version}, and {VERSION} is known")
-        return msgspec.json.decode(data, type=_Page).orders
+        orders = msgspec.json.decode(data, type=_Page).orders
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(str(error)) from error
+    check_orders(orders)
+    return orders

@@ -72,6 +72,7 @@ class Overseer:
         self._writing = trio.CapacityLimiter(1)
         self._to_be_kept = trio.Event()
         self._checked: frozenset[str] = frozenset()
+        self._named: frozenset[str] = frozenset()
         self.roll = Roll()
         self.standing = book.read().with_checks_of(self._left_on_the_board())
 
@@ -88,12 +89,19 @@ class Overseer:
         return self._checked
 
     def take_up(self, roll: Roll, checked: Sequence[Checkable]) -> None:
-        """Go by settings that name these; raises `ValueError` where a server cannot be checked,
-        and then nothing has changed."""
+        """Go by settings that name these. Where a server cannot be checked, since its file of
+        authorities has gone since the settings were tried, all are checked as before."""
         ids = frozenset(each.id for each in checked)
         left = self.standing.under(roll, ids)
-        self._prober.take_up(checked, _known(left))
-        self.roll, self._checked = roll, ids
+        try:
+            self._prober.take_up(checked, _known(left))
+        except ValueError as error:
+            self._tell("checks", f"servers are checked as before: {error}")
+            left = self.standing.under(roll, self._checked)
+        else:
+            self._checked = ids
+        self.roll = roll
+        self._named = frozenset(each.id for each in roll.servers)
         if left.orders() != self.standing.orders():
             self._to_be_kept.set()
         self._put_up(left)
@@ -126,6 +134,8 @@ class Overseer:
             await trio.sleep(LOOK_S)
 
     def _heed_verdict(self, server_id: str, verdict: Verdict) -> None:
+        if server_id not in self._named:
+            return
         try:
             now = self._now()
             standing = found(

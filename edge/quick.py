@@ -224,11 +224,13 @@ class Quick:
         if because is Reason.HIT and not found.soft and len(found.variants) == 1:
             known.learn(found.held, status)
         self._tools.store.use(admitted.key)
+        request_id = admitted.id or self._tools.new_id()
         if asking is not None:
-            self._exchange.refresh(self._parts, asking, found, as_of)
+            self._exchange.refresh(self._parts, asking, found, as_of, request_id)
         record = Record(
-            now, admitted.id or self._tools.new_id(), client, known.method, known.host,
+            now, request_id, client, known.method, known.host,
             known.target, "1.1", status, sent, OUTCOMES[because], because.slug, ttl,
+            arms=known.arms,
         )  # fmt: skip
         return parts, record, known.after
 
@@ -265,6 +267,7 @@ class Quick:
         record = Record(
             now, self._tools.new_id(), client or text(admitted.client), known.method, known.host,
             known.target, "1.1", sent_on.status, 0, OUTCOMES[because], because.slug,
+            arms=known.arms,
         )  # fmt: skip
         return [written], record, known.after
 
@@ -307,6 +310,7 @@ class Quick:
         record = Record(
             now, self._tools.new_id(), client, known.method, known.host, known.target, "1.1",
             304 if known.form & 4 else entry.status, sent, made.outcome, made.slug, made.ttl,
+            arms=known.arms,
         )  # fmt: skip
         return parts, record, known.after
 

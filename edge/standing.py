@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Final
@@ -39,7 +40,9 @@ MOST_ARMS: Final = 64  # of one experiment
 NAME_CHARS: Final = 400
 WHY_CHARS: Final = 120
 LEAST_WEIGHT: Final = 0.001
-MOST_WEIGHT: Final = 1_000_000.0
+LEAST_ARM_WEIGHT: Final = 1e-6  # but 0
+MOST_WEIGHT: Final = 1_000.0
+MOST_ARM_WEIGHT: Final = 1_000_000.0
 CONTROL: Final = "control"  # the arm that a stopped experiment falls back to, if it has one
 _SHOWN: Final = 80
 _PORTS: Final = {"http://": ":80", "https://": ":443"}
@@ -62,7 +65,7 @@ class Checked(Enum):
 
 @dataclass(frozen=True, slots=True)
 class NamedServer:
-    """A server of an origin, as the settings name it; `url` is like `http://a.example:8080`."""
+    """A server of an origin, as the settings name it; `url` is like `http://a.example:80`."""
 
     origin: str
     url: str
@@ -70,7 +73,7 @@ class NamedServer:
 
     @property
     def id(self) -> str:
-        """What it is called wherever one server is meant: `eu http://a.example:8080`."""
+        """What it is called wherever one server is meant: `eu http://a.example:80`."""
         return f"{self.origin} {self.url}"
 
 
@@ -199,7 +202,10 @@ class Standing(msgspec.Struct, frozen=True, omit_defaults=True):
         standing = self.orders()
         for name, each in other.servers.items():
             if each.is_up is not None:
-                standing = found(standing, name, is_up=each.is_up, why=each.why, now=each.since)
+                with suppress(Unordered):  # there are more orders than there were: they come first
+                    standing = found(
+                        standing, name, is_up=each.is_up, why=each.why, now=each.since
+                    )
         return standing
 
 
@@ -300,7 +306,7 @@ def weighted(standing: Standing, servers: Sequence[NamedServer], weight: float |
     """Give these servers a weight, or (None) the settings' own; raises `Unordered`."""
     if weight is None:
         return _changed(standing, servers, weight=None)
-    if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:  # not so for a NaN either
+    if not _is_weight(weight):
         zero = "; to give a server nothing, drain it" if weight == 0 else ""
         most = f"{LEAST_WEIGHT:g} to {MOST_WEIGHT:.0f}"
         raise Unordered(f"{weight:g} is no weight of a server; use {most}{zero}")
@@ -311,6 +317,26 @@ def weighted(standing: Standing, servers: Sequence[NamedServer], weight: float |
         for each in servers
     }
     return _with_servers(standing, told)
+
+
+def _is_weight(weight: float) -> bool:
+    return LEAST_WEIGHT <= weight <= MOST_WEIGHT  # no NaN is
+
+
+def _is_arm_weight(weight: float) -> bool:
+    return weight == 0 or LEAST_ARM_WEIGHT <= weight <= MOST_ARM_WEIGHT
+
+
+def check_orders(standing: Standing) -> None:
+    """Raise `ValueError` for a weight that nobody can have ordered, as a file may have it."""
+    for name, server in standing.servers.items():
+        if server.weight is not None and not _is_weight(server.weight.value):
+            raise ValueError(f"{_shown(name)}: {server.weight.value:g} is no weight of a server")
+    for name, experiment in standing.experiments.items():
+        for arm, weight in experiment.weights.items():
+            if not _is_arm_weight(weight.value):
+                words = f"{weight.value:g} is no weight of an arm"
+                raise ValueError(f"{_shown(name)}, {_shown(arm)}: {words}")
 
 
 def _changed(
@@ -354,8 +380,9 @@ def ramped(standing: Standing, experiment: NamedExperiment, arm: str, weight: fl
     """Give an arm a weight; raises `Unordered`."""
     arms = dict(experiment.arms)
     _check_known("arm", arm, arms)
-    if not 0 <= weight <= MOST_WEIGHT:
-        raise Unordered(f"{weight:g} is no weight of an arm; use 0 to {MOST_WEIGHT:.0f}")
+    if not _is_arm_weight(weight):
+        bounds = f"use 0, or {LEAST_ARM_WEIGHT:g} to {MOST_ARM_WEIGHT:.0f}"
+        raise Unordered(f"{weight:g} is no weight of an arm; {bounds}")
     if not math.fsum({**standing.weights_of(experiment), arm: weight}.values()):
         raise Unordered(f'with "{arm}" at 0 no arm has a weight; stop the experiment instead')
     each = standing.experiment(experiment.id)

@@ -4,8 +4,8 @@ An order is answered when every worker goes by it, or names those that do not. I
 error log, with who gave it. What is listed of a server has three sources, and tells them apart:
 the settings and orders, the checks (made once for a node), and what each worker has seen of it.
 A worker tells what it sees in its status, under `servers`: a list of tables with `name` (of the
-origin), `id`, `state` (up, down, ejected, trial, drained, slow-start), `at_work`, `weight`,
-`latency_s` (None where there is none) and `failures`.
+origin), `id`, `state` (up, warming, trial, drained, ejected, down), `at_work`, `weight`,
+`latency_s` (0 before any answer) and `failures`.
 """
 
 from __future__ import annotations
@@ -272,7 +272,7 @@ def _server(
     server: NamedServer, standing: Standing, views: list[dict[str, Any]]
 ) -> dict[str, Any]:
     told = standing.server(server.id)
-    latencies = [each["latency_s"] for each in views if each["latency_s"] is not None]
+    latencies = [each["latency_s"] for each in views if each["latency_s"]]
     return {
         "id": server.id,
         "origin": server.origin,

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
+from msgspec import UNSET, UnsetType
 
 from edge.cache.reasons import Reason
 from edge.errors import ExchangeError, Side
-from edge.observe import Outcome, Record, text
+from edge.observe import Outcome, Record, text, told_arm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -167,6 +168,8 @@ class Visit:
         self.orders = admitted.orders
         self.tells_key = admitted.tells_key
         self.record.client = text(admitted.client)
+        if admitted.arms:
+            self.record.arms = arms_told(admitted.arms)
         self.record.id = admitted.id or self.record.id
 
     @property
@@ -238,13 +241,13 @@ class Visit:
         self.tools.log(self.record)
 
 
-def arms_told(arms: Iterable[Assignment]) -> tuple[str, ...]:
-    """Arms as the log has them and as they are counted: `checkout=new`, of a new visitor with a
-    `+` behind it; who is held out is not counted."""
-    return tuple(
+def arms_told(arms: Iterable[Assignment]) -> tuple[str, ...] | UnsetType:
+    """Arms as the log has them and as they are counted; who is held out is not."""
+    told = tuple(
         [
-            text(b"%b=%b%b" % (each.experiment.name, each.arm.name, b"+" if each.is_new else b""))
+            told_arm(each.experiment.id, text(each.arm.name), is_new=each.is_new)
             for each in arms
             if not each.is_held_out
         ]
     )
+    return told or UNSET

@@ -9,7 +9,7 @@ from edge.config import policies
 from edge.routing.balance import Balance, EjectPolicy, GroupPolicy
 from edge.routing.geo import Coordinates
 from edge.standing import NamedServer, Roll
-from edge.upstream.group import GroupSettings, server_url
+from edge.upstream.group import GroupSettings
 from edge.upstream.origin import Origin, parse_origin
 from edge.upstream.probe import Checkable, CheckPolicy
 
@@ -97,7 +97,7 @@ def coordinates(at: tuple[float, ...] | None) -> Coordinates | None:
 def roll(config: Config) -> Roll:
     """Which servers and experiments the settings name, for orders about them."""
     servers = [
-        NamedServer(told.name, server_url(server), weight)
+        NamedServer(told.name, server.url, weight)
         for told in groups(config)
         for server, weight in zip(
             told.servers, told.weights or (1.0,) * len(told.servers), strict=True
@@ -112,7 +112,7 @@ def roll(config: Config) -> Roll:
 def checkable(config: Config) -> list[Checkable]:
     """The servers that are checked, and how."""
     return [
-        Checkable(f"{told.name} {server_url(server)}", server, policy)
+        Checkable(f"{told.name} {server.url}", server, policy)
         for told in groups(config)
         if told.name in config.origins
         and (policy := _check(config.origins[told.name].checks, told.host)) is not None

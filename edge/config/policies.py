@@ -74,8 +74,7 @@ def _site(told: SiteSettings, standing: Standing) -> Site:
         terms=terms,
         rules=tuple(_rule(rule, terms, tags, hidden) for rule in told.rules),
         experiments=tuple(
-            _standing(_experiment(each), named_experiment(told, each), standing)
-            for each in told.experiments
+            _standing(named_experiment(told, each), each, standing) for each in told.experiments
         ),
         tells=told.place,
         keys=told.key.place,
@@ -187,12 +186,13 @@ def _redirect(told: RedirectSettings | None, path: Glob | None) -> Redirect | No
     )
 
 
-def _experiment(told: ExperimentSettings) -> Experiment:
+def _experiment(told: ExperimentSettings, named: NamedExperiment) -> Experiment:
     visitor = told.visitor
     return Experiment(
         name=told.name.encode("ascii"),
         cookie=told.cookie.terms,
         arms=tuple(_arm(name, arm) for name, arm in told.arms.items()),
+        id=named.id,
         takes=Match(path=Glob.parse(told.path.encode("ascii"))) if told.path is not None else None,
         visitor=VisitorId("cookie", visitor.encode("ascii")) if visitor is not None else None,
         key=(told.key or told.name).encode(),
@@ -206,8 +206,9 @@ def named_experiment(site: SiteSettings, told: ExperimentSettings) -> NamedExper
     return NamedExperiment(f"{site.hosts[0]}/{told.name}", arms)
 
 
-def _standing(made: Experiment, named: NamedExperiment, standing: Standing) -> Experiment:
+def _standing(named: NamedExperiment, told: ExperimentSettings, standing: Standing) -> Experiment:
     """An experiment as it has been ramped or stopped since."""
+    made = _experiment(told, named)
     weights = {name.encode("ascii"): w for name, w in standing.weights_of(named).items()}
     stopped = standing.stopped_on(named)
     return made.altered(weights, stopped.encode("ascii") if stopped is not None else None)

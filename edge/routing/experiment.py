@@ -70,12 +70,14 @@ class Experiment:
     """Arms of which the first is the control, and who is in which.
 
     `takes` are the requests that it is for (None: all). `key` is the secret that drawings by
-    visitor id are keyed with. `stopped_on` names the arm that everyone has since it ended.
+    visitor id are keyed with; `id` is what it is called among all of a node's. `stopped_on` names
+    the arm that everyone has since it ended.
     """
 
     name: bytes
     cookie: CookieTerms
     arms: tuple[Arm, ...]
+    id: str = ""
     takes: Match | None = None
     visitor: VisitorId | None = None
     hold_out: frozenset[str] = frozenset()

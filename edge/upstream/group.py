@@ -72,12 +72,6 @@ class GroupStatistics:
     breaker: BreakerStatistics
 
 
-def server_url(origin: Origin) -> str:
-    """A server as operators name it, `http://a:80`: with its port, whatever was written."""
-    host = f"[{origin.host}]" if ":" in origin.host else origin.host
-    return f"{origin.scheme}://{host}:{origin.port}"
-
-
 class Group:
     """See the module. `now` is Unix seconds; `connect` makes transports in place of the network.
 
@@ -100,7 +94,7 @@ class Group:
         self.host = settings.host
         self.now = now
         self.limits = limits
-        self.ids = tuple(f"{settings.name} {server_url(one)}" for one in settings.servers)
+        self.ids = tuple(f"{settings.name} {one.url}" for one in settings.servers)
         weights = settings.weights or (1.0,) * len(settings.servers)
         self.members = Members(self.ids, settings.policy, weights)
         if before is not None:

@@ -72,6 +72,12 @@ class Origin:
             return host.encode("ascii")
         return f"{host}:{self.port}".encode("ascii")
 
+    @property
+    def url(self) -> str:
+        """What names this server to people, always with its port: `http://eu-1.example:80`."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
 
 def parse_origin(url: str) -> Origin:
     """The origin that `url` names, with default bounds: `https://eu-1.example:8443`.

@@ -12,7 +12,7 @@ from edge.guard.address import Networks
 from edge.shielding import Voice, claims_of, dress
 from edge.wire.hop import Forwarding
 from edge.wire.message import Headers, RequestHead
-from origin_shield.edges import Admission, BySecret, Terms
+from origin_shield.edges import Admission, BySecret, Entry
 from origin_shield.used import Used
 from tests.stories.world import settings, told
 
@@ -32,8 +32,8 @@ class Edges:
     def __init__(self, node: Edge, client: Client) -> None:
         self._node, self._client = node, client
         self._ids = count(1)
-        terms = Terms(Networks(), BySecret((VOICE.secret,), 60.0), 120.0, {"default": None})
-        admission = Admission(terms, Used(), lambda: node.now)
+        entry = Entry(Networks(), BySecret((VOICE.secret,), 60.0), 120.0)
+        admission = Admission(entry, Used(), lambda: node.now)
         everyone = Networks.parse(["0.0.0.0/0"])
         site = node.exchange.parts.sites.find(b"site.example")
         assert site is not None

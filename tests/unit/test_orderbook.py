@@ -55,6 +55,15 @@ def test_the_file_is_for_people_too(tmp_path: Path) -> None:
             b'{"version": 1, "orders": {"servers": {"a": {"weight": 5}}}}',
             "Expected `object | null`",
         ),
+        (
+            b'{"version": 1, "orders": {"servers": {"a": {"weight": {"value": -1, "over": 1}}}}}',
+            "a: -1 is no weight of a server",
+        ),
+        (
+            b'{"version": 1, "orders": {"experiments": {"s/x": {"weights": '
+            b'{"new": {"value": 1e300, "over": 1}}}}}}',
+            "s/x, new: 1e+300 is no weight of an arm",
+        ),
         (b" " * (MOST_BYTES + 1), f"more than {MOST_BYTES} bytes"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -262,19 +263,25 @@ async def test_a_file_that_cannot_lose_an_order_is_tried_again(tmp_path: Path) -
     assert EU.id not in OrderBook(tmp_path, print).read().servers
 
 
-async def test_a_server_that_cannot_be_checked_leaves_all_as_it_was(tmp_path: Path) -> None:
-    node = Node(tmp_path)
+async def test_where_a_server_cannot_be_checked_all_are_checked_as_before(
+    tmp_path: Path,
+) -> None:
+    lines: list[str] = []
     overseer = Overseer(
-        node.board, OrderBook(tmp_path, print), now=lambda: 0.0, random=lambda: 0.5,
-        tell=lambda *_: None,
+        Board(1), OrderBook(tmp_path, print), now=lambda: 0.0, random=lambda: 0.5,
+        tell=lambda kind, line: lines.append(f"{kind}: {line}"),
     )  # fmt: skip
-    overseer.take_up(ROLL, ())
-    bad = Checkable("eu https://a", parse_origin("https://a"), CheckPolicy())
-    object.__setattr__(bad.origin, "ca", "/none")
-    with pytest.raises(ValueError, match="cannot be used"):
-        overseer.take_up(Roll(), (bad,))
-    assert overseer.roll == ROLL
-    assert overseer.checked == frozenset()
+    nobody = parse_origin("http://127.0.0.1:9")
+    checks = [Checkable(each.id, nobody, CheckPolicy(down_after=1)) for each in (EU, US)]
+    overseer.take_up(ROLL, checks)
+    bad = Checkable("eu https://a", replace(parse_origin("https://a"), ca="/none"), CheckPolicy())
+    overseer.take_up(Roll((EU,)), [bad])
+    (line,) = lines
+    assert line.startswith('checks: servers are checked as before: ca: "/none" cannot be used')
+    assert (overseer.roll, {*overseer.checked}) == (Roll((EU,)), {EU.id, US.id})
+    for each in (EU, US):
+        overseer._heed_verdict(each.id, Verdict(False, "refused", 1))
+    assert list(overseer.standing.servers) == [EU.id]  # the other one has gone
 
 
 async def test_more_than_the_board_takes_is_told_and_what_was_there_stays(

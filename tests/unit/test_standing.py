@@ -132,7 +132,7 @@ def test_a_weight_is_ordered_over_the_settings_and_reset() -> None:
 @pytest.mark.parametrize("weight", [0, -1, math.nan, math.inf, 1e7, 0.0001])
 def test_a_weight_that_is_none_is_refused_with_the_way_out(weight: float) -> None:
     words = refusal(weighted, PLAIN, [EU1], weight)
-    assert "is no weight of a server; use 0.001 to 1000000" in words
+    assert "is no weight of a server; use 0.001 to 1000" in words
     assert ("drain it" in words) == (weight == 0)
 
 
@@ -170,7 +170,8 @@ def test_the_weight_for_a_share_gives_that_share(
     arms = tuple((f"arm{n}", weight) for n, weight in enumerate(others))
     experiment = NamedExperiment("s/x", (*arms, ("new", before)))
     weight = weight_for_share(PLAIN, experiment, "new", share)
-    if weight > module.MOST_WEIGHT:
+    if weight > module.MOST_ARM_WEIGHT or 0 < weight < module.LEAST_ARM_WEIGHT:
+        assert "is no weight" in refusal(ramped, PLAIN, experiment, "new", weight)
         return
     shares = ramped(PLAIN, experiment, "new", weight).shares_of(experiment)
     assert shares["new"] == pytest.approx(share, abs=1e-6)
@@ -190,9 +191,11 @@ def test_an_arm_without_others_has_no_share_to_be_set() -> None:
     assert 'with "a" at 0 no arm has a weight' in refusal(ramped, standing, OTHER, "a", 0.0)
 
 
-@pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf, 1e7])
+@pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf, 1e7, 1e-9])
 def test_an_arm_takes_no_weight_that_is_none(weight: float) -> None:
-    assert "is no weight of an arm; use 0 to" in refusal(ramped, PLAIN, OTHER, "a", weight)
+    assert "is no weight of an arm; use 0, or 1e-06 to 1000000" in refusal(
+        ramped, PLAIN, OTHER, "a", weight
+    )
 
 
 @pytest.mark.parametrize(
@@ -348,6 +351,8 @@ def test_there_is_an_end_to_what_may_be_told(monkeypatch: pytest.MonkeyPatch) ->
     assert "at most 2 servers" in refusal(drained, standing, [US])
     assert drained(taken_back(standing, [EU1]), [US]).server(US.id).drained
     assert weighted(standing, [EU1], 2.0).weight_of(EU1) == 2.0
+    checks = found(PLAIN, US.id, is_up=False, why="refused", now=1.0)
+    assert standing.with_checks_of(checks) == standing  # orders come first
     standing = stopped(standing, CHECKOUT, None)
     assert "about 1 experiments" in refusal(stopped, standing, OTHER, None)
     assert ramped(standing, CHECKOUT, "new", 1.0).stopped_on(CHECKOUT) == "control"

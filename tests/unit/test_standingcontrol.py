@@ -76,8 +76,8 @@ class House:
 
 @asynccontextmanager
 async def a_house(tmp_path: Path) -> AsyncIterator[House]:
-    first = {"servers": [view(EU1), view(EU2, state="ejected", latency_s=None)]}
-    second = {"servers": [view(EU1, state="slow-start", at_work=5, latency_s=0.75)]}
+    first = {"servers": [view(EU1), view(EU2, state="ejected", latency_s=0.0)]}
+    second = {"servers": [view(EU1, state="warming", at_work=5, latency_s=0.75)]}
     async with (
         at_desk(tmp_path / "0", {b"/v1/status": {b"GET": replying(first)}}) as one,
         at_desk(tmp_path / "1", {b"/v1/status": {b"GET": replying(second)}}) as two,
@@ -116,7 +116,7 @@ async def test_servers_are_listed_with_orders_checks_and_what_each_worker_sees(
                 "failures": 0,
             },
             {
-                "worker": 1, "state": "slow-start", "at_work": 5, "weight": 3.0,
+                "worker": 1, "state": "warming", "at_work": 5, "weight": 3.0,
                 "latency_s": 0.75, "failures": 0,
             },
         ],

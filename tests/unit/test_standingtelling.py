@@ -36,13 +36,13 @@ def test_servers_are_a_table() -> None:
         "weight": 1.0, "settings_weight": 1.0, "latency_s": None, "at_work": 0,
     }  # fmt: skip
     none = {**other, "drained": False, "workers": []}
-    same = {**none, "workers": [{"state": "slow-start"}] * 2}
+    same = {**none, "workers": [{"state": "warming"}] * 2}
     assert list(servers({"servers": [SERVER, other, none, same]})) == [
         "origin  server                    state            checks                at work          weight  latency",  # noqa: E501
         "eu      http://eu-1.example       up 2, ejected 1  down for 3m: refused        7  7 (settings 3)   3.2 ms",  # noqa: E501
         "eu      http://eu-2.example:8080  drained          -                           0               1        -",  # noqa: E501
         "eu      http://eu-2.example:8080  -                -                           0               1        -",  # noqa: E501
-        "eu      http://eu-2.example:8080  slow-start       -                           0               1        -",  # noqa: E501
+        "eu      http://eu-2.example:8080  warming          -                           0               1        -",  # noqa: E501
     ]
 
 

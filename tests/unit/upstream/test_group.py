@@ -11,7 +11,7 @@ from edge.errors import ExchangeError
 from edge.routing.balance import Balance, GroupPolicy, Outcome, Told
 from edge.routing.geo import Coordinates
 from edge.routing.health import State
-from edge.upstream.group import Group, GroupSettings, server_url
+from edge.upstream.group import Group, GroupSettings
 from edge.upstream.origin import Origin, parse_origin
 from edge.wire.h1 import RESPONSE_LIMITS
 from tests.unit.upstream.servers import origin
@@ -42,7 +42,7 @@ def test_a_group_is_as_its_settings_say() -> None:
     "url", ["http://a.example:80", "https://a.example:8443", "http://[2001:db8::1]:81"]
 )
 def test_a_server_is_named_by_its_url(url: str) -> None:
-    assert server_url(parse_origin(url)) == url
+    assert parse_origin(url).url == url
 
 
 def test_a_group_heeds_what_it_is_told_of_its_own_servers() -> None:

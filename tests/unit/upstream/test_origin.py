@@ -67,3 +67,16 @@ def test_every_setting_says_what_it_is() -> None:
         assert field.metadata["says"]
         assert "unit" in field.metadata
         assert field.metadata["unit"] == "seconds" or not field.name.endswith("_s")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("http://EU-1.example/", "http://eu-1.example:80"),
+        ("https://eu-1.example:8443", "https://eu-1.example:8443"),
+        ("https://[2001:DB8::1]", "https://[2001:db8::1]:443"),
+    ],
+)
+def test_a_server_is_named_to_people_in_one_way(given: str, told: str) -> None:
+    assert parse_origin(given).url == told
+    assert parse_origin(told).url == told
