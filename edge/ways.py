@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from hashlib import blake2b
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from edge.cache.key import key_of
 from edge.routing.experiment import route_of
 from edge.routing.route import Order, Route
 from edge.shielding import claims_of, dress
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from edge.wire.hop import Forwarding
     from edge.wire.message import RequestHead
 
-KEY_BYTES: Final = 256
-
 
 class Bound(Protocol):
     """A request as far as its way depends on it: what `admission` says of it, or a visit."""
@@ -54,8 +52,6 @@ class Bound(Protocol):
     def client(self) -> bytes: ...
     @property
     def arms(self) -> tuple[Assignment, ...]: ...
-    @property
-    def by(self) -> bytes: ...
     @property
     def asked(self) -> bytes: ...
 
@@ -134,7 +130,7 @@ class Ways:
             bound.forwarding,
             request_id.encode("ascii", "replace") or b"-",
             origins=[name.encode("ascii") for name in names[:MOST_ORIGINS]],
-            key=_short(bound.by),
+            key=_beyond_url(bound),
             target=bound.asked if bound.asked != request.target else None,
         )
         named = request if request.authority else replace(request, authority=origin.authority)
@@ -156,6 +152,12 @@ def _origin_dress(bound: Bound, group: Group) -> Callable[[RequestHead, Origin],
     return dress
 
 
-def _short(by: bytes) -> bytes:
-    """What the key is made of beside the URL, in as few bytes as a proof takes."""
-    return by if len(by) <= KEY_BYTES else blake2b(by, digest_size=32).digest()
+def _beyond_url(bound: Bound) -> bytes:
+    """What a shield has to key by beside the URL, in few bytes; b"" where that is nothing.
+
+    It need not know by what this node's settings tell answers apart: fields and cookies of the
+    request, places, arms, rules.
+    """
+    told, request = bound.forwarding, bound.request
+    by_url = key_of(told.scheme, told.host, request.target, request)
+    return b"" if bound.key == by_url else bound.key.digest
