@@ -283,8 +283,11 @@ class _Passage:
         return _Attempt(stop, index, place, now)
 
     async def _wait(self, group: Group) -> Place | None:
-        """A place in a group's breaker; none, and none ever after, where that is full."""
-        if group in self._full:
+        """A place in a group's breaker; none, and none ever after, where that is full.
+
+        Nor is a further place waited for once there is no time left to use it.
+        """
+        if group in self._full or (self._error and trio.current_time() >= self._give_up):
             return None
         try:
             return await group.breaker.acquire()
