@@ -125,23 +125,13 @@ class Way:
         with await group.uploads.acquire():
             yield
 
-    def choose(self, group: Group, now: float, besides: Container[int]) -> int | None:
+    def _choose(self, group: Group, now: float, besides: Container[int]) -> int | None:
         """The live server of `group` whose turn it is."""
         return group.members.choose(now, key=self._key, address=self._address, besides=besides)
 
-    def any_at_all(self, group: Group, now: float, besides: Container[int]) -> int | None:
+    def _any_at_all(self, group: Group, now: float, besides: Container[int]) -> int | None:
         """The least bad server of `group`."""
         return group.members.any_at_all(now, key=self._key, address=self._address, besides=besides)
-
-    @property
-    def stops(self) -> Sequence[Stop]:
-        """The stops in order."""
-        return self._stops
-
-    @property
-    def persistence(self) -> Persistence:
-        """How much is tried."""
-        return self._persistence
 
 
 class _Passage:
@@ -172,7 +162,7 @@ class _Passage:
         self._body = body
         self._interim = interim
         self._attempt: _Attempt | None = None
-        self._give_up = way.persistence.budget_s  # from the beginning on
+        self._give_up = way._persistence.budget_s  # from the beginning on
         self._tries = 0
         self._tried: dict[Group, set[int]] = {}
         self._full: list[Group] = []  # their breakers had no place
@@ -199,7 +189,7 @@ class _Passage:
         return await self._attempt.close(kind, error, trace)
 
     async def _answer(self) -> Response:
-        attempt = self._at_once(self._way.stops[0]) or await self._first()
+        attempt = self._at_once(self._way._stops[0]) or await self._first()
         while True:
             self._attempt = attempt
             self._way.told = attempt.name
@@ -224,7 +214,7 @@ class _Passage:
 
     def _is_spent(self) -> bool:
         """Whether no further try may be made."""
-        if self._tries >= self._way.persistence.tries:
+        if self._tries >= self._way._persistence.tries:
             return True
         return trio.current_time() >= self._give_up
 
@@ -236,11 +226,11 @@ class _Passage:
 
     async def _first(self) -> _Attempt:
         """A try at the best server that has not been tried; raises what went wrong last."""
-        for stop in self._way.stops:
+        for stop in self._way._stops:
             attempt = self._at_once(stop) or await self._in_time(stop)
             if attempt is not None:
                 return attempt
-        for stop in self._way.stops:
+        for stop in self._way._stops:
             attempt = await self._in_need(stop)
             if attempt is not None:
                 return attempt
@@ -254,7 +244,7 @@ class _Passage:
         if place is None:
             return None
         now = group.now()
-        index = self._way.choose(group, now, self._tried.get(group, ()))
+        index = self._way._choose(group, now, self._tried.get(group, ()))
         if index is None:
             place.release()
             return None
@@ -278,7 +268,7 @@ class _Passage:
         if place is None:
             return None
         now = group.now()
-        index = self._way.any_at_all(group, now, besides)
+        index = self._way._any_at_all(group, now, besides)
         assert index is not None  # for there is one that was not tried
         return _Attempt(stop, index, place, now)
 
@@ -298,7 +288,7 @@ class _Passage:
 
     def _another(self, before: _Attempt) -> _Attempt | None:
         """A try at a live server in place of one that answered badly, if that needs no waiting."""
-        for stop in self._way.stops:
+        for stop in self._way._stops:
             group = stop.group
             if not group.members.is_alive(group.now(), besides=self._tried.get(group, ())):
                 continue

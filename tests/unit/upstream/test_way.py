@@ -660,7 +660,8 @@ def behave(server: Server, manner: str) -> None:
 async def _pass(manners: list[list[str]], tries: int) -> None:
     """One GET over groups of servers with these manners, beside what a plain loop expects."""
     hosts = [[f"{n}-{m}" for m in range(len(group))] for n, group in enumerate(manners)]
-    expected, visited = "", []
+    expected = ""
+    visited: list[str] = []
     for manner, host in zip(chain(*manners), chain(*hosts), strict=True):
         if len(visited) == tries:
             break
