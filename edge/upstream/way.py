@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from edge.wire.message import RequestHead, ResponseHead
 
 TROUBLE: Final = frozenset({502, 503, 504})  # a gateway's words for "not I, but who is behind me"
-BODILESS: Final = frozenset({204, 304})
 SAFE: Final = frozenset({b"GET", b"HEAD"})
 # Ours, or of many causes: no evidence against a server.
 _NO_EVIDENCE: Final = frozenset({Failure.OVERLOADED, Failure.TOTAL_TIMEOUT})
@@ -204,11 +203,11 @@ class _Passage:
                 attempt = await self._first()
                 continue
             if self._is_of_use(response.head) or self._is_spent():
-                return response
+                return attempt.kept(response)
             self._tried.setdefault(attempt.group, set()).add(attempt.index)
             other = self._another(attempt)
             if other is None:
-                return response
+                return attempt.kept(response)
             await attempt.close(None, None, None)
             attempt = other
 
@@ -305,7 +304,6 @@ class _Attempt:
     __slots__ = (
         "_block",
         "_era",
-        "_if_left",
         "_is_over",
         "_place",
         "_stop",
@@ -322,7 +320,6 @@ class _Attempt:
         self._era = self.group.members.began(index, now)
         self._is_over = False
         self._verdict = Outcome.NEITHER  # of the head that has come
-        self._if_left = Outcome.NEITHER  # the same, where no one waits for the end
         self._block: AbstractAsyncContextManager[Response, bool | None] | None = None
 
     @property
@@ -354,12 +351,14 @@ class _Attempt:
             raise
         self._block = block
         self._verdict = _verdict(response.head)
-        if self._verdict is Outcome.BAD or _is_bodiless(request, response.head):
-            self._if_left = self._verdict
         if self._verdict is Outcome.GOOD:
             # A client that takes its time to send a body says nothing of the server.
             latency_s = None if body is not None else trio.current_time() - began
             self.group.members.heard(self.index, self._era, self.group.now(), latency_s)
+        return response
+
+    def kept(self, response: Response) -> Response:
+        """`response`, which is the one to give: what is held is given back when it has ended."""
         if response.head.status == 101:
             self.settle(Outcome.GOOD)
         else:
@@ -377,7 +376,7 @@ class _Attempt:
         try:
             return await self._block.__aexit__(kind, error, trace)
         finally:
-            self.settle(self._if_left)
+            self.settle(Outcome.BAD if self._verdict is Outcome.BAD else Outcome.NEITHER)
 
     def settle(self, outcome: Outcome) -> None:
         """Give back what is held and tell what it was like; only the first call counts."""
@@ -401,11 +400,6 @@ def _verdict(head: ResponseHead) -> Outcome:
     if head.status not in TROUBLE:
         return Outcome.GOOD
     return Outcome.NEITHER if b"retry-after" in head.headers else Outcome.BAD
-
-
-def _is_bodiless(request: RequestHead, head: ResponseHead) -> bool:
-    """Whether the head is all there is to come."""
-    return head.status in BODILESS or request.method == b"HEAD"
 
 
 def _blame(error: ExchangeError) -> Outcome:
