@@ -30,18 +30,22 @@ if TYPE_CHECKING:
     from edge.routing.experiment import Assignment
     from edge.routing.geo import Coordinates, Place
     from edge.shielding import Voice
-    from edge.terms import Terms
+    from edge.terms import Site, Terms
     from edge.upstream.group import Group
     from edge.upstream.origin import Origin
     from edge.wire.hop import Forwarding
     from edge.wire.message import RequestHead
 
 KEY_BYTES: Final = 256
+SAFE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})  # RFC 9110 §9.2.1
+WRITE: Final = b"w"  # no arm, place or rule is told so
 
 
 class Bound(Protocol):
     """A request as far as its way depends on it: what `admission` says of it, or a visit."""
 
+    @property
+    def site(self) -> Site: ...
     @property
     def terms(self) -> Terms: ...
     @property
@@ -134,7 +138,7 @@ class Ways:
             bound.forwarding,
             request_id.encode("ascii", "replace") or b"-",
             origins=[name.encode("ascii") for name in names[:MOST_ORIGINS]],
-            key=_short(bound.by),
+            key=_key_part(bound),
             target=bound.asked if bound.asked != request.target else None,
         )
         named = request if request.authority else replace(request, authority=origin.authority)
@@ -156,6 +160,13 @@ def _origin_dress(bound: Bound, group: Group) -> Callable[[RequestHead, Origin],
     return dress
 
 
-def _short(by: bytes) -> bytes:
-    """What the key is made of beside the URL, in as few bytes as a proof takes."""
+def _key_part(bound: Bound) -> bytes:
+    """What the key is made of beside the URL, in as few bytes as a proof takes.
+
+    A write goes by a key of its own where there may be several for its URL: so a shield can tell
+    that all of them are to be made unusable.
+    """
+    by = bound.by
+    if not by and bound.site.splits_keys and bound.request.method not in SAFE:
+        return WRITE
     return by if len(by) <= KEY_BYTES else blake2b(by, digest_size=32).digest()

@@ -361,7 +361,8 @@ class _Attempt:
             self.settle(_blame(error))
             raise
         self._block = block
-        self._verdict = _verdict(response.head)
+        # Behind a tier it is others that fail: it has answered, whatever it says of them.
+        self._verdict = Outcome.GOOD if self.is_final else _verdict(response.head)
         if self._verdict is Outcome.GOOD:
             # A client that takes its time to send a body says nothing of the server.
             latency_s = None if body is not None else trio.current_time() - began
