@@ -23,8 +23,8 @@ IMPURE_IN_CACHE = {
 PURE_MODULES = {
     "edge.errors", "edge.observe", "edge.metrics", "edge.reading", "edge.tally",
     "edge.exposition", "edge.answer", "edge.admission", "edge.branches", "edge.draft",
-    "edge.merge", "edge.node", "edge.orders", "edge.owner", "edge.prospect", "edge.ready",
-    "edge.shielding", "edge.standing", "edge.terms", "edge.trade", "edge.ways",
+    "edge.merge", "edge.orders", "edge.owner", "edge.prospect", "edge.ready", "edge.shielding",
+    "edge.standing", "edge.terms", "edge.trade", "edge.ways",
     "origin_shield.config", "origin_shield.edges",
 }  # fmt: skip
 EDGES_ALONE = ("edge.node", "edge.__main__")  # a shield can be read and run without them
