@@ -123,23 +123,6 @@ class Upstream:
         self._pool = Pool(Dialer(origin, connect))
         self._now = now
         self._limits = limits
-        self._uploads = trio.Semaphore(max(1, origin.max_connections // UPLOAD_SHARE))
-
-    @asynccontextmanager
-    async def upload_place(self) -> AsyncIterator[None]:
-        """A place for a request whose body is still to come from its client.
-
-        There are fewer than connections, so that slow clients cannot have all. Raises
-        OVERLOADED where none comes free in `connect_s`.
-        """
-        with trio.move_on_after(self.origin.connect_s) as patience:
-            await self._uploads.acquire()
-        if patience.cancelled_caught:
-            raise ExchangeError(Failure.OVERLOADED, "no place for an upload", retry=True)
-        try:
-            yield
-        finally:
-            self._uploads.release()
 
     async def run(self) -> None:
         """Tend the pool; cancelled, close what is idle."""
