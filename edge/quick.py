@@ -47,7 +47,7 @@ from edge.observe import Outcome as Told
 from edge.observe import Record, text
 from edge.ready import Made, Ready, Template
 from edge.upstream.transport import FILE_BYTES, FileSpan
-from edge.visit import OUTCOMES
+from edge.visit import OUTCOMES, drawn_of
 from edge.wire.plain import PlainReader
 from edge.wire.serial import plain_head
 
@@ -216,7 +216,10 @@ class Quick:
         age = current_age(found.entry, now)
         ttl = int((found.entry.terms.lifetime_s - age) // 1)
         # For this peer, not for who asked first; before anything is lent, as it may raise.
-        asking = self._parts.admit(self._parts, known.head, peer) if refreshes else None
+        drawn = drawn_of(admitted.arms) if refreshes else NONE
+        asking = (
+            self._parts.admit(self._parts, known.head, peer, drawn=drawn) if refreshes else None
+        )
         written = self._written(known, admitted, found.held, because, int(age), ttl)
         if written is None:
             return None

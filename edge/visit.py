@@ -180,7 +180,7 @@ class Visit:
     @property
     def drawn(self) -> Drawn:
         """The arms that chance has given the visitor, by experiment."""
-        return tuple([(a.experiment.name, a.arm.name) for a in self.arms if a.by_chance])
+        return drawn_of(self.arms)
 
     @property
     def cookies(self) -> tuple[bytes, ...]:
@@ -239,6 +239,11 @@ class Visit:
         self.record.bytes = self.stream.sent_bytes
         self.record.total_s = round(trio.current_time() - self._began, 6)
         self.tools.log(self.record)
+
+
+def drawn_of(arms: Iterable[Assignment]) -> Drawn:
+    """The arms that chance has given, by experiment."""
+    return tuple([(each.experiment.name, each.arm.name) for each in arms if each.by_chance])
 
 
 def arms_told(arms: Iterable[Assignment]) -> tuple[str, ...] | UnsetType:
