@@ -46,8 +46,9 @@ from edge.listen.lane import After
 from edge.observe import Outcome as Told
 from edge.observe import Record, text
 from edge.ready import Made, Ready, Template
+from edge.routing import experiment
 from edge.upstream.transport import FILE_BYTES, FileSpan
-from edge.visit import OUTCOMES, drawn_of
+from edge.visit import OUTCOMES
 from edge.wire.plain import PlainReader
 from edge.wire.serial import plain_head
 
@@ -216,10 +217,7 @@ class Quick:
         age = current_age(found.entry, now)
         ttl = int((found.entry.terms.lifetime_s - age) // 1)
         # For this peer, not for who asked first; before anything is lent, as it may raise.
-        drawn = drawn_of(admitted.arms) if refreshes else NONE
-        asking = (
-            self._parts.admit(self._parts, known.head, peer, drawn=drawn) if refreshes else None
-        )
+        asking = self._again(known, peer) if refreshes else None
         written = self._written(known, admitted, found.held, because, int(age), ttl)
         if written is None:
             return None
@@ -344,13 +342,15 @@ class Quick:
 
     def _rooted(self, head: RequestHead, peer: bytes) -> Known:
         """What is known of a head by its bytes alone."""
-        known = self._made(head, peer)
-        if known.admitted is None:
+        known, parts = self._made(head, peer), self._parts
+        site = parts.sites.find(head.authority)
+        if site is None or not (site.needs_place or site.experiments):
             return known
-        parts, site = self._parts, known.admitted.site
-        branches = Branches(
-            parts.ways, site.needs_place, known.admitted.arms, partial(self._made, head)
-        )
+        if known.refused is not None:  # by this place or these arms: others need not be
+            return Known(head, None)
+        by_chance = {name for name, _ in known.drawn}
+        experiments = [each for each in site.experiments if each.name in by_chance]
+        branches = Branches(parts.ways, site.needs_place, experiments, partial(self._made, head))
         return Known(head, None, branches=branches) if branches else known
 
     def _made(self, head: RequestHead, peer: bytes, drawn: Drawn = NONE) -> Known:
@@ -361,9 +361,15 @@ class Quick:
         except ExchangeError as error:
             is_theirs = error.side is Side.CLIENT
             return Known(head, None, refused=error if is_theirs else None)
+        told = experiment.drawn(admitted.arms)
         if decision.may_use_store(head, admitted.policy) is not None:
-            return Known(head, None)
-        return Known(head, admitted, self._mark(admitted.terms))
+            return Known(head, None, drawn=told)
+        return Known(head, admitted, self._mark(admitted.terms), drawn=told)
+
+    def _again(self, known: Known, peer: bytes) -> Admitted:
+        """What has been admitted, for this peer. It has the arms that were drawn: what is found
+        under their key must not come to stand under another's."""
+        return self._parts.admit(self._parts, known.head, peer, drawn=known.drawn)
 
     def _mark(self, terms: Terms) -> object:
         """What stands for these terms by these settings: answers made ready by others are not."""
