@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from edge.cache.key import key_of
 from edge.routing.experiment import route_of
@@ -30,16 +30,21 @@ if TYPE_CHECKING:
     from edge.routing.experiment import Assignment
     from edge.routing.geo import Coordinates, Place
     from edge.shielding import Voice
-    from edge.terms import Terms
+    from edge.terms import Site, Terms
     from edge.upstream.group import Group
     from edge.upstream.origin import Origin
     from edge.wire.hop import Forwarding
     from edge.wire.message import RequestHead
 
+SAFE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})  # RFC 9110 §9.2.1
+WRITE: Final = b"w"  # no other part is so short
+
 
 class Bound(Protocol):
     """A request as far as its way depends on it: what `admission` says of it, or a visit."""
 
+    @property
+    def site(self) -> Site: ...
     @property
     def terms(self) -> Terms: ...
     @property
@@ -156,8 +161,11 @@ def _beyond_url(bound: Bound) -> bytes:
     """What a shield has to key by beside the URL, in few bytes; b"" where that is nothing.
 
     It need not know by what this node's settings tell answers apart: fields and cookies of the
-    request, places, arms, rules.
+    request, places, arms, rules. A write goes by a key of its own where there may be several for
+    its URL: so a shield can tell that all of them are to be made unusable.
     """
     told, request = bound.forwarding, bound.request
-    by_url = key_of(told.scheme, told.host, request.target, request)
-    return b"" if bound.key == by_url else bound.key.digest
+    if bound.key != key_of(told.scheme, told.host, request.target, request):
+        return bound.key.digest
+    is_write = request.method not in SAFE
+    return WRITE if is_write and bound.site.splits_keys else b""

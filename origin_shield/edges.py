@@ -26,7 +26,7 @@ relayed a request does not count it again.
 from __future__ import annotations
 
 from base64 import b64decode
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -68,7 +68,7 @@ class Identity(Protocol):
 class BySecret:
     """Edges that sign with any of `secrets`, their clocks at most `skew_s` off."""
 
-    secrets: tuple[bytes, ...]
+    secrets: tuple[bytes, ...] = field(repr=False)
     skew_s: float
 
     def known(self, head: RequestHead, peer: bytes, now: float) -> Claims:

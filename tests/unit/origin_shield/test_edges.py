@@ -237,3 +237,7 @@ def test_a_client_that_came_by_a_socket_has_no_address() -> None:
     admitted = Desk().ask(proven(claims=replace(CLAIMS, hops=(b"unix",))))
     seen = to_origin(admitted.request, admitted.forwarding).headers
     assert seen.get(b"x-forwarded-for") == b"unknown, 10.0.0.7"
+
+
+def test_a_secret_stands_in_no_traceback() -> None:
+    assert SECRET.decode() not in repr(Desk().admission._terms)

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from edge.behind import Behind
 from edge.config import for_proxy
+from edge.errors import ExchangeError
+from edge.wire.message import Headers, RequestHead
+from edge.wire.proof import FIELD, Claims, sign
 from origin_shield.config import shield_proxy
 from origin_shield.node import PROGRAM, Shield
 
@@ -60,3 +64,17 @@ def test_an_edges_settings_make_no_shield() -> None:
     told = for_proxy(["127.0.0.1:0"], "http://a.example", hostname="h")
     with pytest.raises(AssertionError):
         Shield().parts(told, NOTHING, b"")
+
+
+def test_a_reload_takes_up_another_secret(secret: Path) -> None:
+    shield = Shield(now=lambda: 7.0)
+    claims = Claims(edge=b"fra1", id=b"1", hops=(b"192.0.2.1",), scheme=b"http")
+    head = RequestHead(b"GET", b"http", b"a.example", b"/", Headers())
+    value = sign(b"fedcba9876543210", head, claims, 7.0)
+    signed = replace(head, headers=Headers([(FIELD, value)]))
+    before = shield.parts(config(secret), NOTHING, b"")
+    secret.write_text("fedcba9876543210")
+    after = shield.parts(config(secret), NOTHING, b"")
+    with pytest.raises(ExchangeError):
+        before.admit(before, signed, b"192.0.2.9")
+    assert after.admit(after, signed, b"192.0.2.9").client == b"192.0.2.1"
