@@ -477,3 +477,16 @@ def test_branches_are_charged_to_what_is_known_of_requests() -> None:
         known = [known for each in generations for known in each.values()]
         kept = sum(1 + len(each.branches) for each in known if each.branches is not None)
         assert kept <= 2 * 11
+
+
+def test_a_first_visitor_whom_the_store_is_not_for_decides_no_arm_for_others() -> None:
+    desk = placed(BY_COUNTRY, SAME_FOR_ALL)
+    desk.keep()
+    _, france = PLACES
+    for _ in range(2):
+        assert desk.ask(peer=france) is None
+    for roll, arm in ((0.1, "x"), (0.9, "y"), (0.1, "x")):
+        desk.roll = roll
+        answered = desk.ask(peer=PEER)
+        assert answered is not None
+        assert answered[1].arms == (f"*/e={arm};new",)
