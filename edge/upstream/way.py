@@ -2,8 +2,9 @@
 
 A `Way` has `fetch` and `upload_place` with the contract of an `Upstream`, and chooses one for each
 try: of its stops in order the first group with a live server; where no group has one, the first
-with any at all that has not been tried. A try needs a place in its group's breaker, and holds it
-until the response has ended, or the head of a 101 has come: what is under way after that is a
+with any at all that has not been tried. A group that is back and starts slowly gives way to the
+next live one for what is beyond its share. A try needs a place in its group's breaker, and holds
+it until the response has ended, or the head of a 101 has come: what is under way after that is a
 tunnel, and no request any more. A group whose breaker is full is passed over for the next.
 
 Another try, never at the same server, follows
@@ -149,6 +150,7 @@ class _Passage:
         "_give_up",
         "_interim",
         "_request",
+        "_stops",
         "_tried",
         "_tries",
         "_way",
@@ -162,6 +164,7 @@ class _Passage:
         interim: Callable[[ResponseHead], Awaitable[None]] | None,
     ) -> None:
         self._way = way
+        self._stops = way._stops
         self._request = request
         self._body = body
         self._interim = interim
@@ -174,6 +177,8 @@ class _Passage:
 
     async def __aenter__(self) -> Response:
         self._give_up += trio.current_time()
+        if len(self._stops) > 1:
+            self._stops = _eased(self._stops)
         response = None
         try:
             response = await self._answer()
@@ -193,7 +198,7 @@ class _Passage:
         return await self._attempt.close(kind, error, trace)
 
     async def _answer(self) -> Response:
-        attempt = self._at_once(self._way._stops[0]) or await self._first()
+        attempt = self._at_once(self._stops[0]) or await self._first()
         while True:
             self._attempt = attempt
             self._way.told = attempt.name
@@ -231,11 +236,11 @@ class _Passage:
 
     async def _first(self) -> _Attempt:
         """A try at the best server that has not been tried; raises what went wrong last."""
-        for stop in self._way._stops:
+        for stop in self._stops:
             attempt = self._at_once(stop) or await self._in_time(stop)
             if attempt is not None:
                 return attempt
-        for stop in self._way._stops:
+        for stop in self._stops:
             attempt = await self._in_need(stop)
             if attempt is not None:
                 return attempt
@@ -293,7 +298,7 @@ class _Passage:
 
     def _another(self, before: _Attempt) -> _Attempt | None:
         """A try at a live server in place of one that answered badly, if that needs no waiting."""
-        for stop in self._way._stops:
+        for stop in self._stops:
             group = stop.group
             if not group.members.is_alive(group.now(), besides=self._tried.get(group, ())):
                 continue
@@ -302,6 +307,19 @@ class _Passage:
             if attempt is not None:
                 return attempt
         return None
+
+
+def _eased(stops: Sequence[Stop]) -> Sequence[Stop]:
+    """`stops` as this request is to take them: a group that gives way comes behind the next live
+    one."""
+    live = (at for at, stop in enumerate(stops) if stop.group.is_alive())
+    first = next(live, None)
+    if first is None or not stops[first].group.gives_way():
+        return stops
+    instead = next(live, None)
+    if instead is None:
+        return stops
+    return [*stops[:first], stops[instead], *stops[first:instead], *stops[instead + 1 :]]
 
 
 class _Attempt:
