@@ -36,6 +36,7 @@ import trio
 
 from edge.errors import ExchangeError, Failure, Side
 from edge.routing.health import Outcome
+from edge.wire.proof import refusal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Container, Sequence
@@ -72,7 +73,7 @@ class Stop(NamedTuple):
     """A group on a way, and how a request is dressed for one of its servers: the final head.
 
     A stop that is a `tier` of its own tries elsewhere by itself, so what it answers is given as
-    it is.
+    it is. Where it does not take this node for one of its edges, that is an error.
     """
 
     group: Group
@@ -84,10 +85,11 @@ class Way:
     """See the module. `stops` are in order of preference, one at least.
 
     `key` and `address` are what groups that balance by hash go by. `told` names who answered last,
-    or was tried last: the server's id, `eu http://a:80`; "" before any try.
+    or was tried last: the server's id, `eu http://a:80`; "" before any try. `refused` says which
+    tier has refused this node, and why, where another was asked instead; else it is "".
     """
 
-    __slots__ = ("_address", "_key", "_persistence", "_stops", "told")
+    __slots__ = ("_address", "_key", "_persistence", "_stops", "refused", "told")
 
     def __init__(
         self,
@@ -104,6 +106,7 @@ class Way:
         self._key = key
         self._address = address
         self.told = ""
+        self.refused = ""
 
     def fetch(
         self,
@@ -211,6 +214,8 @@ class _Passage:
                 self._error = error
                 self._tried.setdefault(attempt.group, set()).add(attempt.index)
                 attempt = await self._first()
+                if error.failure is Failure.SHIELD_REFUSED:
+                    self._way.refused = error.detail
                 continue
             is_given = attempt.is_final or self._is_of_use(response.head)
             if is_given or self._is_spent():
@@ -379,6 +384,8 @@ class _Attempt:
             self.settle(_blame(error))
             raise
         self._block = block
+        if self.is_final and (why := refusal(response.head)) is not None:
+            await self._refused(why, retry=body is None)
         # Behind a tier it is others that fail: it has answered, whatever it says of them.
         self._verdict = Outcome.GOOD if self.is_final else _verdict(response.head)
         if self._verdict is Outcome.GOOD:
@@ -386,6 +393,13 @@ class _Attempt:
             latency_s = None if body is not None else trio.current_time() - began
             self.group.members.heard(self.index, self._era, self.group.now(), latency_s)
         return response
+
+    async def _refused(self, why: Failure, *, retry: bool) -> None:
+        """Have done with a tier that has refused this node; raises SHIELD_REFUSED."""
+        # A proof that has counted already is of one request, and no evidence for the next.
+        self._verdict = Outcome.NEITHER if why is Failure.PROOF_USED else Outcome.BAD
+        await self.close(None, None, None)
+        raise ExchangeError(Failure.SHIELD_REFUSED, f"{self.name}: {why.slug}", retry=retry)
 
     def kept(self, response: Response) -> Response:
         """`response`, which is the one to give: what is held is given back when it has ended."""

@@ -343,6 +343,68 @@ async def test_an_answer_in_hand_is_not_given_up_for_a_wait(
     assert_all_is_given_back(eu, us)
 
 
+# --- tiers
+
+
+REFUSED: Final = b"Cache-Status: shield1; detail=%b"
+
+
+def behind_a_tier(tier: Group, *others: Group) -> Way:
+    stops = [Stop(tier, as_it_is, is_tier=True), *(Stop(one, as_it_is) for one in others)]
+    return Way(stops, FEW)
+
+
+async def test_what_a_tier_answers_is_given_as_it_is(
+    autojump_clock: Clock, network: Network
+) -> None:
+    tier, eu = a_group(network, "shield", "s"), a_group(network, "eu", "a")
+    for says in (
+        answer(503, b"Retry-After: 5"),
+        answer(502),
+        answer(403, b"Cache-Status: o; detail=bad-proof, shield1; fwd=uri-miss; detail=no-store"),
+        answer(404, REFUSED % b"bad-proof"),
+    ):
+        network["s"].says = says
+        way = behind_a_tier(tier, eu)
+        assert (await get(way))[0] == int(says[9:12])
+        assert way.refused == ""
+    assert asked(network, "a") == [0]
+    assert tier.statistics().servers[0].health.failures == 0
+
+
+@pytest.mark.parametrize("why", ["no-proof", "bad-proof", "proof-expired", "not-from-here"])
+async def test_a_tier_that_takes_us_for_a_stranger_is_passed_over_and_that_is_told(
+    autojump_clock: Clock, network: Network, why: str
+) -> None:
+    tier, eu = a_group(network, "shield", "s", policy=KEEN), a_group(network, "eu", "a")
+    network["s"].says = answer(403, REFUSED % why.encode(), body=b"403 Error")
+    way = behind_a_tier(tier, eu)
+    assert await get(way) == (200, b"hi")
+    assert way.refused == f"shield http://s:80: {why}"
+    assert await get(behind_a_tier(tier, eu)) == (200, b"hi")
+    assert asked(network, "s", "a") == [1, 2]  # it has been ejected
+    assert_all_is_given_back(tier, eu)
+
+
+async def test_a_tiers_refusal_is_an_error_where_nobody_else_may_be_asked(
+    autojump_clock: Clock, network: Network
+) -> None:
+    tier, eu = a_group(network, "shield", "s"), a_group(network, "eu", "a")
+    network["s"].says = answer(403, REFUSED % b"bad-proof")
+    with pytest.raises(ExchangeError, match="shield http://s:80: bad-proof") as raised:
+        await get(behind_a_tier(tier))
+    assert (raised.value.failure, raised.value.status) == (Failure.SHIELD_REFUSED, 502)
+    with pytest.raises(ExchangeError) as raised:  # of which a part may be gone
+        await get(behind_a_tier(tier, eu), request(b"POST"), Body(b"one"))
+    assert not raised.value.retry
+    assert tier.statistics().servers[0].health.failures == 2
+    network["s"].says = answer(403, REFUSED % b"proof-used")
+    with pytest.raises(ExchangeError):
+        await get(behind_a_tier(tier))
+    assert tier.statistics().servers[0].health.failures == 2  # it is of that request alone
+    assert_all_is_given_back(tier, eu)
+
+
 # --- groups
 
 
