@@ -108,9 +108,9 @@ class Envoy:
         self._nursery: trio.Nursery | None = None
 
     def take_up(self, shields: Iterable[Origin], voice: Voice | None) -> None:
-        """Go by these settings: these are the shields, none where there is no voice. Raises
-        ValueError where one cannot be asked, and then nothing has changed."""
-        wanted = [replace(each, **_bounds()) for each in shields] if voice is not None else []
+        """Go by these settings; where there are shields, there is a voice. Raises ValueError
+        where one cannot be asked, and then nothing has changed."""
+        wanted = [_bounded(each) for each in shields]
         made = {each.url: self._made(each) for each in wanted}
         for shield in self._shields.values():
             if shield is not made.get(shield.url):
@@ -282,15 +282,17 @@ class _Body:
         return self._left.pop(0)
 
 
-def _bounds() -> dict[str, float | int]:
-    return {
-        "connect_s": PATIENCE_S,
-        "first_byte_s": PATIENCE_S,
-        "between_bytes_s": PATIENCE_S,
-        "total_s": PATIENCE_S,
-        "max_connections": AT_ONCE,
-        "max_idle": AT_ONCE,
-    }
+def _bounded(origin: Origin) -> Origin:
+    """A shield as it is asked to purge."""
+    return replace(
+        origin,
+        connect_s=PATIENCE_S,
+        first_byte_s=PATIENCE_S,
+        between_bytes_s=PATIENCE_S,
+        total_s=PATIENCE_S,
+        max_connections=AT_ONCE,
+        max_idle=AT_ONCE,
+    )
 
 
 def _why(status: int, body: bytes) -> str:
