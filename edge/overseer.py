@@ -99,7 +99,8 @@ class Overseer:
         """Go by settings that name these. Where a server cannot be checked, since its file of
         authorities has gone since the settings were tried, all are checked as before. `aside`
         says, by id, which are to be set aside, and why; no others are."""
-        self._aside = dict(aside or {})
+        self._named = frozenset(each.id for each in roll.servers)
+        self._aside = {name: why for name, why in (aside or {}).items() if name in self._named}
         ids = frozenset(each.id for each in checked)
         left = self.standing.under(roll, ids | self._aside.keys())
         try:
@@ -110,7 +111,6 @@ class Overseer:
         else:
             self._checked = ids
         self.roll = roll
-        self._named = frozenset(each.id for each in roll.servers)
         if left.orders() != self.standing.orders():
             self._to_be_kept.set()
         self._put_up(self._without_those_aside(left))
