@@ -83,7 +83,8 @@ class AccessLog:
                 await self._write_all()
         finally:
             with trio.move_on_after(LAST_WORDS_S, shield=True):
-                await self._write_all()
+                while self._waiting:
+                    await self._write_all()
                 await trio.to_thread.run_sync(self._end_of_write, abandon_on_cancel=True)
             self._dropped += len(self._waiting)
             self._waiting.clear()
@@ -106,8 +107,11 @@ class AccessLog:
         return AccessLogStatistics(self._written, self._dropped)
 
     async def _write_all(self) -> None:
-        while self._waiting:
+        """Write what waits now; what comes meanwhile gathers, as each write costs a thread."""
+        left = len(self._waiting)
+        while left > 0 and self._waiting:
             batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+            left -= len(batch)
             job = [self._encoder.encode_lines(batch)]
             try:
                 # Left behind where a pipe is stuck; what comes after it waits for the lock.

@@ -115,11 +115,17 @@ async def _tell(visit: Visit, status: int, told: dict[str, str | bool]) -> None:
 async def invalidate(visit: Visit, fetched: ResponseHead, spared: Key | None) -> None:
     """Make unusable what the visit's request has changed, all but `spared`."""
     request, site, relays = visit.request, visit.site, visit.tools.relays
-    own = key_of(request.scheme, request.authority, request.target, request, site.key)
-    for target in invalidates(request, fetched):
+    targets = invalidates(request, fetched)
+    # A URL may have keys that nobody can name from here: by arm, by place, by rule.
+    has_more = bool(targets) and (
+        site.splits_keys
+        or visit.key
+        != key_of(request.scheme, request.authority, request.target, request, site.key)
+    )
+    for target in targets:
         forwarded = forwarded_target(target, site.key)
         key = key_of(request.scheme, request.authority, forwarded, request, site.key)
-        if visit.key != own:  # it is keyed by more than the request and the site tell
+        if has_more:
             await _purge_url(visit, forwarded)
         elif relays is None or relays.owns(key.digest):
             overtake(visit.tools, key, spared)

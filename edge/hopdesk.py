@@ -166,7 +166,7 @@ class OwnersDesk(_Reading):
         admitted = found[1]
         if not self._relays.owns(admitted.key.digest):
             return None
-        self._lends = glance.takes_files
+        self._scribe.lends = glance.takes_files
         lease = self._relays.store.lend(admitted.key)  # before the store is read
         answered = self.answer(glance.data, glance.peer)
         if answered is None:
@@ -259,7 +259,7 @@ class Glancing:
         if not isinstance(frame, Whole):
             return None
         if frame.file is not None and not self._borrow(frame.file):
-            return None  # there was no room for it: the plain path has it copied
+            return None  # the plain path has it copied
         self._whole = frame
         self._relays.glanced += 1
         self._record.id = self._record.id or self._tools.new_id()
@@ -270,11 +270,10 @@ class Glancing:
         return (frame.data,)
 
     def _borrow(self, file: Lent) -> bool:
-        """Take what is lent; False where its descriptor did not come."""
-        descriptor = self._link.take_descriptor()
-        if descriptor is None:
+        """Take what is lent; False where there is no room for it."""
+        source = self._relays.loans.take(file, self._link.take_descriptor(), self._lost)
+        if source is None:
             return False
-        source = self._relays.loans.take(file, descriptor, self._lost)
         self._file = FileSpan(source, file.start, file.stop)
         self._relays.release(self._slot, self._link)  # however long the client takes
         return True

@@ -314,10 +314,10 @@ class _Relayed:
             if descriptor is not None:
                 os.close(descriptor)
             return
-        if descriptor is None:
+        body = self._relays.loans.take(lent, descriptor, self._lost)
+        if body is None:
             await self._link.send(Wanted())
             return
-        body = self._relays.loans.take(lent, descriptor, self._lost)
         self._left -= lent.stop - lent.start
         self._needs_owner = self._left != 0
         try:

@@ -7,7 +7,7 @@ The proof goes on last, over the request as it will be sent; each try has its ow
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from edge.guard.address import UNIX
@@ -25,7 +25,7 @@ class Voice:
     """An edge as shields know it: its name, a token, and the secret that it signs with."""
 
     name: bytes
-    secret: bytes
+    secret: bytes = field(repr=False)
 
 
 def claims_of(

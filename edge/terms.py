@@ -73,6 +73,12 @@ class Site:
         )
         return bool(self.tells or self.keys) or any(by_rule) or any(by_arm)
 
+    @property
+    def splits_keys(self) -> bool:
+        """Whether answers for one URL may stand under several keys, by more than the request."""
+        by_arm = any(arm.changes for each in self.experiments for arm in each.arms)
+        return by_arm or bool(self.keys) or any(rule.terms.by for rule in self.rules)
+
     def rules_for(self, request: RequestHead, place: Place = NOWHERE) -> tuple[Rule[Terms], ...]:
         """The rules that hold for a request."""
         path = split_target(request.target).path

@@ -447,8 +447,12 @@ class Worker:
 
     def _heed_standing(self, standing: Standing) -> None:
         """Go by what checks have found and operators ordered."""
-        if self._surroundings.heed(standing, self.config):
+        if not self._surroundings.heed(standing, self.config):
+            return
+        try:
             self._exchange.parts = self._parts(self.config)
+        except (OSError, ValueError) as error:  # a file has gone that was there before
+            self._error_log.tell("board", f"experiments go on as they were: {error}")
 
     # Telling.
 

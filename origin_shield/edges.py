@@ -27,7 +27,7 @@ relayed a request does not count it again.
 from __future__ import annotations
 
 from base64 import b64decode
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -69,7 +69,7 @@ class Identity(Protocol):
 class BySecret:
     """Edges that sign with any of `secrets`, their clocks at most `skew_s` off."""
 
-    secrets: tuple[bytes, ...]
+    secrets: tuple[bytes, ...] = field(repr=False)
     skew_s: float
 
     def known(self, head: RequestHead, peer: bytes, now: float) -> Claims:
@@ -166,19 +166,21 @@ class Admission:
 
     def _routed_by(self, parts: Parts, terms: Terms, origins: Sequence[bytes]) -> Terms:
         """The terms with those of these origins that this shield knows, in that order; as they are
-        where it knows none.
+        where it knows none. The edge has drawn the canary, and had its turns.
 
         The same object each time: what is remembered of terms goes by that.
         """
         known = parts.ways.groups
         names = tuple([name for name in map(text, origins) if name in known])
-        if not names or names == terms.route.names:
+        if not names:
             return terms
         routed = self._routed.get((id(terms), names))
         if routed is None:
             if len(self._routed) >= self._most_routed:
                 return terms
             route = replace(terms.route, names=names, order=Order.FIRST, canary=None)
+            if route == terms.route:
+                return terms
             # Kept with what it is named by, or another could come to have the same identity.
             routed = self._routed[id(terms), names] = (terms, replace(terms, route=route))
         return routed[1]

@@ -16,14 +16,16 @@ IMPURE = {"trio", "socket", "ssl", "os", "time", "random", "logging", "diskcache
 PURE_PACKAGES = ("edge.wire", "edge.guard", "edge.routing", "edge.settings", "edge.config")
 IMPURE_IN_CACHE = {
     "bodies", "bytesdisk", "descriptors", "disk", "diskbody", "estate", "files", "fill", "flight",
-    "home", "inventory", "jobs", "journal", "lending", "pages", "pen", "presence", "reaper",
-    "rows", "scan", "shards", "space", "spool", "store", "sweep", "threads", "trouble", "writer",
+    "home", "inventory", "jobs", "journal", "lending", "loans", "pages", "pen", "presence",
+    "reaper", "rows", "scan", "shards", "space", "spool", "store", "sweep", "threads", "trouble",
+    "writer",
 }  # fmt: skip
 PURE_MODULES = {
     "edge.errors", "edge.observe", "edge.metrics", "edge.reading", "edge.tally",
-    "edge.exposition", "edge.answer", "edge.draft", "edge.orders", "edge.owner", "edge.ready",
-    "edge.merge", "edge.shielding", "edge.standing", "edge.trade", "origin_shield.config",
-    "origin_shield.edges",
+    "edge.exposition", "edge.answer", "edge.admission", "edge.branches", "edge.draft",
+    "edge.merge", "edge.orders", "edge.owner", "edge.prospect", "edge.ready", "edge.shielding",
+    "edge.standing", "edge.terms", "edge.trade", "edge.ways",
+    "origin_shield.config", "origin_shield.edges",
 }  # fmt: skip
 EDGES_ALONE = ("edge.node", "edge.__main__")  # a shield can be read and run without them
 NOT_A_SHIELDS = ("edge.guard.firewall", "edge.routing.geo", "edge.routing.experiment")
@@ -43,10 +45,11 @@ ALLOWED = {
     "edge.routing": {"edge.wire", "edge.errors"},
     "edge.cache": {"edge.wire", "edge.errors"},
     "edge.upstream": {"edge.wire", "edge.errors", "edge.routing"},
+    "edge.terms": {"edge.answer", "edge.cache", "edge.guard", "edge.routing", "edge.wire"},
     "edge.listen": {"edge.wire", "edge.errors", "edge.upstream.transport"},
     "edge.config": {
         "edge.settings", "edge.guard", "edge.routing", "edge.cache", "edge.upstream",
-        "edge.listen", "edge.answer", "edge.standing", "edge.wire", "edge.errors",
+        "edge.listen", "edge.answer", "edge.standing", "edge.terms", "edge.wire", "edge.errors",
     },
 }  # fmt: skip
 

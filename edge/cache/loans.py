@@ -63,11 +63,19 @@ class Loans:
         """Whether one more may be taken."""
         return self._open < self._most
 
-    def take(self, lent: Lent, descriptor: int, lost: Callable[[str], None]) -> DiskBody:
-        """A reader of what is lent, whose `descriptor` is its own from now on.
+    def take(
+        self, lent: Lent, descriptor: int | None, lost: Callable[[str], None]
+    ) -> DiskBody | None:
+        """A reader of what is lent, whose `descriptor` is its own from now on; None where none
+        came, or there is no room for it any more: others may have asked at the same time.
 
         `lost` is told, in words, where a block is not what was stored.
         """
+        if descriptor is None:
+            return None
+        if not self.has_room:
+            os.close(descriptor)
+            return None
         told = _InFile(lent.name, lent.length, lent.checks)
         stamp = Stamp(*lent.stamp, is_settled=True)
         opened = OpenBody(descriptor, told, stamp, self._pages, time.monotonic)

@@ -50,12 +50,11 @@ class PassingTransport(SocketTransport):
     async def send_passing(self, parts: Sequence[Data], descriptor: int) -> bool:
         """Send all of `parts`, and the descriptor with them, which stays the sender's; False
         where it cannot be passed, and then nothing was sent."""
-        assert len(parts) <= PARTS_AT_ONCE
         await self._fair()
         passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))]
         while True:
             try:
-                sent = self._socket.sendmsg(parts, passed)
+                sent = self._socket.sendmsg(parts[:PARTS_AT_ONCE], passed)
                 break
             except BlockingIOError:
                 await self._wait_to_send()

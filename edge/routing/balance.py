@@ -125,8 +125,9 @@ class Members:
     ) -> int | None:
         """The live server for a request, none of `besides`; None where there is none."""
         clock = self._time(now)
-        members = self._members
-        live = [i for i, one in enumerate(members) if i not in besides and one.is_live(clock)]
+        live = [
+            i for i, one in enumerate(self._members) if i not in besides and one.is_live(clock)
+        ]
         return self._pick(live, clock, key, address) if live else None
 
     def any_at_all(

@@ -5,8 +5,9 @@
         while isinstance(message := await response.receive(), Chunk): ...
 
 The connection goes back to the pool the moment the response has ended, not when the block is
-left. Left earlier, the block breaks the connection off: reading away what nobody wants was turned
-down, since a new connection costs less than most remains, and an origin that never ends nothing.
+left; where there is no body, that is with the head. Left earlier, the block breaks the connection
+off: reading away what nobody wants was turned down, since a new connection costs less than most
+remains, and an origin that never ends nothing.
 
 A connection that was used before may have been closed by the origin while the request was on its
 way. Where such a one dies before the first byte of an answer, the request is sent once more, on a
@@ -42,6 +43,7 @@ __all__ = ["BodySource", "Response", "Upstream"]
 
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
 UPLOAD_SHARE: Final = 4  # one connection in so many may wait for a client's body
+BODILESS: Final = frozenset({204, 304})  # RFC 9110 §6.4.1, beside answers to HEAD
 HAVE_BODIES: Final = frozenset({b"POST", b"PUT", b"PATCH"})
 
 
@@ -93,9 +95,13 @@ class Response:
     def watch(self, ended: Callable[[ExchangeError | None], None]) -> None:
         """Have `ended` told how the body ends: whole (None), or with what `receive` raises.
 
-        Nothing is told where the block is left before that, nor of a 101.
+        At once where it has ended already. Nothing is told where the block is left before that,
+        nor of a 101.
         """
-        self._watch = ended
+        if self._end is None:
+            self._watch = ended
+        else:
+            ended(None)
 
 
 class Upstream:
@@ -117,23 +123,6 @@ class Upstream:
         self._pool = Pool(Dialer(origin, connect))
         self._now = now
         self._limits = limits
-        self._uploads = trio.Semaphore(max(1, origin.max_connections // UPLOAD_SHARE))
-
-    @asynccontextmanager
-    async def upload_place(self) -> AsyncIterator[None]:
-        """A place for a request whose body is still to come from its client.
-
-        There are fewer than connections, so that slow clients cannot have all. Raises
-        OVERLOADED where none comes free in `connect_s`.
-        """
-        with trio.move_on_after(self.origin.connect_s) as patience:
-            await self._uploads.acquire()
-        if patience.cancelled_caught:
-            raise ExchangeError(Failure.OVERLOADED, "no place for an upload", retry=True)
-        try:
-            yield
-        finally:
-            self._uploads.release()
 
     async def run(self) -> None:
         """Tend the pool; cancelled, close what is idle."""
@@ -267,7 +256,10 @@ class _Call:
                 error.retry = conversation.may_repeat()
             raise
         self._timeout_s = _keep_alive_s(head.headers)
-        return Response(conversation, head, Times(request_time, self._now()), self._finish)
+        response = Response(conversation, head, Times(request_time, self._now()), self._finish)
+        if head.status in BODILESS or request.method == b"HEAD":
+            await response.receive()  # its end, come already: nobody might ask for it
+        return response
 
     async def _begin(self, method: bytes, *, fresh: bool) -> Conversation:
         self._current = Conversation(

@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from edge.wire.message import RequestHead, ResponseHead
 
 TROUBLE: Final = frozenset({502, 503, 504})  # a gateway's words for "not I, but who is behind me"
-BODILESS: Final = frozenset({204, 304})
 SAFE: Final = frozenset({b"GET", b"HEAD"})
 # Ours, or of many causes: no evidence against a server.
 _NO_EVIDENCE: Final = frozenset({Failure.OVERLOADED, Failure.TOTAL_TIMEOUT})
@@ -130,23 +129,13 @@ class Way:
         with await group.uploads.acquire():
             yield
 
-    def choose(self, group: Group, now: float, besides: Container[int]) -> int | None:
+    def _choose(self, group: Group, now: float, besides: Container[int]) -> int | None:
         """The live server of `group` whose turn it is."""
         return group.members.choose(now, key=self._key, address=self._address, besides=besides)
 
-    def any_at_all(self, group: Group, now: float, besides: Container[int]) -> int | None:
+    def _any_at_all(self, group: Group, now: float, besides: Container[int]) -> int | None:
         """The least bad server of `group`."""
         return group.members.any_at_all(now, key=self._key, address=self._address, besides=besides)
-
-    @property
-    def stops(self) -> Sequence[Stop]:
-        """The stops in order."""
-        return self._stops
-
-    @property
-    def persistence(self) -> Persistence:
-        """How much is tried."""
-        return self._persistence
 
 
 class _Passage:
@@ -177,7 +166,7 @@ class _Passage:
         self._body = body
         self._interim = interim
         self._attempt: _Attempt | None = None
-        self._give_up = way.persistence.budget_s  # from the beginning on
+        self._give_up = way._persistence.budget_s  # from the beginning on
         self._tries = 0
         self._tried: dict[Group, set[int]] = {}
         self._full: list[Group] = []  # their breakers had no place
@@ -204,7 +193,7 @@ class _Passage:
         return await self._attempt.close(kind, error, trace)
 
     async def _answer(self) -> Response:
-        attempt = self._at_once(self._way.stops[0]) or await self._first()
+        attempt = self._at_once(self._way._stops[0]) or await self._first()
         while True:
             self._attempt = attempt
             self._way.told = attempt.name
@@ -220,17 +209,17 @@ class _Passage:
                 continue
             is_given = attempt.is_final or self._is_of_use(response.head)
             if is_given or self._is_spent():
-                return response
+                return attempt.kept(response)
             self._tried.setdefault(attempt.group, set()).add(attempt.index)
             other = self._another(attempt)
             if other is None:
-                return response
+                return attempt.kept(response)
             await attempt.close(None, None, None)
             attempt = other
 
     def _is_spent(self) -> bool:
         """Whether no further try may be made."""
-        if self._tries >= self._way.persistence.tries:
+        if self._tries >= self._way._persistence.tries:
             return True
         return trio.current_time() >= self._give_up
 
@@ -242,11 +231,11 @@ class _Passage:
 
     async def _first(self) -> _Attempt:
         """A try at the best server that has not been tried; raises what went wrong last."""
-        for stop in self._way.stops:
+        for stop in self._way._stops:
             attempt = self._at_once(stop) or await self._in_time(stop)
             if attempt is not None:
                 return attempt
-        for stop in self._way.stops:
+        for stop in self._way._stops:
             attempt = await self._in_need(stop)
             if attempt is not None:
                 return attempt
@@ -260,7 +249,7 @@ class _Passage:
         if place is None:
             return None
         now = group.now()
-        index = self._way.choose(group, now, self._tried.get(group, ()))
+        index = self._way._choose(group, now, self._tried.get(group, ()))
         if index is None:
             place.release()
             return None
@@ -284,13 +273,16 @@ class _Passage:
         if place is None:
             return None
         now = group.now()
-        index = self._way.any_at_all(group, now, besides)
+        index = self._way._any_at_all(group, now, besides)
         assert index is not None  # for there is one that was not tried
         return _Attempt(stop, index, place, now)
 
     async def _wait(self, group: Group) -> Place | None:
-        """A place in a group's breaker; none, and none ever after, where that is full."""
-        if group in self._full:
+        """A place in a group's breaker; none, and none ever after, where that is full.
+
+        Nor is a further place waited for once there is no time left to use it.
+        """
+        if group in self._full or (self._error and trio.current_time() >= self._give_up):
             return None
         try:
             return await group.breaker.acquire()
@@ -301,7 +293,7 @@ class _Passage:
 
     def _another(self, before: _Attempt) -> _Attempt | None:
         """A try at a live server in place of one that answered badly, if that needs no waiting."""
-        for stop in self._way.stops:
+        for stop in self._way._stops:
             group = stop.group
             if not group.members.is_alive(group.now(), besides=self._tried.get(group, ())):
                 continue
@@ -318,7 +310,6 @@ class _Attempt:
     __slots__ = (
         "_block",
         "_era",
-        "_if_left",
         "_is_over",
         "_place",
         "_stop",
@@ -335,7 +326,6 @@ class _Attempt:
         self._era = self.group.members.began(index, now)
         self._is_over = False
         self._verdict = Outcome.NEITHER  # of the head that has come
-        self._if_left = Outcome.NEITHER  # the same, where no one waits for the end
         self._block: AbstractAsyncContextManager[Response, bool | None] | None = None
 
     @property
@@ -371,13 +361,16 @@ class _Attempt:
             self.settle(_blame(error))
             raise
         self._block = block
-        self._verdict = _verdict(response.head)
-        if self._verdict is Outcome.BAD or _is_bodiless(request, response.head):
-            self._if_left = self._verdict
+        # Behind a tier it is others that fail: it has answered, whatever it says of them.
+        self._verdict = Outcome.GOOD if self.is_final else _verdict(response.head)
         if self._verdict is Outcome.GOOD:
             # A client that takes its time to send a body says nothing of the server.
             latency_s = None if body is not None else trio.current_time() - began
             self.group.members.heard(self.index, self._era, self.group.now(), latency_s)
+        return response
+
+    def kept(self, response: Response) -> Response:
+        """`response`, which is the one to give: what is held is given back when it has ended."""
         if response.head.status == 101:
             self.settle(Outcome.GOOD)
         else:
@@ -395,7 +388,7 @@ class _Attempt:
         try:
             return await self._block.__aexit__(kind, error, trace)
         finally:
-            self.settle(self._if_left)
+            self.settle(Outcome.BAD if self._verdict is Outcome.BAD else Outcome.NEITHER)
 
     def settle(self, outcome: Outcome) -> None:
         """Give back what is held and tell what it was like; only the first call counts."""
@@ -419,11 +412,6 @@ def _verdict(head: ResponseHead) -> Outcome:
     if head.status not in TROUBLE:
         return Outcome.GOOD
     return Outcome.NEITHER if b"retry-after" in head.headers else Outcome.BAD
-
-
-def _is_bodiless(request: RequestHead, head: ResponseHead) -> bool:
-    """Whether the head is all there is to come."""
-    return head.status in BODILESS or request.method == b"HEAD"
 
 
 def _blame(error: ExchangeError) -> Outcome:

@@ -10,6 +10,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from edge.cache.leases import Leases
 from edge.observe import Outcome
+from edge.relay import hops_told
 from tests.stories.wire import TruncatedError, written
 from tests.stories.world import settings, told
 
@@ -101,6 +102,10 @@ async def test_a_hit_by_the_hop_brings_a_copy_that_answers_alike(workers: Worker
     by_copy = await workers.at_other("GET", "/a").response()
     assert ages(by_copy) == ages(by_hop) == ages(at_home)
     assert [record.reason for record in workers.edge.records] == ["uri-miss"] + ["hit"] * 4
+    relays = workers.edge.entrance._tools.relays
+    assert relays is not None
+    assert hops_told(relays) == {"copies": 2, "glanced": 0, "relayed": 1, "lent": 0}
+    assert hops_told(None) == dict.fromkeys(hops_told(relays), 0)
 
 
 @pytest.mark.parametrize(

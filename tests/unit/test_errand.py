@@ -12,10 +12,10 @@ import trio
 from edge.cache.entry import Key, Seq
 from edge.cache.flight import Failed, Flights, Outcome, Private, Stored
 from edge.cache.held import Held
-from edge.cache.ruling import CachePolicy
 from edge.cache.store import Store
 from edge.errand import REST_BYTES, Errands, Switch, announced_length, with_date
 from edge.errors import ExchangeError, Failure
+from edge.terms import Terms
 from edge.trip import Trip
 from edge.wire.hop import Forwarding
 from edge.wire.message import Chunk, End, Headers, RequestHead, ResponseHead, Times
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
     from edge.errand import AnyFlight
-    from edge.upstream.fetch import Upstream
+    from edge.upstream.way import Way
     from edge.wire.message import Pair
 
 NOW = 1_800_000_000.0
@@ -60,6 +60,7 @@ class Origin:
     def __init__(self, *scripts: Script | Exception) -> None:
         self.scripts = list(scripts)
         self.asked: list[RequestHead] = []
+        self.told = "eu http://a.example:80"
 
     @asynccontextmanager
     async def fetch(
@@ -98,9 +99,9 @@ class Desk:
             request=RequestHead(b"GET", b"http", b"site.example", b"/a", Headers(())),
             key=KEY,
             as_of=Seq(0),
-            upstream=cast("Upstream", origin),
+            upstream=cast("Way", origin),
             forwarding=Forwarding(b"edge1", b"198.51.100.1", b"http", b"site.example", ()),
-            policy=CachePolicy(),
+            terms=Terms(),
             variants=held.variants if held else (),
             in_background=in_background,
             **changes,
@@ -128,6 +129,13 @@ async def test_an_answer_that_may_be_shared_is_stored_whole() -> None:
     (held,) = desk.stored()
     assert (held.body, held.entry.length) == (b"abcd", 4)
     assert desk.store.statistics().filling == 0
+
+
+async def test_a_flight_says_who_answered() -> None:
+    desk, flight = Desk(), Desk().flight()
+    assert flight.upstream is None
+    await desk.errands.fetch(flight, desk.trip(Origin(answering(FRESH))))
+    assert flight.upstream == "eu http://a.example:80"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from edge.cache.estate import Estate
 from edge.cache.journal import follower_of, shared_number
 from edge.cache.leases import Leases
 from edge.clock import Clock
-from edge.config import for_proxy, policies
+from edge.config import behind, for_proxy
 from edge.desk import Desk
 from edge.doors import InnerDoors
 from edge.heeding import Heeding
@@ -26,7 +26,7 @@ from edge.node import EDGE
 from edge.place import Place, Source
 from edge.recorder import RemoteRecorder
 from edge.settings import Fault
-from edge.standing import NamedServer
+from edge.standing import NamedServer, Roll
 from edge.tally import Tallies
 from edge.upstream.origin import parse_origin
 from edge.upstream.probe import Checkable, CheckPolicy
@@ -229,8 +229,8 @@ async def test_servers_are_checked_by_the_keeper_and_what_is_found_is_on_the_boa
     nobody.close()
     server = NamedServer("eu", origin.url)
     check = Checkable(server.id, origin, CheckPolicy(every_s=0.02, timeout_s=5, down_after=2))
-    monkeypatch.setattr(policies, "servers", lambda _: (server,))
-    monkeypatch.setattr(policies, "checked_servers", lambda _: (check,))
+    monkeypatch.setattr(behind, "roll", lambda _: Roll((server,)))
+    monkeypatch.setattr(behind, "checkable", lambda _: [check])
     async with a_house(tmp_path) as house:
         house.inner.desks[0].close()  # no worker is waited for
         worker = Heeding(house.board, 0, 0)
@@ -242,7 +242,7 @@ async def test_servers_are_checked_by_the_keeper_and_what_is_found_is_on_the_boa
             nursery.cancel_scope.cancel()
         assert worker.standing.server(server.id).why == "refused"
         bad = Checkable(server.id, replace(origin, scheme="https", ca="/none"), check.policy)
-        monkeypatch.setattr(policies, "checked_servers", lambda _: (bad,))
+        monkeypatch.setattr(behind, "checkable", lambda _: [bad])
         house.leash.say(Settings(7), b"other")
         assert await house.heard() == Taken(7)  # in spite of which it is checked as before
         (told,) = (await house.admin.document(b"GET", b"/v1/origins"))[1]["servers"]

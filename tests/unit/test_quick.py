@@ -17,7 +17,6 @@ from edge.errors import ExchangeError, Failure
 from edge.exchange import Exchange
 from edge.listen.lane import After
 from edge.quick import KNOWN_BYTES, PEERS, Quick
-from edge.visit import Parts, Tools
 from edge.wire.grammar import Limits
 from edge.wire.message import Headers, RequestHead
 from tests.unit.edgeparts import parts_of
@@ -27,9 +26,10 @@ from tests.unit.unpurged import nothing_purged
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edge.admission import Admitted
+    from edge.admission import Admitted, Drawn
     from edge.observe import Record
     from edge.quick import Answered
+    from edge.visit import Parts, Tools
 
 T = 1_800_000_000.0
 PEER = b"198.51.100.1"
@@ -289,11 +289,13 @@ def test_where_nothing_is_remembered_each_request_is_admitted_anew() -> None:
     desk.keep()
     asked: list[bytes] = []
 
-    def once(parts: Parts, head: RequestHead, peer: bytes, *, relayed: bool = False) -> Admitted:
+    def once(
+        parts: Parts, head: RequestHead, peer: bytes, *, relayed: bool = False, drawn: Drawn = ()
+    ) -> Admitted:
         asked.append(head.method)
         if len(asked) > 2:
             raise ExchangeError(Failure.METHOD_REFUSED)
-        return admit(parts, head, peer, relayed=relayed)
+        return admit(parts, head, peer, relayed=relayed, drawn=drawn)
 
     desk.exchange.parts = replace(desk.parts, admit=once, remembers=False)
     assert text_of(desk.ask()).startswith(b"HTTP/1.1 200 ")

@@ -648,7 +648,7 @@ async def test_no_file_is_asked_for_where_there_is_no_room(
     owner.nursery = nursery
     owner.relays.loans = Loans(0)
     await owner.relays.relay(visit_of(Client()))
-    assert heard == [None, End()]
+    assert heard == [None, Wanted()]
     file.close()
 
 

@@ -64,3 +64,7 @@ def test_each_try_has_a_proof_of_its_own() -> None:
 def test_what_cannot_be_claimed_is_an_error_of_ours() -> None:
     with pytest.raises(ValueError, match="cannot claim"):
         dress(HEAD, claims_of(VOICE, PATH, b"an id"), VOICE, NOW)
+
+
+def test_a_secret_stands_in_no_traceback() -> None:
+    assert VOICE.secret.decode() not in repr(VOICE)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from tools.benchmark.limit import NAME as LIMIT
 from tools.benchmark.objects import body_at
@@ -17,9 +17,12 @@ from tools.benchmark.servers import NotReady
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from http.client import HTTPMessage
 
     from tools.benchmark.loads import Kind
     from tools.benchmark.servers import Server
+
+    Fields: TypeAlias = Mapping[str, str] | HTTPMessage
 
 PATIENCE_S: Final = 30.0
 
@@ -29,7 +32,7 @@ class Told:
     """One answer; names of `fields` in whatever case."""
 
     status: int
-    fields: Mapping[str, str]
+    fields: Fields
     body: bytes
 
 
@@ -45,7 +48,7 @@ def ask(port: int, request: bytes) -> Told:
         raise NotReady(f"no whole answer to {request[:80]!r}: {error!r}") from error
 
 
-def is_hit(fields: Mapping[str, str]) -> bool:
+def is_hit(fields: Fields) -> bool:
     """Whether an answer says that it came from a store."""
     status = fields.get("Cache-Status")
     if status is None:

@@ -225,3 +225,20 @@ async def test_what_varies_unlike_its_siblings_is_not_lent(make_entry: MakeEntry
     other = await node.store(make_entry(variant=((b"cookie", None),)))
     assert may_be_lent(held, (held, sibling))
     assert not may_be_lent(held, (held, sibling, other))
+
+
+async def test_answers_made_from_copies_are_counted_each_once_and_no_others(
+    make_entry: MakeEntry,
+) -> None:
+    node, entry = Node(), make_entry()
+    await node.store(entry)
+    node.copy(entry)
+    for store in (node.other, node.owner):
+        slot = store.at_hand(entry.key)
+        assert slot is not None
+        held = slot.value.variants[0]
+        store.serve(slot, held)  # as the lane does with what it knows,
+        store.use(entry.key)  # with what it does not,
+        store.open_nowait(held)  # and as a task does
+        store.use(make_entry(b"other").key)
+    assert (node.other.served_copies, node.owner.served_copies) == (3, 0)

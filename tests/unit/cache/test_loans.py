@@ -76,6 +76,7 @@ def loans() -> Loans:
 
 def taken(loans: Loans, owned: Owned, lost: Callable[[str], None] = lambda why: None) -> DiskBody:
     body = loans.take(owned.lent(), os.dup(owned.body.descriptor), lost)
+    assert body is not None
     body._opened._verified_at = body._opened._clock()  # the owner's clock is another's here
     return body
 
@@ -112,6 +113,10 @@ async def test_only_so_many_are_taken_at_a_time(loans: Loans, owned: Owned) -> N
     rooms = [loans.has_room]
     first, second = taken(loans, owned), taken(loans, owned)
     rooms.append(loans.has_room)
+    one_more = os.dup(owned.body.descriptor)
+    assert loans.take(owned.lent(), one_more, print) is None
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(one_more)
     first.close()
     rooms.append(loans.has_room)
     second.close()
@@ -164,6 +169,7 @@ async def test_it_is_verified_anew_no_later_than_by_its_owner(loans: Loans, owne
     lent = owned.lent()
     assert lent.verified_at == 0.0  # long ago, by the clock that this process has
     body = loans.take(lent, os.dup(owned.body.descriptor), print)
+    assert body is not None
     body._opened._clock = lambda: 601.0
     assert body.sendable(0, LENGTH) == 0
     assert await read_whole(body) == BODY
@@ -192,3 +198,8 @@ async def test_a_body_of_more_checks_than_a_frame_should_have_is_not_lent(
     monkeypatch.setattr("edge.cache.diskbody.LENT_CHECKS_BYTES", 3 * CHECK_BYTES)
     assert LENT_CHECKS_BYTES >= 4 * CHECK_BYTES
     assert owned.body.loan(0, LENGTH) is None
+
+
+async def test_nothing_is_taken_where_no_descriptor_came(loans: Loans, owned: Owned) -> None:
+    assert loans.take(owned.lent(), None, print) is None
+    assert (len(loans), loans.taken) == (0, 0)

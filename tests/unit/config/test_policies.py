@@ -18,13 +18,6 @@ def test_the_defaults_are_those_of_the_policies() -> None:
     assert policies.response_limits(config()) == RESPONSE_LIMITS
 
 
-def test_an_origin_has_its_place_and_its_bounds() -> None:
-    origin = policies.origins(
-        config("origin.default.timeouts.connect=1s", "origin.default.ca=/ca.pem")
-    )["default"]
-    assert (origin.authority, origin.connect_s, origin.ca) == (b"[::1]:3000", 1.0, "/ca.pem")
-
-
 def test_a_site_has_its_key_its_rules_and_its_fields() -> None:
     site = policies.sites(
         config(
@@ -32,18 +25,17 @@ def test_a_site_has_its_key_its_rules_and_its_fields() -> None:
             'site.key={cookies=["a"]}',
             'site.headers={keep=["server"],remove=["x-b"],set={X-A="1"}}',
             'site.rule=[{match={path="/s/*.css"},cache={ttl="1d"}},{match={path="/x"}}]',
-            "origin.default.host=o.example",
         )
     ).find(b"any.example")
     assert site is not None
     assert (site.key.query_drop, site.key.query_sort) == ((b"utm_*",), True)
-    assert (site.key.cookies, site.host) == ((b"a",), b"o.example")
-    assert site.fields.remove == {b"x-powered-by", b"x-b"}
-    assert site.fields.put == ((b"x-a", b"1"),)
-    styles, exact = site.rules
-    assert (styles.terms.by_path, styles.terms.by_extension) == (True, b"css")
-    assert (exact.terms.by_path, exact.terms.by_extension) == (False, None)
-    assert styles.terms.freshness.ttl_s == 86_400.0
+    assert site.key.cookies == (b"a",)
+    assert site.terms.fields.remove == {b"x-powered-by", b"x-b"}
+    assert site.terms.fields.put == ((b"x-a", b"1"),)
+    styles, exact = (rule.terms.cache for rule in site.rules)
+    assert (styles.by_path, styles.by_extension) == (True, b"css")
+    assert (exact.by_path, exact.by_extension) == (False, None)
+    assert styles.freshness.ttl_s == 86_400.0
 
 
 def test_a_site_and_its_rules_take_tags_from_the_fields_that_the_site_names() -> None:
@@ -51,14 +43,14 @@ def test_a_site_and_its_rules_take_tags_from_the_fields_that_the_site_names() ->
         config('site.tags=["X-Cache-Tags", "xkey"]', 'site.rule=[{match={path="/x"}}]')
     ).find(b"any.example")
     assert site is not None
-    assert site.cache.tags == site.rules[0].terms.tags == (b"x-cache-tags", b"xkey")
-    assert site.fields.remove == {b"server", b"x-powered-by"}
+    assert site.terms.cache.tags == site.rules[0].terms.cache.tags == (b"x-cache-tags", b"xkey")
+    assert site.terms.fields.remove == {b"server", b"x-powered-by"}
 
 
 def test_a_site_without_a_word_takes_the_usual_tags_and_lets_nobody_purge() -> None:
     site = policies.sites(config()).find(b"any.example")
     assert site is not None
-    assert site.cache.tags == (b"surrogate-key", b"cache-tag", b"xkey")
+    assert site.terms.cache.tags == (b"surrogate-key", b"cache-tag", b"xkey")
     assert not site.purge_from
     assert site.purge_reach == "host"
 
@@ -66,7 +58,7 @@ def test_a_site_without_a_word_takes_the_usual_tags_and_lets_nobody_purge() -> N
 def test_a_site_may_take_no_tags_at_all() -> None:
     site = policies.sites(config("site.tags=[]")).find(b"any.example")
     assert site is not None
-    assert site.cache.tags == ()
+    assert site.terms.cache.tags == ()
 
 
 def test_tags_are_stripped_by_name_along_with_what_else_is_removed() -> None:
@@ -74,7 +66,7 @@ def test_tags_are_stripped_by_name_along_with_what_else_is_removed() -> None:
         config('site.tags=["Cache-Tag"]', "site.strip_tags=true", 'site.headers={remove=["x-b"]}')
     ).find(b"any.example")
     assert site is not None
-    assert site.fields.remove == {b"server", b"x-powered-by", b"x-b", b"cache-tag"}
+    assert site.terms.fields.remove == {b"server", b"x-powered-by", b"x-b", b"cache-tag"}
 
 
 def test_who_may_purge_is_a_set_of_networks() -> None:
@@ -98,17 +90,19 @@ def test_the_first_rule_that_takes_a_request_has_the_say_else_the_site() -> None
     ).find(b"a.example")
     assert site is not None
     told = {
-        (host, target): site.policy_for(RequestHead(b"GET", b"http", host, target)).freshness.ttl_s
+        (host, target): site.terms_for(
+            RequestHead(b"GET", b"http", host, target)
+        ).cache.freshness.ttl_s
         for host in (b"a.example", b"x.b.example")
         for target in (b"/", b"/s/a?b")
     }
     assert list(told.values()) == [1.0, 2.0, 4.0, 2.0]
 
 
-def test_a_site_without_rules_has_one_policy() -> None:
+def test_a_site_without_rules_has_its_own_terms() -> None:
     site = policies.sites(config("site.cache.ttl=1s")).find(b"a.example")
     assert site is not None
-    assert site.policy_for(RequestHead(b"GET", b"http", b"a", b"/")) is site.cache
+    assert site.terms_for(RequestHead(b"GET", b"http", b"a", b"/")) is site.terms
 
 
 def test_a_site_without_query_rules_keeps_the_whole_query() -> None:

@@ -14,6 +14,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from edge.listen.passing import Passing, PassingTransport
+from edge.upstream.transport import PARTS_AT_ONCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,8 +105,10 @@ async def test_more_than_the_socket_takes_at_once_arrives_whole_and_with_one_des
 ) -> None:
     large = os.urandom(2 << 20)
     with a_pair() as (here, there):
+        pieces = [large[at : at + 2048] for at in range(0, len(large), 2048)]
+        assert len(pieces) > PARTS_AT_ONCE
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(here.send_passing, [large[:100], large[100:]], file)
+            nursery.start_soon(here.send_passing, pieces, file)
             got = bytearray()
             while len(got) < len(large):
                 got += await there.receive_some()

@@ -6,17 +6,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from edge.behind import nowhere
 from edge.cache.key import key_of
 from edge.config import policies
 from edge.errors import ExchangeError, Failure
 from edge.guard.address import Networks
+from edge.routing.route import Order
 from edge.visit import Parts
+from edge.ways import Ways
 from edge.wire.hop import to_origin
 from edge.wire.message import Headers, RequestHead
 from edge.wire.proof import FIELD, Claims, mark, sign
 from origin_shield.config import load_shield
-from origin_shield.edges import Admission, BySecret, Terms
+from origin_shield.edges import Admission, BySecret, Entry
 from origin_shield.used import PLACES, Used
+from tests.unit.edgeparts import groups_of
 from tests.unit.origin_shield.test_config import GOOD
 
 if TYPE_CHECKING:
@@ -34,23 +38,25 @@ TOLD = GOOD.replace(
 class Desk:
     """A shield's admission, by settings that say "b" is an origin, too."""
 
-    def __init__(self, networks: tuple[str, ...] = (), hosts: str = "*") -> None:
+    def __init__(
+        self, networks: tuple[str, ...] = (), hosts: str = "*", route: str = 'first = ["a"]'
+    ) -> None:
         text = TOLD.replace('hosts = ["*"]', f'hosts = ["{hosts}"]')
+        text = text.replace('route = { first = ["a"] }', f"route = {{ {route} }}")
         config = load_shield(text, hostname="h")
         sites = tuple(replace(s, purge_from=("0.0.0.0/0",)) for s in config.sites)
         self.used = Used()
-        terms = Terms(
+        self.entry = Entry(
             networks=Networks.parse(networks),
             identity=BySecret((SECRET, OLD), 60.0),
             remember_s=120.0,
-            hosts={"a": None, "b": b"b.example"},
         )
         self.now = NOW
-        self.admission = Admission(terms, self.used, lambda: self.now)
+        self.admission = Admission(self.entry, self.used, lambda: self.now)
         self.parts = Parts(
             name=b"shield1",
             sites=policies.sites(replace(config, sites=sites)),
-            upstreams={},
+            ways=Ways(groups_of(config), nowhere, lambda: self.now, lambda: 0.0),
             trusted=Networks(),
             salt=b"",
             admit=self.admission.admit,
@@ -152,21 +158,44 @@ def test_an_edge_may_purge_for_the_whole_node() -> None:
 
 def test_the_edges_choice_of_origins_counts_as_far_as_they_are_known() -> None:
     desk = Desk()
-    chosen = desk.ask(proven(claims=replace(CLAIMS, origins=(b"nowhere", b"b", b"a")))).site
-    assert (chosen.origin, chosen.host) == ("b", b"b.example")
-    again = desk.ask(proven(claims=replace(CLAIMS, origins=(b"b",)))).site
+    chosen = desk.ask(proven(claims=replace(CLAIMS, origins=(b"nowhere", b"b", b"a")))).terms
+    assert (chosen.route.names, chosen.route.order) == (("b", "a"), Order.FIRST)
+    again = desk.ask(proven(claims=replace(CLAIMS, origins=(b"b", b"elsewhere", b"a")))).terms
     assert again is chosen
-    own = desk.ask(proven()).site
-    assert own.origin == "a"
-    assert desk.ask(proven(claims=replace(CLAIMS, origins=(b"nowhere",)))).site is own
-    assert desk.ask(proven(claims=replace(CLAIMS, origins=(b"a", b"b")))).site is own
+    own = desk.ask(proven()).terms
+    assert own.route.names == ("a",)
+    assert replace(chosen, route=own.route) == own  # all else is as this shield has been told
+    assert desk.ask(proven(claims=replace(CLAIMS, origins=(b"nowhere",)))).terms is own
+    assert desk.ask(proven(claims=replace(CLAIMS, origins=(b"a",)))).terms is own
+
+
+def test_of_the_origins_that_the_edge_names_the_first_is_asked_as_it_wants_to_be() -> None:
+    desk = Desk()
+    admitted = desk.ask(proven(claims=replace(CLAIMS, origins=(b"b", b"a"), target=b"/arm/a")))
+    stops = desk.parts.ways.way_of(admitted).stops
+    assert [stop.group.name for stop in stops] == ["b", "a"]
+    seen = [s.dress(admitted.request, s.group.settings.servers[0]) for s in stops]
+    assert [(head.authority, head.target) for head in seen] == [
+        (b"b.example", b"/arm/a"),
+        (b"shop.example", b"/arm/a"),
+    ]
+
+
+def test_an_edge_that_names_origins_leaves_nothing_to_chance() -> None:
+    desk = Desk(route='pool = ["a"], canary = { to = ["b"], weight = 100 }')
+    claims = replace(CLAIMS, origins=(b"a",))
+    admitted = desk.ask(proven(claims=claims))
+    assert [stop.group.name for stop in desk.parts.ways.way_of(admitted).stops] == ["a"]
+    own = desk.ask(proven())
+    assert [stop.group.name for stop in desk.parts.ways.way_of(own).stops] == ["b", "a"]
 
 
 def test_so_many_choices_are_kept_and_no_more() -> None:
     desk = Desk()
-    terms, claims = desk.admission._terms, replace(CLAIMS, origins=(b"b",))
-    none = Admission(terms, desk.used, lambda: NOW, most_routed=0)
-    assert none.admit(desk.parts, proven(claims=claims), PEER).site.origin == "a"
+    head = proven(claims=replace(CLAIMS, origins=(b"b",)))
+    none = Admission(desk.entry, desk.used, lambda: NOW, most_routed=0)
+    assert none.admit(desk.parts, head, PEER).terms.route.names == ("a",)
+    assert desk.admission.admit(desk.parts, head, PEER).terms.route.names == ("b",)
 
 
 def test_what_the_edge_keys_by_is_part_of_the_key() -> None:
@@ -180,7 +209,8 @@ def test_what_the_edge_keys_by_is_part_of_the_key() -> None:
 
 def test_the_origin_is_asked_for_the_target_that_the_edge_says() -> None:
     admitted = Desk().ask(proven(claims=replace(CLAIMS, target=b"/arm/a")))
-    assert to_origin(admitted.request, admitted.forwarding).target == b"/arm/a"
+    assert admitted.asked == b"/arm/a"
+    assert admitted.request.target == b"/a"
     assert admitted.key.url == b"https://shop.example/a"
 
 
@@ -207,3 +237,7 @@ def test_a_client_that_came_by_a_socket_has_no_address() -> None:
     admitted = Desk().ask(proven(claims=replace(CLAIMS, hops=(b"unix",))))
     seen = to_origin(admitted.request, admitted.forwarding).headers
     assert seen.get(b"x-forwarded-for") == b"unknown, 10.0.0.7"
+
+
+def test_a_secret_stands_in_no_traceback() -> None:
+    assert SECRET.decode() not in repr(Desk().admission._terms)

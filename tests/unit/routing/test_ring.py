@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.routing.ring import MOST_MEMBERS, MOST_POINTS, Ring, most_at_work, place_of
 
 NAMES = st.lists(st.text(max_size=8), min_size=1, max_size=8, unique=True)
-WEIGHTS = st.floats(0.01, 8)
+WEIGHTS = st.floats(0.01, 3)
+LAW = settings(max_examples=50, deadline=None)  # a ring takes some milliseconds to make
 KEYS = [b"/page/%d" % number for number in range(200)]
 
 
@@ -27,6 +28,7 @@ def owners(names: list[str], weights: list[float]) -> list[str | None]:
     return [None if index is None else names[index] for index in found]
 
 
+@LAW
 @given(rings(), st.data())
 def test_removing_a_member_moves_only_its_own_keys(
     ring: tuple[list[str], list[float]], data: st.DataObject
@@ -39,6 +41,7 @@ def test_removing_a_member_moves_only_its_own_keys(
         assert now == before or before == names[gone]
 
 
+@LAW
 @given(rings(), st.data())
 def test_raising_a_weight_moves_keys_only_to_that_member(
     ring: tuple[list[str], list[float]], data: st.DataObject
@@ -46,11 +49,12 @@ def test_raising_a_weight_moves_keys_only_to_that_member(
     names, weights = ring
     raised = data.draw(st.integers(0, len(names) - 1))
     more = list(weights)
-    more[raised] += data.draw(st.floats(0, 8))
+    more[raised] += data.draw(st.floats(0, 3))
     for before, now in zip(owners(names, weights), owners(names, more), strict=True):
         assert now in (before, names[raised])
 
 
+@LAW
 @given(rings(), st.binary(max_size=20), st.data())
 def test_the_next_member_is_who_would_own_the_key_without_those_before(
     ring: tuple[list[str], list[float]], key: bytes, data: st.DataObject
@@ -63,6 +67,7 @@ def test_the_next_member_is_who_would_own_the_key_without_those_before(
     assert Ring(names, left).owner(key) == order[out]
 
 
+@LAW
 @given(rings(), st.randoms(use_true_random=False))
 def test_the_order_of_settings_does_not_matter(
     ring: tuple[list[str], list[float]], random: object

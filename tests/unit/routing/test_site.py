@@ -259,7 +259,7 @@ def test_the_first_rule_is_found_by_the_sender_too() -> None:
         rules_for(rules, b"GET", b"x", b"/", headers, place)
         for headers, place in [(pro, None), (Headers(), Somewhere()), (Headers(), None)]
     ]
-    assert found == rules
+    assert found == [(rule,) for rule in rules]
 
 
 @pytest.mark.parametrize(

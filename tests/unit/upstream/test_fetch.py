@@ -880,3 +880,33 @@ async def test_connections_to_other_addresses_are_retired(autojump_clock: trio.a
         assert upstream.statistics().idle == 1
         upstream.keep_only({b"192.0.2.8"})
         assert upstream.statistics().open == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "answer"),
+    [
+        (b"GET", b'HTTP/1.1 304 Not Modified\r\nETag: "a"\r\n\r\n'),
+        (b"GET", b"HTTP/1.1 204 No Content\r\n\r\n"),
+        (b"HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"),
+    ],
+)
+async def test_an_answer_without_a_body_gives_its_connection_back_unread(
+    autojump_clock: trio.abc.Clock, method: bytes, answer: bytes
+) -> None:
+    told: list[ExchangeError | None] = []
+    async with an_upstream() as (upstream, network), trio.open_nursery() as nursery:
+
+        async def origin() -> None:
+            party = await network.accept()
+            for _ in range(3):
+                await party.asked()
+                await party.say(answer)
+
+        nursery.start_soon(origin)
+        for _ in range(3):
+            async with upstream.fetch(request(method)) as response:
+                response.watch(told.append)
+                assert upstream.statistics().idle == 1
+                assert isinstance(await response.receive(), End)
+        assert upstream.statistics().made == 1
+    assert told == [None, None, None]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from contextlib import asynccontextmanager, suppress
 from dataclasses import fields, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import trio
 import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edge.errors import ExchangeError, Failure
 from edge.routing.balance import Balance, EjectPolicy, GroupPolicy, Told
@@ -17,7 +20,7 @@ from edge.routing.health import State
 from edge.upstream.group import Group, GroupSettings
 from edge.upstream.way import Persistence, Stop, Way
 from edge.wire.message import Chunk, End, Headers, RequestHead, ResponseHead
-from tests.unit.upstream.servers import OK, Network, a_network, answer, origin
+from tests.unit.upstream.servers import OK, Network, Server, a_network, answer, origin
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -405,6 +408,21 @@ async def test_where_all_are_full_it_is_overloaded(
     assert_all_is_given_back(eu, us)
 
 
+async def test_no_place_is_waited_for_once_the_budget_is_spent(
+    autojump_clock: Clock, network: Network
+) -> None:
+    groups = [
+        a_group(network, name, name, at_work=1, bounds={"connect_s": 6.0}) for name in "abcd"
+    ]
+    places = [await group.breaker.acquire() for group in groups]
+    with pytest.raises(ExchangeError, match="overloaded"):
+        await get(a_way(*groups))
+    assert trio.current_time() == 12
+    for place in places:
+        place.release()
+    assert_all_is_given_back(*groups)
+
+
 async def test_no_place_is_waited_for_where_no_server_lives(
     autojump_clock: Clock, network: Network
 ) -> None:
@@ -624,6 +642,62 @@ def test_every_setting_says_what_it_is() -> None:
     for told in fields(Persistence):
         assert told.metadata["says"]
         assert told.metadata["unit"] == "seconds" or not told.name.endswith("_s")
+
+
+# --- whatever servers do
+
+GOOD, REFUSES, HANGS_UP, TROUBLE, BUSY = "good", "refuses", "hangs up", "trouble", "busy"
+MANNERS: Final = st.sampled_from([GOOD, REFUSES, HANGS_UP, TROUBLE, BUSY])
+
+
+def behave(server: Server, manner: str) -> None:
+    server.refuses = manner == REFUSES
+    server.hangs_up = manner == HANGS_UP
+    said = {TROUBLE: answer(502), BUSY: answer(503, b"Retry-After: 1")}
+    server.says = said.get(manner, OK)
+
+
+async def _pass(manners: list[list[str]], tries: int) -> None:
+    """One GET over groups of servers with these manners, beside what a plain loop expects."""
+    hosts = [[f"{n}-{m}" for m in range(len(group))] for n, group in enumerate(manners)]
+    expected = ""
+    visited: list[str] = []
+    for manner, host in zip(chain(*manners), chain(*hosts), strict=True):
+        if len(visited) == tries:
+            break
+        expected = manner
+        visited.append(host)
+        if manner in (GOOD, BUSY):
+            break
+    async with a_network() as network:
+        for manner, host in zip(chain(*manners), chain(*hosts), strict=True):
+            behave(network[host], manner)
+        groups = [a_group(network, f"g{n}", *each) for n, each in enumerate(hosts)]
+        way = a_way(*groups, persistence=Persistence(tries, 1e6))
+        outcome = {GOOD: 200, TROUBLE: 502, BUSY: 503}.get(expected, expected)
+        try:
+            status, _ = await get(way)
+        except ExchangeError as error:
+            slug = {"connect-refused": REFUSES, "closed-early": HANGS_UP}[error.failure.slug]
+            assert slug == outcome
+        else:
+            assert status == outcome
+        assert way.told.endswith(f"http://{visited[-1]}:80")
+        for manner, host in zip(chain(*manners), chain(*hosts), strict=True):
+            reached = host in visited and manner != REFUSES
+            assert len(network[host].asked) == reached
+        assert_all_is_given_back(*groups)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.lists(MANNERS, min_size=1, max_size=4), min_size=1, max_size=3),
+    st.integers(1, 8),
+)
+def test_a_get_comes_through_whenever_a_server_within_its_tries_is_good(
+    manners: list[list[str]], tries: int
+) -> None:
+    trio.run(_pass, manners, tries, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 # --- stories

@@ -344,8 +344,3 @@ def test_what_an_edge_vouches_for_passes_on_and_nothing_else_that_is_claimed() -
     seen = to_origin(asked, replace(HERE, vouched=vouched)).headers
     assert [pair for pair in seen if pair in known] == list(known)
     assert not {name for name, _ in claimed} & {name for name, _ in seen}
-
-
-def test_the_origin_is_asked_for_another_target_where_that_is_said() -> None:
-    assert to_origin(request(), HERE).target == request().target
-    assert to_origin(request(), replace(HERE, target=b"/other?x")).target == b"/other?x"

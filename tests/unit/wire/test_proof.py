@@ -127,10 +127,10 @@ def test_junk_is_refused_and_nothing_else(junk: bytes, tail: bytes) -> None:
 @given(st.binary(max_size=120))
 def test_whatever_an_edge_signs_is_read_or_refused(said: bytes) -> None:
     """One that has the secret and another program may say anything."""
-    from edge.wire.proof import _mac
+    from edge.wire.proof import _mac, _proven
 
     value = b"v=1, " + said
-    value += b", mac=:" + _mac(SECRET, HEAD, value) + b":"
+    value += b", mac=:" + _mac(SECRET, _proven(HEAD, value)) + b":"
     assert refused(proven(HEAD, value)) is Failure.BAD_PROOF
 
 
@@ -140,10 +140,10 @@ def test_whatever_an_edge_signs_is_read_or_refused(said: bytes) -> None:
     ids=["no path", "unpadded", "another spelling", "a space", "nothing"],
 )
 def test_claims_that_no_edge_makes_are_refused(member: bytes) -> None:
-    from edge.wire.proof import _mac, _written
+    from edge.wire.proof import _mac, _proven, _written
 
     value = _written(PLAIN, NOW) + b", " + member
-    value += b", mac=:" + _mac(SECRET, HEAD, value) + b":"
+    value += b", mac=:" + _mac(SECRET, _proven(HEAD, value)) + b":"
     assert refused(proven(HEAD, value)) is Failure.BAD_PROOF
 
 
@@ -198,7 +198,10 @@ def test_a_port_that_may_be_a_default_one_counts_for_nothing(port: bytes) -> Non
         replace(CLAIMS, hops=(b"a",) * 34),
         replace(CLAIMS, scheme=b"ws"),
         replace(CLAIMS, host=b'a"'),
+        replace(CLAIMS, hops=(b"a b",)),
         replace(CLAIMS, origins=(b"",)),
+        replace(CLAIMS, origins=(b"us eu",)),
+        replace(CLAIMS, origins=(b"a",) * 33),
         replace(CLAIMS, key=b"k" * 1025),
         replace(CLAIMS, target=b"/\r\n"),
         replace(CLAIMS, target=b"/" + b"a" * 8192),

@@ -23,6 +23,6 @@ def test_every_field_of_the_cache_policies_is_a_setting() -> None:
     read = {f.name for f in (*fields(CachePolicy), *fields(VaryPolicy))}
     read |= {f.name.removesuffix("_s") for f in fields(FreshnessPolicy)}
     # its own fields; what a rule's match says, and the site
-    not_told = {"freshness", "by_path", "by_extension", "tags"}
+    not_told = {"freshness", "by_path", "by_extension", "by_type", "tags"}
     assert read - told == not_told
     assert told <= read
