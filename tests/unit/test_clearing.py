@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
 import trio
 
 from edge import clearing
-from edge.answer import FieldRules
 from edge.cache.entry import Key
 from edge.cache.flight import Flights
 from edge.cache.journal import JournalError
 from edge.cache.key import KeyPolicy, key_of
-from edge.cache.ruling import CachePolicy
 from edge.cache.scope import tag_name
 from edge.errors import ExchangeError, Failure
 from edge.late import Late
 from edge.routing.site import HostTable
+from edge.terms import Site, Terms
 from edge.visit import Visit
 from edge.wire.message import Chunk, End, Headers, Message, RequestHead, ResponseHead
 from tests.unit.unpurged import nothing_purged
@@ -113,7 +112,7 @@ class Desk:
         self,
         method: bytes,
         *pairs: tuple[bytes, bytes],
-        reach: str = "host",
+        reach: Literal["host", "node"] = "host",
         relays: Relays | None = None,
         body: bytes = b"",
     ) -> None:
@@ -140,18 +139,14 @@ class Desk:
         self.visit = Visit(tools, parts, cast("Any", self.stream), head)
         self.visit.request = head
         self.visit.key = key_of(b"http", b"Site.example:81", b"/a", head)
-        self.visit.site = cast(
-            "Any",
-            SimpleNamespace(
-                key=KeyPolicy(), cache=CachePolicy(), fields=FieldRules(), purge_reach=reach
-            ),
-        )
+        self.visit.terms, self.visit.arms = Terms(), ()
+        self.visit.site = Site("site", KeyPolicy(), self.visit.terms, purge_reach=reach)
 
     async def _settle(self, *, synced: bool) -> None:
         assert not synced
         await trio.lowlevel.checkpoint()
 
-    def answer(self) -> tuple[int, dict[str, object]]:
+    def answer(self) -> tuple[int, dict[str, Any]]:
         head, body = self.stream.sent[:2]
         assert isinstance(head, ResponseHead)
         assert isinstance(body, Chunk)
@@ -169,7 +164,7 @@ async def test_a_purge_that_cannot_be_recorded_is_a_503_that_tells_nothing_of_ou
 
 @pytest.mark.parametrize(("reach", "host"), [("host", b"site.example"), ("node", None)])
 async def test_a_purge_is_confined_to_its_host_unless_its_reach_is_the_node(
-    reach: str, host: bytes | None
+    reach: Literal["host", "node"], host: bytes | None
 ) -> None:
     desk = Desk(b"PURGE", (b"xkey", b"front"), reach=reach)
     await clearing.purge(desk.visit)

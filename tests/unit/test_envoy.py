@@ -50,7 +50,7 @@ class Tier:
         return Envoy(
             Backlog(self.root, self.lines.append),
             aside=self._set_aside,
-            back=lambda url: self.aside.pop(url, "") and None,
+            back=self._take_back,
             now=lambda: NOW,
             new_id=lambda: "purge-1",
             tell=self.lines.append,
@@ -60,6 +60,9 @@ class Tier:
     async def _set_aside(self, url: str, why: str) -> None:
         self.aside[url] = why
         await trio.lowlevel.checkpoint()
+
+    def _take_back(self, url: str) -> None:
+        del self.aside[url]
 
     async def _connect(self, origin: Origin) -> Line:
         return await self.shields[origin.host].connect(origin)
