@@ -60,13 +60,17 @@ def _group(name: str, told: OriginSettings) -> GroupSettings:
 
 
 def _shields(told: ShieldSettings) -> GroupSettings:
-    servers = tuple(
-        _server(url, told.ca, told.timeouts, told.max_connections, told.max_idle)
-        for url in told.nodes
-    )
     policy = GroupPolicy(Balance.KEY_HASH, _SHIELD_EJECT, slow_start_s=0.0, spills=False)
     return GroupSettings(
-        SHIELD, servers, policy=policy, at_work=told.at_work, waiting=told.waiting
+        SHIELD, shields(told), policy=policy, at_work=told.at_work, waiting=told.waiting
+    )
+
+
+def shields(told: ShieldSettings) -> tuple[Origin, ...]:
+    """Every shield, with its bounds; raises ValueError."""
+    return tuple(
+        _server(url, told.ca, told.timeouts, told.max_connections, told.max_idle)
+        for url in told.nodes
     )
 
 
