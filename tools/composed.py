@@ -2,11 +2,11 @@
 
     python -m tools.composed compose/regions.yaml --into .demo --port fra1=8080 --port iad1=8081
 
-Only addresses and directories differ: services listen on and are reached at 127.0.0.1, each at a port
-of its own; mounted directories, the run directory and secrets are directories and files of `--into`,
-and settings are written there. A line for each process is printed, in the order in which they start:
-"once" for one that ends by itself before the next begins, or "run"; its name; its address or "-"; and
-the words of its command, all with tabs between.
+Only addresses and directories differ: services listen on and are reached at 127.0.0.1, each at a
+port of its own; mounted directories, the run directory and secrets are directories and files of
+`--into`, and settings are written there. A line for each process is printed, in the order in which
+they start: "once" for one that ends by itself before the next begins, or "run"; its name; its
+address or "-"; and the words of its command, all with tabs between.
 
 So `tools/run` shows what the compose files say, and a test keeps them true without containers.
 """
@@ -14,16 +14,19 @@ So `tools/run` shows what the compose files say, and a test keeps them true with
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import secrets
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
 
 HERE = "127.0.0.1"
 RUN = "/run/edge"  # made in the image
@@ -41,7 +44,7 @@ class ComposeError(ValueError):
 
 @dataclass(frozen=True)
 class Service:
-    """One service of a compose file. `mounts` are host paths or names of volumes, by their place."""
+    """A service. `mounts` has paths of the host, or names of volumes, by their place inside."""
 
     name: str
     command: tuple[str, ...]
@@ -153,8 +156,8 @@ class _Translation:
                 self._new[f"0.0.0.0:{inside}"] = f"{HERE}:{outside}"
         longest_first = sorted(self._new, key=len, reverse=True)
         self._old = re.compile(rf"(?:{'|'.join(map(re.escape, longest_first))})(?![\w.-])")
-        for place, source in _files(file, service):
-            self._places[place].write_text(self.text(source.read_text()))
+        for place, path in _files(file, service):
+            self._places[place].write_text(self.text(path.read_text()))
 
     def command(self) -> tuple[str, ...]:
         program, *words = self._service.command
@@ -209,8 +212,10 @@ def taken(ports: Mapping[str, int]) -> list[str]:
             continue
         try:
             socket.create_server((HERE, port)).close()
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or "is no port"
+        except OverflowError:
+            words.append(f"{name} cannot listen on port {port}: there are 65535")
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else str(error)
             words.append(f"{name} cannot listen on {HERE}:{port}: {reason}")
     return words
 
