@@ -210,10 +210,11 @@ def taken(ports: Mapping[str, int]) -> list[str]:
         if owners.setdefault(port, name) != name:
             words.append(f"{name} and {owners[port]} cannot both have port {port}")
             continue
+        if not 0 < port < 65_536:
+            words.append(f"{name} cannot listen on port {port}: they are from 1 to 65535")
+            continue
         try:
             socket.create_server((HERE, port)).close()
-        except OverflowError:
-            words.append(f"{name} cannot listen on port {port}: there are 65535")
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else str(error)
             words.append(f"{name} cannot listen on {HERE}:{port}: {reason}")

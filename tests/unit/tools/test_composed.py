@@ -114,7 +114,7 @@ def test_a_port_in_use_is_told_with_who_wants_it(
         ]
         with pytest.raises(SystemExit, match="Address already in use"):
             main([str(file), "--into", str(tmp_path / "into"), "--port", f"edge={port}"])
-    assert taken({"a": 99_999}) == ["a cannot listen on port 99999: there are 65535"]
+    assert taken({"a": 99_999}) == ["a cannot listen on port 99999: they are from 1 to 65535"]
     assert taken({"a": port, "b": port})[-1] == f"b and a cannot both have port {port}"
     assert capsys.readouterr().out == ""
 
