@@ -96,6 +96,7 @@ class Quick:
         self._log = log
         self._done: list[Record] = []
         self._now = 0.0
+        self._drawn: Drawn = NONE  # for the request that is being answered
         self._room = room_bytes
         self._lends = lends
         self.take_up(limits)
@@ -135,8 +136,12 @@ class Quick:
         head = self._reader.read(data)
         if head is None:
             return None
+        self._drawn = NONE
         try:
-            return self._answer(head, len(data), peer)
+            answered = self._answer(head, len(data), peer)
+            if answered is None and self._drawn:
+                self._exchange.expect(head, peer, self._drawn)
+            return answered
         except ExchangeError:
             return None
         except Exception as error:  # around a stream: no request takes its worker down
@@ -168,6 +173,7 @@ class Quick:
                 known = known.branches.take(peer)
         else:
             known = self._made(head, peer)
+        self._drawn = known.drawn
         admitted = known.admitted
         if admitted is None:
             return self._refusal(known, known.refused, text(peer)) if known.refused else None
