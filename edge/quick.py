@@ -227,7 +227,7 @@ class Quick:
         if because is Reason.HIT and not found.soft and len(found.variants) == 1:
             known.learn(found.held, status)
         self._tools.store.use(admitted.key)
-        request_id = admitted.id or self._tools.new_id()
+        request_id = self._id(known)
         if asking is not None:
             self._exchange.refresh(self._parts, asking, found, as_of, request_id)
         record = Record(
@@ -239,7 +239,7 @@ class Quick:
 
     def _refusal(self, known: Known, error: ExchangeError, client: str) -> Answered | None:
         """The answer that tells of a client's error, as `deliver_refusal` does."""
-        now, new_id = self._now, self._tools.new_id()
+        now, new_id = self._now, self._id(known)
         head, body = own_answer(error, new_id, now, self._parts.name)
         after = known.after
         written = plain_head(head, is_last=after is After.CLOSE)
@@ -268,7 +268,7 @@ class Quick:
             return None
         written = known.told(written)
         record = Record(
-            now, self._tools.new_id(), client or text(admitted.client), known.method, known.host,
+            now, self._id(known), client or text(admitted.client), known.method, known.host,
             known.target, "1.1", sent_on.status, 0, OUTCOMES[because], because.slug,
             arms=known.arms,
         )  # fmt: skip
@@ -318,6 +318,11 @@ class Quick:
         return parts, record, known.after
 
     # What is asked.
+
+    def _id(self, known: Known) -> str:
+        """What the request goes by: the name that somebody before has given it, or a new one."""
+        named = known.admitted.id if known.admitted is not None else ""
+        return named or self._tools.new_id()
 
     def _client(self, peer: bytes) -> str:
         """The client that `peer` is, in words; empty where it is not to be remembered."""

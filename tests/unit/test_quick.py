@@ -553,3 +553,20 @@ def test_what_was_drawn_in_vain_is_bounded() -> None:
     waiting = desk.exchange._drawn
     assert len(waiting) <= MOST_DRAWN
     assert max(map(len, waiting.values())) <= MOST_ALIKE
+
+
+def test_a_request_goes_by_the_name_that_it_came_with() -> None:
+    moved = 'site.rule=[{match={path="/old/*"},redirect={to="/new/*"}}]'
+    desk = Desk(moved)
+    desk.keep()
+
+    def named(parts: Parts, head: RequestHead, peer: bytes, **options: Any) -> Admitted:
+        return replace(admit(parts, head, peer, **options), id="ab-7")
+
+    desk.exchange.parts = replace(desk.parts, admit=named, remembers=False)
+    only_stored = b"Cache-Control: only-if-cached"
+    desk.keep(b"/old", terms=Terms(0.0, Source.MAX_AGE))
+    for answered in (desk.ask(), desk.ask(b"/old/a"), desk.ask(b"/old", only_stored)):
+        assert answered is not None
+        assert answered[1].id == "ab-7"
+    assert b"request ab-7" in text_of(desk.ask(b"/old", only_stored))
