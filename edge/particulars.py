@@ -23,6 +23,7 @@ from edge.cache.validation import conditional
 from edge.errand import without_credentials
 from edge.finding import NOTHING, is_overtaken, look_at
 from edge.question import plain
+from edge.routing.site import TypeMatch
 from edge.trip import crowd_of, flight_key, trip_of
 from edge.wire.hop import upgrade_offered
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from edge.cache.entry import Entry
     from edge.cache.held import Held, Resource
     from edge.cache.purge import Cover, Purge, Purges
+    from edge.cache.ruling import Types
     from edge.finding import Found
     from edge.question import Question
     from edge.routing.site import Match
@@ -45,7 +47,7 @@ _STATES: Final = {
     Verdict.STALE: "soft-purged",
     Verdict.DEAD: "purged",
 }
-_NOT_SETTINGS: Final = ("by_path",)
+_NOT_SETTINGS: Final = ("by_path", "by_type")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,17 @@ def _site(case: Case) -> dict[str, Any]:
         "rule": matched,
         "rules": len(site.rules),
         "cache": _differing(admitted.policy, CachePolicy()),
+        "by_type": [
+            {"types": _types(types), "cache": _differing(policy, CachePolicy())}
+            for types, policy in admitted.policy.by_type
+        ],
     }
+
+
+def _types(types: Types) -> list[str]:
+    """The media types that a rule waits for, as they are written."""
+    globs = types.globs if isinstance(types, TypeMatch) else ()
+    return [lines(b"*".join(glob.parts)) for glob in globs]
 
 
 def _words(match: Match) -> str:
