@@ -128,9 +128,11 @@ class Surroundings:
             nursery.start_soon(self._follow, made.places, self._watch)
 
     async def _follow(self, places: Places, scope: trio.CancelScope) -> None:
-        with scope:
-            await places.run()
-        places.close()
+        try:
+            with scope:
+                await places.run()
+        finally:
+            places.close()
 
     def heed(self, standing: Standing, config: Config) -> bool:
         """Go by what is told of servers; whether experiments stand otherwise than before, so that
@@ -171,7 +173,7 @@ def _server(name: str, told: ServerStatistics) -> dict[str, Any]:
         "state": str(health.state),
         "at_work": health.at_work,
         "weight": health.weight,
-        "latency_s": health.latency_s or None,
+        "latency_s": health.latency_s,
         "failures": health.failures,
     }
 

@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from edge.call import Caller, Handler
     from edge.config import Config
     from edge.errors import ExchangeError
+    from edge.late import Late
     from edge.place import Place
     from edge.standing import Standing
     from edge.upstream.transport import SocketTransport
@@ -237,6 +238,7 @@ class Worker:
                 now,
                 partial(self._error_log.note, "purge"),
                 partial(self._error_log.tell, "purge-request"),
+                partial(self._send_ahead, recorder),
             ),
             errands=Errands(self._store, self._flights, purges, now, self._complain),
             background=background,
@@ -262,6 +264,10 @@ class Worker:
             self._store.settle,
         )
         self._routes.update(control.routes())
+
+    async def _send_ahead(self, recorder: RemoteRecorder, order: bytes) -> tuple[Late, ...]:
+        """Have the shields purge, if there are any."""
+        return await recorder.send_ahead(order) if self.config.shield is not None else ()
 
     def _lending_store(self, disk: Shards | None, owners: Owners) -> LendingStore:
         told = self.config.store

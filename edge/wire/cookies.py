@@ -116,10 +116,10 @@ class CookieTerms:
     def _check_promises(self) -> Iterator[tuple[str, str]]:
         """What browsers demand of SameSite=None, and of a name's prefix (6265bis §4.1.3)."""
         if self.same_site == b"None" and not self.secure:
-            yield "secure", "browsers drop SameSite=None without Secure; set secure = true"
+            yield "secure", 'browsers drop SameSite=None without Secure; set secure = "always"'
         prefix = self.name[:9].lower()  # §5.7: compared without case
         if prefix.startswith((b"__secure-", b"__host-")) and not self.secure:
-            yield "secure", f"{_shown(self.name)} demands Secure; set secure = true"
+            yield "secure", f'{_shown(self.name)} demands Secure; set secure = "always"'
         if prefix.startswith(b"__host-"):
             if self.domain:
                 yield "domain", f"{_shown(self.name)} may have no domain; leave it out"

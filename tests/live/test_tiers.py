@@ -115,7 +115,7 @@ def test_a_clients_condition_is_answered_by_either_tier(tmp_path: Path) -> None:
         assert world.ask("/page/").status == 200
         told = world.ask("/page/", 'if-none-match: "one"')
         assert (told.status, told.field("etag")) == (304, '"one"')
-        order(world.edge, "purge", "all", "--yes")  # the shield has it still
+        order(world.edge, "purge", "all", "--yes", "--local")  # the shield has it still
         told = world.ask("/page/", 'if-none-match: "one"')
         assert told.status == 304
         assert len(world.origin.requests("page")) == 1
@@ -128,7 +128,7 @@ def test_the_time_in_both_tiers_is_the_answers_age(tmp_path: Path) -> None:
         )
         assert int(world.ask("/page/").field("age") or 0) >= 100
         assert eventually(lambda: int(world.ask("/page/").field("age") or 0) >= 102)
-        order(world.edge, "purge", "all", "--yes")
+        order(world.edge, "purge", "all", "--yes", "--local")
         anew = world.ask("/page/")
         assert tiers_of(anew)[0].startswith("shield1; hit")
         assert int(anew.field("age") or 0) >= 102
@@ -155,7 +155,7 @@ def test_ranges_pass_both_tiers_whoever_has_the_body(tmp_path: Path) -> None:
             assert part.field("content-range") == f"bytes 1000-1999/{len(BODY)}"
             last = world.ask("/file/", "range: bytes=-10", 'if-range: "one"')
             assert (last.status, last.body) == (206, BODY[-10:])
-        order(world.edge, "purge", "all", "--yes")
+        order(world.edge, "purge", "all", "--yes", "--local")
         part = world.ask("/file/", "range: bytes=5-6")  # from the shield's store
         assert (part.status, part.body) == (206, BODY[5:7])
         assert world.ask("/file/", "range: bytes=5-6", 'if-range: "two"').status == 200
@@ -210,7 +210,7 @@ def test_what_only_a_shield_has_stale_serves_an_edge_that_has_nothing(tmp_path: 
         world.origin.always("page", Reply.of(503, [], b"no"))
         assert world.ask("/page/").body == b"old"
         assert eventually(lambda: int(world.ask("/page/").field("age") or 0) >= 2)
-        order(world.edge, "purge", "all", "--yes")
+        order(world.edge, "purge", "all", "--yes", "--local")
         told = world.ask("/page/")
         assert (told.status, told.body) == (200, b"old")
         assert tiers_of(told)[-1].startswith("edge1; fwd=uri-miss")
@@ -253,7 +253,7 @@ def test_targeted_fields_count_in_both_tiers_and_do_not_reach_clients_unless_the
             assert (told.status, told.body) == (200, b"for tiers")
             assert told.field("cache-control") == "no-store"
         assert tiers_of(told)[-1] == "edge1; hit"
-        order(world.edge, "purge", "all", "--yes")
+        order(world.edge, "purge", "all", "--yes", "--local")
         assert tiers_of(world.ask("/page/"))[0].startswith("shield1; hit")
         assert len(world.origin.requests("page")) == 1
 
