@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -229,6 +230,16 @@ async def test_other_settings_have_other_shields(tier: Tier) -> None:
             assert await envoy.send(ORDER) == ()
         envoy.take_up((), None)
         assert await envoy.send(ORDER) == ()
+
+
+async def test_a_shield_that_cannot_be_asked_at_all_is_named(tier: Tier) -> None:
+    tier.envoy._connect = None  # the network, which is not come to
+    secure = replace(parse_origin("https://one.example"), ca="/none.pem")
+    async with tier.running() as envoy:
+        envoy.take_up([secure], VOICE)
+        (late,) = await envoy.send(ORDER)
+        assert (late.url, late.owed) == ("https://one.example:443", True)
+        assert "/none.pem" in late.why
 
 
 async def test_a_disk_that_fails_is_told_and_the_order_kept_in_mind(
