@@ -54,6 +54,9 @@ class Branches(Generic[Known]):
     def __bool__(self) -> bool:
         return self._needs_place or bool(self._experiments)
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     def take(self, client: bytes) -> Known:
         """What is known for a client who asks now."""
         ways = self._ways

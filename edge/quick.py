@@ -18,8 +18,9 @@ then an exchange answers it as if it had not been here.
   begin with nothing remembered. What depends on the peer is never remembered with the request:
   where a peer is trusted to speak for others, its requests are admitted each time; and all are,
   where the settings say more than a request's bytes can (`Parts.remembers`).
-- *Bounded.* What is known of requests is two generations of a fixed room, each charged with the
-  request's bytes; what is ready of a response is charged to the store, and goes with it.
+- *Bounded.* What is known of requests is two generations of a fixed room, charged with each
+  request's bytes and for each of its branches; what is ready of a response is charged to the
+  store, and goes with it.
 """
 
 from __future__ import annotations
@@ -329,11 +330,16 @@ class Quick:
         for _ in range(min(2, len(self._dying))):  # no request waits until all are freed
             self._dying.popitem()
         self._young[id(head)] = known
-        self._left -= KNOWN_BYTES + 2 * size
+        branches = 0 if known.branches is None else len(known.branches)
+        self._charge((1 + branches) * KNOWN_BYTES + 2 * size)
+        return known
+
+    def _charge(self, size: int) -> None:
+        """Take so many bytes off the room of the younger generation; past it, a new one begins."""
+        self._left -= size
         if self._left < 0:
             self._dying, self._old, self._young = self._old, self._young, {}
             self._left = self._room
-        return known
 
     def _rooted(self, head: RequestHead, peer: bytes) -> Known:
         """What is known of a head by its bytes alone."""
@@ -345,8 +351,15 @@ class Quick:
             return Known(head, None)
         by_chance = {name for name, _ in known.drawn}
         experiments = [each for each in site.experiments if each.name in by_chance]
-        branches = Branches(parts.ways, site.needs_place, experiments, partial(self._made, head))
+        branches = Branches(
+            parts.ways, site.needs_place, experiments, partial(self._branched, head)
+        )
         return Known(head, None, branches=branches) if branches else known
+
+    def _branched(self, head: RequestHead, peer: bytes, drawn: Drawn) -> Known:
+        """What is known of a head with that, which is kept beside what else is known of it."""
+        self._charge(KNOWN_BYTES)
+        return self._made(head, peer, drawn)
 
     def _made(self, head: RequestHead, peer: bytes, drawn: Drawn = NONE) -> Known:
         if head.method == PURGE and not self._parts.remembers:

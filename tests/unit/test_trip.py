@@ -39,7 +39,7 @@ def trip(*fields: Pair, sets: tuple[str, ...] = ()) -> Trip:
 def test_a_trip_has_its_way_its_terms_and_the_purge_before_it() -> None:
     parts, admitted = asked()
     made = trip_of(admitted, parts.ways, Seq(3), NOTHING)
-    assert [stop.group for stop in made.upstream.stops] == [parts.ways.groups["default"]]
+    assert [stop.group for stop in made.upstream._stops] == [parts.ways.groups["default"]]
     assert (made.as_of, made.in_background, made.terms) == (3, False, admitted.terms)
     assert made.policy is admitted.policy
     assert made.key == admitted.key

@@ -62,7 +62,7 @@ def asked(
 
 
 def names(way: Way) -> list[str]:
-    return [stop.group.name for stop in way.stops]
+    return [stop.group.name for stop in way._stops]
 
 
 def order(parts: Parts, *fields: Pair) -> list[str]:
@@ -142,7 +142,7 @@ def test_a_shield_comes_first_and_the_origins_behind_where_it_may_be_done_withou
 def test_only_the_shield_is_a_tier_of_its_own() -> None:
     parts = shielded('{first=["us","eu"],via="shield"}')
     way = parts.ways.way_of(asked(parts))
-    assert [stop.is_tier for stop in way.stops] == [True, False, False]
+    assert [stop.is_tier for stop in way._stops] == [True, False, False]
 
 
 def test_that_shields_are_dead_costs_an_origin_no_try() -> None:
@@ -159,7 +159,7 @@ def test_that_shields_are_dead_costs_an_origin_no_try() -> None:
 
 def seen(parts: Parts, admitted: Admitted, stop: int = 0, server: int = 0) -> RequestHead:
     """What a server of a stop of the way is sent."""
-    at = parts.ways.way_of(admitted, "id-1").stops[stop]
+    at = parts.ways.way_of(admitted, "id-1")._stops[stop]
     return at.dress(admitted.request, at.group.settings.servers[server])
 
 
@@ -229,7 +229,7 @@ def test_who_names_no_host_has_the_shields_sent() -> None:
 def test_a_request_without_an_id_is_dressed_all_the_same() -> None:
     parts = shielded('{first=["us"],via="shield"}')
     admitted = asked(parts)
-    stop = parts.ways.way_of(admitted).stops[0]
+    stop = parts.ways.way_of(admitted)._stops[0]
     head = stop.dress(admitted.request, stop.group.settings.servers[0])
     assert verify((SECRET.encode(),), head, NOW, 60.0).id == b"-"
 
