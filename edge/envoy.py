@@ -58,6 +58,7 @@ LONGEST_PAUSE_S: Final = 15.0
 TRIES: Final = 2  # at once: a connection that was kept may have died
 AT_ONCE: Final = 8  # connections to one shield
 ANSWER_BYTES: Final = 65_536
+BEHIND: Final = "it has not acknowledged every purge"
 
 
 @dataclass(slots=True, eq=False)
@@ -134,7 +135,7 @@ class Envoy:
 
     def behind(self) -> dict[str, str]:
         """The URLs of shields that are owed purges, and that in words."""
-        return {url: self._debt(url) for url in self._shields if self._backlog.next(url)}
+        return {url: BEHIND for url in self._shields if self._backlog.next(url)}
 
     def _debt(self, url: str) -> str:
         count = self._backlog.count(url)
@@ -175,7 +176,7 @@ class Envoy:
                 return
             debt, why = self._owe(shield, order), reply.why
             self._tell(f"shield {url} has not acknowledged a purge: {why}; it is owed it")
-            await self._aside(url, self._debt(url))
+            await self._aside(url, BEHIND)
         if not debt.paid.is_set():
             late.append(Late(url, why or self._debt(url)))
 
