@@ -377,7 +377,9 @@ class _Attempt:
         upstream = self.group.upstreams[self.index]
         dressed = self._stop.dress(request, upstream.origin)
         began = trio.current_time()
-        block = upstream.fetch(dressed, body, interim=interim)
+        # A tier takes the proof of an unsafe request once: sent again, it has to be dressed anew.
+        once = self.is_final and request.method not in SAFE
+        block = upstream.fetch(dressed, body, interim=interim, once=once)
         try:
             response = await block.__aenter__()
         except ExchangeError as error:
