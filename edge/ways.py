@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from edge.cache.key import key_of
+from edge.errors import ExchangeError, Failure
 from edge.routing.experiment import route_of
 from edge.routing.route import Order, Route
 from edge.shielding import claims_of, dress
@@ -139,7 +140,10 @@ class Ways:
             target=bound.asked if bound.asked != request.target else None,
         )
         named = request if request.authority else replace(request, authority=origin.authority)
-        return dress(named, claims, shielding.voice, self.now())
+        try:
+            return dress(named, claims, shielding.voice, self.now())
+        except ValueError as error:  # a rewrite has made it longer than a proof may be
+            raise ExchangeError(Failure.TARGET_TOO_LONG, "for a shield to be told") from error
 
 
 def _route(bound: Bound) -> Route:

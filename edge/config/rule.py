@@ -39,7 +39,7 @@ class MatchSettings:
         metadata=setting(
             "Patterns of request fields; all have to fit.",
             n.PATTERN,
-            names=n.KEYED_FIELD,
+            names=n.CLIENT_FIELD,
             most_members=16,
         ),
     )

@@ -38,7 +38,7 @@ class KeySettings:
     """`site.key`: what else tells one stored answer from another."""
 
     headers: tuple[str, ...] = field(
-        default=(), metadata=setting("Request fields to key by.", n.KEYED_FIELD, most_members=32)
+        default=(), metadata=setting("Request fields to key by.", n.CLIENT_FIELD, most_members=32)
     )
     cookies: tuple[str, ...] = field(
         default=(), metadata=setting("Cookies to key by.", n.COOKIE_NAME, most_members=32)
