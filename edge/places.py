@@ -77,7 +77,7 @@ class PlacesStatistics:
 
     path: str
     type: str
-    built: float  # Unix seconds
+    built_unix: float
     age_s: float
     lookups: int
     cached: int
@@ -227,7 +227,7 @@ class Places:
         return PlacesStatistics(
             path=str(self._path),
             type=self._database.type,
-            built=self._database.built,
+            built_unix=self._database.built,
             age_s=self._age_s(),
             lookups=self._lookups,
             cached=self._lookups - self._reads,
