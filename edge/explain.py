@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from edge.cache.ruling import OnRequest
     from edge.guard.address import Networks
     from edge.visit import Parts, Tools
+    from edge.wire.message import ResponseHead
 
 __all__ = ["Outlook", "Question", "QuestionRefused", "asked", "explain"]
 
@@ -136,6 +137,8 @@ def _outlook(case: Case, policy: ConnectionPolicy) -> Outlook:
         return Outlook("bypass", Reason.METHOD.slug, says, 200)
     if case.admitted.purges:
         return _of_purge(case.admitted)
+    if case.admitted.redirect is not None:
+        return _redirected(case.admitted.redirect)
     reason = decision.may_use_store(case.head, case.admitted.policy)
     if reason is not None:
         return _alone(case, policy, reason)
@@ -175,6 +178,12 @@ def _of_purge(admitted: Admitted) -> Outlook:
     more = len(order.names) - len(words)
     named = ", ".join(words) + (f", and {more} more" if more else "")
     return Outlook("purge", reason, f"would purge{' softly' * order.soft}: {named}", 200)
+
+
+def _redirected(head: ResponseHead) -> Outlook:
+    location = plain(head.headers.get(b"location") or b"")
+    says = f"answered here, with another URL: {location}"
+    return Outlook(_NAMES[OUTCOMES[Reason.REDIRECT]], Reason.REDIRECT.slug, says, head.status)
 
 
 def _alone(case: Case, policy: ConnectionPolicy, because: Reason) -> Outlook:
