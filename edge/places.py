@@ -344,7 +344,7 @@ def _open(path: Path) -> io.FileIO:
     try:
         state = os.stat(path)  # first: to open a pipe would wait for its other end
     except FileNotFoundError as error:
-        raise FileNotFoundError(error.errno, f"{error.strerror}; {SOURCE}", str(path)) from error
+        raise FileNotFoundError(f"{path} is not there; {SOURCE}") from error
     if not S_ISREG(state.st_mode):
         raise ValueError(f"{path} is no file; {SOURCE}")
     if not state.st_size:
