@@ -89,6 +89,7 @@ def of(
     sent = _sent(case, goes, reason)
     held = case.held
     stored = held.entry if held is not None else None
+    is_here = case.admitted.redirect is not None  # no one is asked, and nothing is fetched
     return {
         "request": {
             **of_question(case.question, case.parts),
@@ -102,8 +103,8 @@ def of(
         "freshness": None if stored is None else _freshness(case, stored),
         "purges": _purges(case, held, recall),
         "decision": decision(case, goes, reason),
-        "flight": _flight(case),
-        "route": _route(case, sent, goes),
+        "flight": None if is_here else _flight(case),
+        "route": None if is_here else _route(case, sent, goes),
     }
 
 
@@ -415,6 +416,8 @@ def _cover(cover: Cover, purge: Purge | None) -> dict[str, Any]:
 def decision(case: Case, goes: str, reason: str) -> list[str]:
     """The questions of the law and their answers, one sentence each."""
     chain = [f"the site is {case.admitted.site.name}"]
+    if case.admitted.redirect is not None:
+        return [*chain, f"so: {reason}, by its rule"]
     if not case.resource.variants:
         chain.append("nothing is stored under the key")
     else:
