@@ -446,7 +446,56 @@ def _flight(table: _Section, _now: float | None) -> dict[str, Any]:
 
 
 def _route(table: _Section, _now: float | None) -> dict[str, Any]:
-    return {**_rest(table, "conditions"), "conditions": _rows(_table(table, "conditions"))}
+    arms = [_arm(each) for each in _list(table, "arms") if isinstance(each, Mapping)]
+    groups = [_group(each) for each in _list(table, "origins") if isinstance(each, Mapping)]
+    names = ("goes", "arms", "place", "via", "origins", "conditions")
+    return {
+        "goes": _GOES.get(str(table.get("goes")), table.get("goes")),
+        "arms": arms,
+        "place": _whereabouts(_table(table, "place")),
+        "via": _shield(_table(table, "via")),
+        "origins": groups,
+        **_rest(table, *names),
+        "conditions": _rows(_table(table, "conditions")),
+    }
+
+
+_GOES: Final = {
+    "alone": "for this client alone",
+    "leads": "for all who ask for it",
+    "joins": "with a fetch that is under way",
+    "behind": "behind the answer",
+}
+
+
+def _arm(arm: _Section) -> str:
+    """`checkout: new, by cookie; in the key`."""
+    keyed = "in the key" if arm.get("keyed") is True else "not in the key"
+    return f"{_at(arm, 'experiment')}: {_at(arm, 'arm')}, by {_at(arm, 'by')}; {keyed}"
+
+
+def _whereabouts(place: _Section) -> str:
+    """`DE, DE-BE, EU, at 52.5, 13.4`."""
+    named = [
+        str(place[name]) for name in ("country", "subdivision", "continent") if place.get(name)
+    ]
+    at = f"at {_at(place, 'at')}" if place.get("at") else ""
+    return ", ".join([*named, at] if at else named)
+
+
+def _group(group: _Section) -> str:
+    """`eu: http://a up, http://b ejected`."""
+    servers = [each for each in _list(group, "servers") if isinstance(each, Mapping)]
+    states = ", ".join(f"{_at(each, 'server')} {_at(each, 'state')}" for each in servers)
+    return f"{_at(group, 'name')}: {states or '-'}"
+
+
+def _shield(via: _Section) -> list[str]:
+    """Which shield is asked first, and what follows when none answers."""
+    if not via:
+        return []
+    without = "the origins are asked" if via.get("without") == "origin" else "the request fails"
+    return [_group(via), f"first {_at(via, 'first')}; when none answers, {without}"]
 
 
 _SECTIONS: Final[dict[str, Callable[[_Section, float | None], Any]]] = {

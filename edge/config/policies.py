@@ -105,7 +105,8 @@ def _rules(
     hangs_on_sender = False
     for each in told:
         rule = _rule(each, site, tags, hidden)
-        hangs_on_sender |= rule.match.reads_beyond_url and rule.types is None
+        beyond_url = rule.match.reads_beyond_url or bool(rule.match.methods)
+        hangs_on_sender |= beyond_url and rule.types is None
         if hangs_on_sender:
             rule = replace(rule, terms=replace(rule.terms, by=_by(rule.terms, site)))
         made.append(rule)

@@ -61,7 +61,9 @@ class RouteSettings:
             "Tries elsewhere after the first, of what may be repeated.", least=0, most=10
         ),
     )
-    budget: float = field(default=10.0, metadata=wait("After which no other try begins."))
+    budget: float = field(
+        default=10.0, metadata=wait("For a GET or HEAD to be answered, where another try is left.")
+    )
     canary: CanarySettings | None = field(
         default=None, metadata=setting("Other origins for a share of what is fetched.")
     )

@@ -15,9 +15,10 @@ Another try, never at the same server, follows
   answer with Retry-After is given as it is: whoever says when to come back does not want to be
   asked by another door at once;
 
-and all this `tries` times at most, the last one begun within `budget_s`. A try that has begun is
-bounded by its server's own settings: to break one off for the budget's sake would turn answers
-that are late into none. Where all tries fail, the last error is raised, or the last answer given.
+and all this `tries` times at most, the last one begun within `budget_s`; but one after the first
+may always be. The first, of a GET or HEAD, is given up when the budget is over and somebody else
+is left to be asked: one that hangs would have all of it. The others have all the time of their
+servers' own settings: to break one off would turn an answer that is late into none. Where all tries fail, the last error is raised, or the last answer given.
 
 What a try met with is told to the group's `Members`: how long the head took, failures of the
 server's, and that it went well. A client that left, or a fault of ours, tells nothing.
@@ -65,7 +66,7 @@ class Persistence:
 
     tries: int = field(default=3, metadata=_says("tries in all, each at another server"))
     budget_s: float = field(
-        default=10.0, metadata=_says("after which no further try is begun", "seconds")
+        default=10.0, metadata=_says("for a head to come, while another try is left", "seconds")
     )
 
 
@@ -207,7 +208,7 @@ class _Passage:
             self._way.told = attempt.name
             self._tries += 1
             try:
-                response = await attempt.open(self._request, self._body, self._interim)
+                response = await self._opened(attempt)
             except ExchangeError as error:
                 if not error.retry or self._is_spent():
                     raise
@@ -231,7 +232,27 @@ class _Passage:
         """Whether no further try may be made."""
         if self._tries >= self._way._persistence.tries:
             return True
-        return trio.current_time() >= self._give_up
+        return self._tries > 1 and trio.current_time() >= self._give_up
+
+    async def _opened(self, attempt: _Attempt) -> Response:
+        """The head of a try's response. The first is not waited for past the budget while others
+        are left to be asked: one that hangs would have all of it."""
+        if not self._may_go_on():
+            return await attempt.open(self._request, self._body, self._interim)
+        with trio.CancelScope(deadline=self._give_up) as patience:
+            return await attempt.open(self._request, self._body, self._interim)
+        assert patience.cancelled_caught
+        attempt.settle(Outcome.BAD)
+        detail = f"no head in {self._way._persistence.budget_s:g} s, and others are left"
+        raise ExchangeError(Failure.FIRST_BYTE_TIMEOUT, detail, retry=True)
+
+    def _may_go_on(self) -> bool:
+        """Whether this try may be given up for another one."""
+        if self._tries > 1 or self._body is not None or self._request.method not in SAFE:
+            return False
+        if self._is_spent():
+            return False
+        return sum(len(stop.group.upstreams) for stop in self._stops) > self._tries
 
     def _is_of_use(self, head: ResponseHead) -> bool:
         """Whether to give this answer without asking for a better one."""

@@ -191,7 +191,17 @@ EXPLAINED = {
                              "when": None, "who": None}, 7]},
     "decision": ["the site is shop", "so: stale-while-revalidate"],
     "flight": {"aloft_s": 0.25, "overtaken": False, "lonely": True, "troubled": False},
-    "route": {"goes": "behind", "origin": "a", "server": "http://o", "conditions": {}},
+    "route": {"goes": "behind",
+              "arms": [{"experiment": "ab", "arm": "new", "by": "cookie", "keyed": True},
+                       {"experiment": "b", "arm": "old", "by": "chance", "keyed": False}],
+              "place": {"country": "DE", "continent": "EU", "subdivision": None, "at": [50.1, 8]},
+              "via": {"name": "shield", "servers": [{"server": "http://s", "state": "up"}],
+                      "first": "http://s", "without": "origin"},
+              "origins": [{"name": "eu", "alive": True,
+                           "servers": [{"server": "http://a", "state": "up"},
+                                       {"server": "http://b", "state": "ejected"}]},
+                          {"name": "us", "servers": []}],
+              "origin": "eu", "host": "o", "conditions": {}},
 }  # fmt: skip
 IN_WORDS = """\
 verdict  stale: answered from the store: stale for 1 s [stale-while-revalidate, status 200]
@@ -255,14 +265,35 @@ flight
   under way  for 0.2 s
   lonely     yes
 route
-  goes    behind
-  origin  a
-  server  http://o
+  goes    behind the answer
+  arms
+    ab: new, by cookie; in the key
+    b: old, by chance; not in the key
+  place   DE, EU, at 50.1, 8
+  via
+    shield: http://s up
+    first http://s; when none answers, the origins are asked
+  origins
+    eu: http://a up, http://b ejected
+    us: -
+  origin  eu
+  host    o
 """
 
 
 def test_a_verdict_comes_first_then_how_it_came_about_then_the_rest_in_units() -> None:
     assert explained(EXPLAINED) == IN_WORDS
+
+
+def test_a_shield_that_is_not_gone_around_is_told_so() -> None:
+    via: dict[str, Any] = {"name": "shield", "servers": [], "first": None, "without": "fail"}
+    assert explained({"route": {"via": via, "more": 1}}).splitlines() == [
+        "route",
+        "  via",
+        "    shield: -",
+        "    first -; when none answers, the request fails",
+        "  more  1",
+    ]
 
 
 def test_what_is_fetched_or_refused_is_told_in_one_sentence() -> None:

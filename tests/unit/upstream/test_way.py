@@ -261,6 +261,17 @@ async def test_no_try_is_begun_once_the_budget_is_spent(
     assert trio.current_time() == 12
 
 
+async def test_one_that_hangs_is_given_up_for_another_when_the_budget_is_over(
+    autojump_clock: Clock, network: Network
+) -> None:
+    network["a"].after_s = math.inf
+    groups = a_group(network, "eu", "a"), a_group(network, "us", "b")
+    assert await get(a_way(*groups)) == (200, b"hi")
+    assert trio.current_time() == 10
+    assert asked(network, "a", "b") == [1, 1]
+    assert_all_is_given_back(*groups)
+
+
 async def test_the_budget_breaks_off_no_try_that_has_begun(
     autojump_clock: Clock, network: Network
 ) -> None:
