@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from edge.explaining import explained
 from edge.status import clean
 from edge.telling import faults, late, looked, matched, purged, purges, span, stored
+from tests.unit.documents import documents
 
 
 def test_a_purge_is_told_with_its_number_and_its_milliseconds() -> None:
@@ -157,7 +157,7 @@ def test_a_refusal_without_words_has_some() -> None:
 def test_whatever_a_node_says_has_a_line_that_is_safe_to_print(document: dict[str, Any]) -> None:
     lines = [stored(document), *purges(document), *faults(document, ["a"])]
     lines += [purged(document, "tag", 1.0), looked(document), matched(document)]
-    lines += [*purges(document, 80), *explained(document).splitlines()]
+    lines += [*purges(document, 80)]
     assert all(line == clean(line) for line in lines)
 
 
