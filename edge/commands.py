@@ -67,7 +67,7 @@ def explain(
         edge explain https://shop.example/a
         edge explain https://shop.example/a -H 'Accept-Encoding: gzip' --from 192.0.2.7
     """
-    from edge.telling import explained
+    from edge.explaining import explained
 
     query = _query(url, fields, address, method)
     with answering(as_json=as_json):
