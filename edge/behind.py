@@ -18,7 +18,7 @@ from edge.config import behind, policies
 from edge.merge import merged
 from edge.places import Places
 from edge.routing.geo import NOWHERE
-from edge.routing.health import Told
+from edge.routing.health import State, Told
 from edge.secret import read_secret, secret_anew, secret_at_hand
 from edge.standing import Checked, Standing
 from edge.upstream.origins import Origins
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from edge.upstream.transport import Transport
 
 
+WATCH_S: Final = 1.0
 OPEN_AGAIN_S: Final = 5.0  # for a database that was not there
 
 
@@ -167,6 +168,22 @@ class Surroundings:
         self._standing = standing
         self.origins.heed(told(standing, behind.roll(config)))
         return changed
+
+    async def watch(self) -> None:
+        """Tell of servers that are left out by how they answer, and of those that are back."""
+        out: set[str] = set()
+        while True:
+            await trio.sleep(WATCH_S)
+            before, out = out, self._left_out()
+            for name in sorted(out - before):
+                self._tell("origins", f"{name} is left out for a while: it fails, or is too slow")
+            for name in sorted(before - out):
+                self._tell("origins", f"{name} is asked again")
+
+    def _left_out(self) -> set[str]:
+        now, groups = self._now(), self.origins.groups.values()
+        states = (each for group in groups for each in group.members.states(now))
+        return {each.name for each in states if each.state is State.EJECTED}
 
     def statistics(self) -> dict[str, Any]:
         """Each origin's sums, each server as it is seen from here, and the database of places."""

@@ -159,6 +159,7 @@ class Worker:
             async with trio.open_nursery() as background:  # fetches outlive clients
                 self._build(plumbing, background)
                 plumbing.start_soon(self._reaper.run)
+                plumbing.start_soon(self._surroundings.watch)
                 plumbing.start_soon(publishing, lambda: self.measurements.publish(self._state()))
                 plumbing.start_soon(self._answer_keeper)
                 plumbing.start_soon(self._heed)

@@ -34,6 +34,7 @@ class Config:
     unbuilt: ClassVar[Mapping[str, str]] = {
         "tls": f"TLS towards clients: {NOT_HERE}",
         "fleet": f"fleets: {NOT_HERE}",
+        "edges": "these are a shield's settings; give them to origin-shield",
     }
 
     node: NodeSettings = field(metadata=setting("Who the node is."))
