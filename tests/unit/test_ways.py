@@ -47,7 +47,8 @@ def edge(
     parts = parts_of(
         ORIGINS, f"site.route={route}", *sets, now=lambda: NOW, chance=lambda: roll, **told
     )
-    return replace(parts, ways=replace(parts.ways, place_of=lambda _: Place(at=at)))
+    ways = replace(parts.ways, place_of=lambda _: Place(at=at), now=lambda: NOW)
+    return replace(parts, ways=ways)
 
 
 def shielded(route: str, *sets: str, without: str = "origin", **told: Any) -> Parts:
