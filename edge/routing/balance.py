@@ -255,12 +255,18 @@ class Members:
         member = self._members[index]
         if era != member.era:
             return
+        member.heard_at = clock
         if latency_s is not None:
             member.sample(latency_s)
         if member.out_until is not None:
             member.succeed(clock)
         elif latency_s is not None and self._is_outlier(member) and self._may_eject(member):
             member.eject(clock, self._policy.eject.for_s)
+
+    def has_answered(self, index: int, now: float, within_s: float) -> bool:
+        """Whether it has answered anyone well within the last so many seconds."""
+        heard_at = self._members[index].heard_at
+        return heard_at > 0 and self._time(now) - heard_at < within_s
 
     def ended(self, index: int, era: int, now: float, outcome: Outcome) -> None:
         """A request is over; to be told once for each that began."""

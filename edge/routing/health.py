@@ -105,6 +105,7 @@ class Member:
         "ejections",
         "era",
         "failures",
+        "heard_at",
         "in_a_row",
         "latency_s",
         "name",
@@ -129,6 +130,7 @@ class Member:
         self.of_era = 0  # at work, begun in this era
         self.in_a_row = 0  # failures since the last success
         self.failures = 0
+        self.heard_at = 0.0  # when it last answered well
         self.ejections = 0
         self.repeats = 0  # ejections that follow one another
         self.out_until: float | None = None  # ejected, or on trial
