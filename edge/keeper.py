@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import random
 import secrets
+import time
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -136,7 +137,7 @@ class Keeper:
             Backlog(self._place.root, tell),
             aside=lambda url, why: self._overseer.set_aside(f"{behind.SHIELD} {url}", why),
             back=lambda url: self._overseer.take_back(f"{behind.SHIELD} {url}"),
-            now=self._place.clock.now,
+            now=time.time,  # by which shields go
             new_id=lambda: f"{prefix}-{next(numbers):x}",
             tell=tell,
         )

@@ -80,9 +80,10 @@ class Site:
 
     @property
     def splits_keys(self) -> bool:
-        """Whether answers for one URL may stand under several keys, by more than the request."""
+        """Whether answers for one URL may stand under several keys."""
         by_arm = any(arm.changes for each in self.experiments for arm in each.arms)
-        return by_arm or bool(self.keys) or any(rule.terms.by for rule in self.rules)
+        by_request = bool(self.key.headers or self.key.cookies or self.keys)
+        return by_arm or by_request or any(rule.terms.by for rule in self.rules)
 
     def rules_for(self, request: RequestHead, place: Place = NOWHERE) -> tuple[Rule[Terms], ...]:
         """The rules that hold for a request."""

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from origin_shield.used import Used
 
 SAFE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))  # RFC 9110 §9.2.1
-MOST_ROUTED: Final = 65_536  # of terms by origins; past it, the site's own are asked
+MOST_ROUTED: Final = 65_536  # of terms by origins; past it, they are made anew
 
 
 class Identity(Protocol):
@@ -177,7 +177,7 @@ class Admission:
         routed = self._routed.get((id(terms), names))
         if routed is None:
             if len(self._routed) >= self._most_routed:
-                return terms
+                self._routed.clear()
             route = replace(terms.route, names=names, order=Order.FIRST, canary=None)
             if route == terms.route:
                 return terms
