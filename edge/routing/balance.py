@@ -261,7 +261,7 @@ class Members:
         if member.out_until is not None:
             member.succeed(clock)
         elif latency_s is not None and self._is_outlier(member) and self._may_eject(member):
-            member.eject(clock, self._policy.eject.for_s)
+            self._eject(member, clock)
 
     def has_answered(self, index: int, now: float, within_s: float) -> bool:
         """Whether it has answered anyone well within the last so many seconds."""
@@ -316,9 +316,13 @@ class Members:
         if member.out_until is not None:
             # A failure of what was sent to it in need, before its time is over, is no news.
             if clock >= member.out_until:
-                member.eject(clock, self._policy.eject.for_s)
+                self._eject(member, clock)
         elif 0 < self._policy.eject.after <= member.in_a_row and self._may_eject(member):
-            member.eject(clock, self._policy.eject.for_s)
+            self._eject(member, clock)
+
+    def _eject(self, member: Member, clock: float) -> None:
+        policy = self._policy.eject
+        member.eject(clock, policy.for_s, policy.longest_s)
 
     def _may_eject(self, member: Member) -> bool:
         if member.told.up is False:
