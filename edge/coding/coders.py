@@ -36,16 +36,17 @@ from edge.coding.encoders import Encoder, encoder, is_by_isal
 from edge.coding.negotiate import Coding
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable
     from types import TracebackType
 
+    from edge.cache.body import Body
     from edge.cache.threads import Workers
     from edge.coding.dictionary import Dictionary
     from edge.coding.policy import CompressPolicy
 
 AT_ONCE: Final = 64
 WAITING: Final = 64  # to be coded again; others may earn it another time
-SLICE_BYTES: Final = 32 * 1024  # 30 ms of brotli 11
+SLICE_BYTES: Final = 32 * 1024  # 30 ms of brotli 11, which does the work of 8 at once
 LOWEST: Final = 19  # `nice`
 
 _KIB: Final = 1024
@@ -180,27 +181,25 @@ class Coders:
         self._begun += 1
         return Coder(coding, made, inline_bytes(coding, level), self._workers, self._ended)
 
-    async def recompress(
-        self,
-        coding: Coding,
-        policy: CompressPolicy,
-        length: int,
-        body: AsyncIterable[bytes | memoryview],
-    ) -> bytes | None:
-        """All of `body`, of `length` bytes, coded at the policy's high level, when its turn comes.
+    async def recompress(self, coding: Coding, policy: CompressPolicy, body: Body) -> bytes | None:
+        """All of a whole `body` coded at the policy's high level, when its turn comes.
 
-        None where it is given up: too many wait, it is longer or shorter than it was said to be,
-        or larger than the policy allows, or takes longer. `body` is read as it is coded; what it
-        raises, this does.
+        None where it is given up: too many wait, or it is larger than the policy allows, or takes
+        longer. Raises what reading raises. The caller closes the body.
         """
-        if self._recompressing >= WAITING or length > policy.recompress_most_bytes:
+        length = body.length
+        if (
+            length is None
+            or length > policy.recompress_most_bytes
+            or self._recompressing >= WAITING
+        ):
             self._given_up += 1
             return None
         self._recompressing += 1
         try:
             async with self._turn:
                 made = encoder(coding, policy.high.of(coding), length)
-                coded = await self._coded_slowly(made, length, body, policy.recompress_most_s)
+                coded = await self._coded_slowly(made, body, length, policy.recompress_most_s)
         finally:
             self._recompressing -= 1
         if coded is None:
@@ -232,23 +231,19 @@ class Coders:
         self._encoding -= 1
 
     async def _coded_slowly(
-        self, made: Encoder, length: int, body: AsyncIterable[bytes | memoryview], most_s: float
+        self, made: Encoder, body: Body, length: int, most_s: float
     ) -> bytes | None:
-        left, spent_s, out = length, 0.0, []
-        async for piece in body:
-            left -= len(piece)
-            if left < 0:
+        offset, spent_s, out = 0, 0.0, []
+        while offset < length:
+            piece = await body.read(offset, SLICE_BYTES)
+            offset += len(piece)
+            coded, took_s = await self._background.run(partial(_timed, made, piece))
+            out.append(coded)
+            spent_s += took_s
+            if not piece or spent_s > most_s:
                 return None
-            for start in range(0, len(piece), SLICE_BYTES):
-                part = piece[start : start + SLICE_BYTES]
-                coded, took_s = await self._background.run(partial(_timed, made, part))
-                out.append(coded)
-                spent_s += took_s
-                if spent_s > most_s:
-                    return None
         coded, _ = await self._background.run(partial(_timed, made, None))
-        out.append(coded)
-        return None if left else b"".join(out)
+        return b"".join((*out, coded))
 
 
 def inline_bytes(coding: Coding, level: int) -> int:
