@@ -27,7 +27,7 @@ import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, assert_never
 
 import trio
 
@@ -257,6 +257,8 @@ def inline_bytes(coding: Coding, level: int) -> int:
             return 64 * _KIB if is_by_isal(level) else 16 * _KIB if level <= 4 else 4 * _KIB
         case Coding.IDENTITY:
             raise ValueError("identity is not coded")
+        case _:
+            assert_never(coding)
 
 
 def _timed(made: Encoder, part: bytes | memoryview | None) -> tuple[bytes, float]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import zlib
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, assert_never
 
 import brotli
 
@@ -199,6 +199,8 @@ def encoder(
             return GzipEncoder(level)
         case Coding.IDENTITY:
             raise ValueError("identity needs no encoder")
+        case _:
+            assert_never(coding)
 
 
 def _window_log(length: int | None, least: int, most: int) -> int:

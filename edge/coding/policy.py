@@ -9,7 +9,7 @@ An event stream is left alone too: it would hold an encoder for as long as a cli
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, assert_never
 
 from edge.coding.negotiate import Coding, known_coding
 from edge.routing.site import TypeMatch
@@ -55,6 +55,8 @@ class Levels:
                 return self.gzip
             case Coding.IDENTITY:
                 raise ValueError("identity has no level")
+            case _:
+                assert_never(coding)
 
 
 # MB/s on HTML, one core: brotli 5 54, zstd 3 300, gzip 2 (isal) 500; brotli 11 1, zstd 19 3.

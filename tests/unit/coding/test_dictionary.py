@@ -7,7 +7,7 @@ from base64 import b64encode
 from hashlib import sha256
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.coding.dictionary import (
@@ -243,6 +243,7 @@ def test_a_realm_is_forgotten_whole() -> None:
     assert not held.is_any_for(REALM, b"/")
 
 
+@settings(deadline=None)  # each dictionary is indexed
 @given(
     steps=st.lists(
         st.tuples(st.integers(0, 4), st.integers(8, 60), st.integers(0, 9)), max_size=60

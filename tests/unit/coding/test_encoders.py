@@ -100,6 +100,7 @@ def test_any_cut_and_any_flushing_gives_the_body_back(
     assert reader.is_ended
 
 
+@settings(deadline=None)
 @given(effort=efforts, wrong=st.integers(0, 100))
 def test_a_length_that_was_wrong_costs_size_at_most(
     effort: tuple[Coding, int], wrong: int
