@@ -4,7 +4,7 @@
 Trio's thread, since a hop to another costs 50 to 100 µs, and long ones in a worker. How much is
 short depends on the coding and its level: about 0.3 ms on one core. At most `at_once` bodies are
 being coded; beyond that `begin` gives None and the answer goes as it is. That bounds the memory
-(0.7 MiB an encoder, see `encoders`); the CPU of one body is bounded by the site's `most_bytes`,
+(0.9 MiB an encoder, see `encoders`); the CPU of one body is bounded by the site's `most_bytes`,
 or, where the length is unknown, by what the origin sends.
 
 **High effort** (`Coders.recompress`): nobody waits for it. One body at a time, in slices, in a

@@ -59,6 +59,10 @@ class Levels:
                 assert_never(coding)
 
 
+# Browsers take all three alike. Coded once and sent often, text is smallest in brotli: at high effort
+# 0.68 to 0.84 of the bytes of gzip -6, where zstd has 0.71 to 0.97; zstd costs a miss less.
+DEFAULT_CODINGS: Final = (Coding.BR, Coding.ZSTD, Coding.GZIP)
+
 # MB/s on HTML, one core: brotli 5 54, zstd 3 300, gzip 2 (isal) 500; brotli 11 1, zstd 19 3.
 FIRST: Final = Levels(br=5, zstd=3, gzip=2)
 HIGH: Final = Levels(br=11, zstd=19, gzip=9)
@@ -76,7 +80,7 @@ class CompressPolicy:
     allows dcz for clients that tell of a dictionary.
     """
 
-    codings: tuple[Coding, ...] = (Coding.ZSTD, Coding.BR, Coding.GZIP)
+    codings: tuple[Coding, ...] = DEFAULT_CODINGS
     min_bytes: int = 512
     most_bytes: int = 64 * MIB
     types: TypeMatch = field(default_factory=lambda: TypeMatch.parse(DEFAULT_TYPES))
