@@ -109,6 +109,8 @@ class ZstdEncoder:
         raw = None if dictionary is None else dictionary.digested
         # A level's own window is 2 MiB at 3 and 8 MiB at 19: RFC 9659's bound is never passed.
         self._coder = ZstdCompressor(level, zstd_dict=raw)
+        if dictionary is not None:
+            dictionary.is_indexed = True
         if length is not None:
             self._coder.set_pledged_input_size(length)
 

@@ -59,8 +59,8 @@ class Levels:
                 assert_never(coding)
 
 
-# Browsers take all three alike. Coded once and sent often, text is smallest in brotli: at high effort
-# 0.68 to 0.84 of the bytes of gzip -6, where zstd has 0.71 to 0.97; zstd costs a miss less.
+# Browsers take all three alike. Coded once and sent often, text is smallest in brotli: hot, it has
+# 0.68 to 0.84 of the bytes of gzip -6, where zstd has 0.71 to 0.97. On a miss zstd costs less.
 DEFAULT_CODINGS: Final = (Coding.BR, Coding.ZSTD, Coding.GZIP)
 
 # MB/s on HTML, one core: brotli 5 54, zstd 3 300, gzip 2 (isal) 500; brotli 11 1, zstd 19 3.

@@ -14,7 +14,7 @@ import trio.testing
 
 from edge.cache.body import MemoryBody
 from edge.cache.threads import Inline, Threads
-from edge.coding.coders import LOWEST, SLICE_BYTES, WAITING, Coders, inline_bytes
+from edge.coding.coders import LOWER, LOWEST, SLICE_BYTES, WAITING, Coders, inline_bytes
 from edge.coding.decoders import Bounds, Decoder
 from edge.coding.dictionary import Dictionary, Offer, url_match
 from edge.coding.encoders import DCZ_MAGIC, encoder
@@ -142,12 +142,42 @@ async def test_short_steps_are_done_here_and_long_ones_in_a_worker(coding: Codin
 async def test_what_was_put_off_until_the_end_counts_as_work() -> None:
     workers = Counting()
     coder = opened(Coders(workers, Inline()), Coding.BR)
-    for start in range(0, 16 * 1024, 1024):
+    for start in range(0, inline_bytes(Coding.BR, 5), 1024):
         await coder.encode(TEXT[start : start + 1024], flush=False)
     assert workers.jobs == 0
     await coder.encode(b"x", flush=False)
     await coder.finish()
     assert workers.jobs == 2
+
+
+async def test_all_encoders_share_what_may_be_done_here() -> None:
+    workers = Counting()
+    made = Coders(workers, Inline(), at_once=8)
+    short = inline_bytes(Coding.ZSTD, 3)
+    first, others = opened(made), [opened(made) for _ in range(3)]
+    await first.encode(TEXT[: short // 4], flush=True)
+    assert workers.jobs == 0
+    await first.encode(TEXT[: short // 4 + 1], flush=True)
+    assert workers.jobs == 1
+    for other in others:
+        other.close()
+    await first.encode(TEXT[:short], flush=True)
+    assert workers.jobs == 1
+
+
+async def test_a_large_dictionary_is_indexed_in_a_worker() -> None:
+    workers = Counting()
+    made = Coders(workers, Inline())
+    match = url_match(b"/*", b"/")
+    assert match is not None
+    dictionary = Dictionary(TEXT[:500_000], Offer(match))
+    for jobs in (1, 1):  # by the first that uses it, and never again
+        coder = made.begin(Coding.DCZ, POLICY, 100, dictionary)
+        assert coder is not None
+        with coder:
+            await coder.encode(TEXT[:100], flush=True)
+        assert workers.jobs == jobs
+    assert dictionary.is_indexed
 
 
 def test_more_effort_leaves_less_to_be_done_here() -> None:
@@ -285,13 +315,16 @@ def priority_of(thread: int) -> int:
     return os.getpriority(os.PRIO_PROCESS, thread)
 
 
-async def test_only_the_background_thread_gives_way() -> None:
+async def test_threads_give_way_to_hits() -> None:
     workers, background = Threads(1, "coding"), Threads(1, "recompress")
     made = Coders(workers, background)
+    before = priority_of(0)
     await made.recompress(Coding.GZIP, POLICY, MemoryBody(TEXT[:100]))
-    ours = [await each.run(threading.get_native_id) for each in (background, workers)]
-    assert [priority_of(thread) for thread in ours] == [LOWEST, priority_of(0)]
-    assert priority_of(0) < LOWEST
+    with opened(made) as coder:
+        await coder.encode(TEXT[:300_000], flush=True)
+    threads = [await each.run(threading.get_native_id) for each in (background, workers)]
+    assert [priority_of(thread) for thread in threads] == [LOWEST, max(LOWER, before)]
+    assert priority_of(0) == before
     await workers.close()
     await background.close()
 
