@@ -189,9 +189,7 @@ def encoder(
     dcz needs its `dictionary`, the others have none: ValueError. So it is for identity.
     """
     if (dictionary is not None) != (coding is Coding.DCZ):
-        raise ValueError(
-            f"{coding} with a dictionary: {dictionary is not None}; dcz alone has one"
-        )
+        raise ValueError(f"{coding}: dcz needs a dictionary, and nothing else has one")
     match coding:
         case Coding.BR:
             return BrotliEncoder(level, length)
