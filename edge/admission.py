@@ -6,7 +6,7 @@ touches nothing, so `edge explain` says by it what the exchange does by it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from edge.answer import redirection
@@ -15,6 +15,7 @@ from edge.errors import ExchangeError, Failure
 from edge.guard.address import believed_chain, certain_client, client_address
 from edge.routing.experiment import asked, assign_all, key_part
 from edge.routing.geo import NOWHERE
+from edge.wire.cookies import without_cookies
 from edge.wire.hop import Forwarding, claimed_scheme, end_to_end, loops
 from edge.wire.message import RequestHead
 from edge.wire.target import parse_authority
@@ -110,6 +111,9 @@ def admit(
     request = RequestHead(head.method, scheme, authority, target, headers, head.version)
     arms = () if purges or not site.experiments else _arms(parts, site, request, place, drawn)
     terms = site.terms_for(request, place)
+    if arms:  # what they change is told in fields, so their cookies tell the origin nothing
+        own = without_cookies(headers, site.own_cookies)
+        request = request if own is headers else replace(request, headers=own)
     by = key_part(arms) + _place_part(site, place) + terms.by
     return Admitted(
         site=site,

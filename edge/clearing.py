@@ -8,6 +8,10 @@ PURGE is for the networks that the site names. To everyone else it is a method t
 does not have. It is confined to the host that it is sent to, unless the site's reach is the node.
 From a node that is known as one (`Admitted.orders`) it may be a whole order, as an operator gives
 it: a JSON document, for its body.
+
+Where there are shields, they purge first (`envoy`). A PURGE that not all of them have acknowledged
+is carried out here, and answered 503 with how many have not. What a write invalidates is not sent
+to them: it has passed the one that its URL belongs to. One that passed none is.
 """
 
 from __future__ import annotations
@@ -21,9 +25,11 @@ from edge.cache.invalidation import invalidates, is_write
 from edge.cache.journal import JournalError
 from edge.cache.key import forwarded_target, key_of
 from edge.cache.reasons import Reason
+from edge.cache.scope import url_name
 from edge.cache.tags import INVALIDATION, groups_of
 from edge.delivery import deliver
-from edge.draft import Fault, OrderRefused
+from edge.dispatch import document
+from edge.draft import Fault, Order, OrderRefused
 from edge.errors import ExchangeError, Failure
 from edge.orders import order_from_json, order_from_purge
 from edge.routing.site import host_of
@@ -31,8 +37,10 @@ from edge.wire.fields import format_date, parse_media_type
 from edge.wire.message import Chunk, Headers, ResponseHead
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from edge.cache.entry import Key
-    from edge.draft import Order
+    from edge.late import Late
     from edge.visit import Tools, Visit
 
 ORDER_BYTES: Final = 16 * 1024 * 1024  # as the admin socket takes
@@ -44,6 +52,7 @@ async def purge(visit: Visit) -> None:
     tools = visit.tools
     try:
         order, host = await _order(visit)
+        late = await tools.purging.send_ahead(document(order, host))
         done = await tools.purging.carry_out(order, visit.record.client, host=host)
     except OrderRefused as error:
         await _tell(visit, 400, {"status": "refused", "detail": str(error)})
@@ -51,7 +60,21 @@ async def purge(visit: Visit) -> None:
         tools.complain("purge", str(error), visit.id)
         await _tell(visit, 503, {"status": "failed", "detail": "the purge could not be recorded"})
     else:
-        await _tell(visit, 200, {"status": "ok", "id": str(done.number), "soft": order.soft})
+        told: dict[str, str | bool] = {"id": str(done.number), "soft": order.soft}
+        for each in late:
+            tools.complain("shields", f"{each.url} has not purged: {each.why}", visit.id)
+        if late:
+            await _tell(visit, 503, {"status": "incomplete", **told, "detail": _lacking(late)})
+        else:
+            await _tell(visit, 200, {"status": "ok", **told})
+
+
+def _lacking(late: Sequence[Late]) -> str:
+    """How many shields have not purged; which, only the log says."""
+    count = "a shield has" if len(late) == 1 else f"{len(late)} shields have"
+    if all(each.owed for each in late):
+        return f"purged here, but {count} not acknowledged it; it will be sent there again"
+    return f"purged here, but {count} not taken it; the log of this node says why"
 
 
 async def _order(visit: Visit) -> tuple[Order, bytes | None]:
@@ -62,7 +85,7 @@ async def _order(visit: Visit) -> tuple[Order, bytes | None]:
         order = order_from_json(await _whole_body(visit), visit.parts.sites)
         if order.dry_run:
             raise OrderRefused([Fault("dry_run", "true", "ask that of the node's admin socket")])
-        return order, None
+        return order, order.on
     order = order_from_purge(request, visit.site)
     return order, host_of(request.authority) if visit.site.purge_reach == "host" else None
 
@@ -77,8 +100,8 @@ async def _whole_body(visit: Visit) -> bytes:
     return bytes(pieces)
 
 
-async def _tell(visit: Visit, status: int, document: dict[str, str | bool]) -> None:
-    body = msgspec.json.encode(document) + b"\n"
+async def _tell(visit: Visit, status: int, told: dict[str, str | bool]) -> None:
+    body = msgspec.json.encode(told) + b"\n"
     headers = Headers(
         [
             (b"date", format_date(visit.tools.now())),
@@ -94,6 +117,8 @@ async def invalidate(visit: Visit, fetched: ResponseHead, spared: Key | None) ->
     """Make unusable what the visit's request has changed, all but `spared`."""
     request, site, relays = visit.request, visit.site, visit.tools.relays
     targets = invalidates(request, fetched)
+    if targets and _passed_by_shields(visit):  # first, so that none of them is asked after this
+        await _tell_shields(visit, targets)
     # A URL may have keys that nobody can name from here: by arm, by place, by rule.
     has_more = bool(targets) and (
         site.splits_keys
@@ -112,6 +137,25 @@ async def invalidate(visit: Visit, fetched: ResponseHead, spared: Key | None) ->
             await _purge_url(visit, forwarded)
     if is_write(request, fetched):
         await _invalidate_groups(visit, fetched)
+
+
+def _passed_by_shields(visit: Visit) -> bool:
+    """Whether an origin has answered what was to go by a shield."""
+    if not visit.terms.route.by_shield:
+        return False
+    shielding, upstream = visit.parts.ways.shielding, visit.record.upstream or ""
+    return shielding is not None and upstream.partition(" ")[0] != shielding.group.name
+
+
+async def _tell_shields(visit: Visit, targets: Iterable[bytes]) -> None:
+    """Have shields purge what a write has changed that they know nothing of."""
+    authority, key = visit.request.authority, visit.site.key
+    names = tuple(url_name(authority, forwarded_target(target, key)) for target in targets)
+    order = document(Order(names), host_of(authority))
+    try:
+        await visit.tools.purging.send_ahead(order, later=True)
+    except JournalError as error:
+        visit.tools.complain("shields", f"URLs not purged at shields: {error}", visit.id)
 
 
 def overtake(tools: Tools, key: Key, spared: Key | None = None) -> None:

@@ -14,12 +14,14 @@ who may not share it, goes round again, and after `ROUNDS` alone.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from edge import answer, clearing, finding
+from edge.admission import NONE
 from edge.answer import Answer
 from edge.cache import decision, vary
 from edge.cache.flight import Failed, Flight, Private, Spurned, Stored
@@ -42,6 +44,7 @@ from edge.wire.hop import (
 from edge.wire.message import Headers, ResponseHead
 
 if TYPE_CHECKING:
+    from edge.admission import Drawn
     from edge.cache.entry import Entry, Seq
     from edge.cache.held import Held
     from edge.cache.purge import Purges
@@ -56,6 +59,8 @@ if TYPE_CHECKING:
 
 ROUNDS: Final = 4  # a crowd that turns out to be of many variants settles in three
 HALF_CLOSED_S: Final = 5.0
+MOST_DRAWN: Final = 1_024  # kinds of requests for which arms were drawn, and so many of a kind:
+MOST_ALIKE: Final = 64  # past that, some draw again
 
 
 class Exchange:
@@ -64,6 +69,30 @@ class Exchange:
     def __init__(self, tools: Tools, parts: Parts) -> None:
         self.parts = parts
         self._tools = tools
+        self._drawn: dict[tuple[bytes, bytes, bytes], deque[Drawn]] = {}
+
+    def expect(self, head: RequestHead, peer: bytes, drawn: Drawn) -> None:
+        """A request comes for which these arms were drawn already, in vain.
+
+        To draw again would give an arm the less often, the less of it is stored: whoever drew it
+        and found nothing would have another chance to draw one that is.
+        """
+        if len(self._drawn) >= MOST_DRAWN:
+            self._drawn.clear()
+        alike = peer, head.authority, head.target
+        self._drawn.setdefault(alike, deque(maxlen=MOST_ALIKE)).append(drawn)
+
+    def _drawn_for(self, visit: Visit) -> Drawn:
+        if visit.hop is not None:
+            return visit.hop.drawn
+        alike = visit.stream.peer, visit.head.authority, visit.head.target
+        waiting = self._drawn.get(alike)
+        if waiting is None:
+            return NONE
+        drawn = waiting.popleft()
+        if not waiting:
+            del self._drawn[alike]
+        return drawn
 
     async def serve(self, stream: ClientStream, head: RequestHead) -> None:
         """Answer one request, whatever it is; leaves one log record, also when cancelled."""
@@ -107,7 +136,7 @@ class Exchange:
         try:
             is_relayed = visit.hop is not None
             parts, head, peer = visit.parts, visit.head, visit.stream.peer
-            drawn = visit.hop.drawn if visit.hop is not None else ()
+            drawn = self._drawn_for(visit)
             visit.admit(parts.admit(parts, head, peer, relayed=is_relayed, drawn=drawn))
             await self._answer(visit)
         except ExchangeError as error:

@@ -166,7 +166,7 @@ class OwnersDesk(_Reading):
         admitted = found[1]
         if not self._relays.owns(admitted.key.digest):
             return None
-        self._lends = glance.takes_files
+        self._scribe.lends = glance.takes_files
         lease = self._relays.store.lend(admitted.key)  # before the store is read
         answered = self.answer(glance.data, glance.peer)
         if answered is None:

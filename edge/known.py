@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from msgspec import UnsetType
 
-    from edge.admission import Admitted
+    from edge.admission import Admitted, Drawn
     from edge.branches import Branches
     from edge.cache.held import Held
     from edge.errors import ExchangeError
@@ -37,12 +37,13 @@ class Known:
     `plain` is the law's word for it, and `whole` says that it asks for no part and on no
     condition. What has the `token` it selects, when that is alone, and is answered with in the
     `form`. `mark` stands for its site by these settings. `cookies` are lines of the
-    answer's head that tell a new visitor its arms. The words are for the log.
+    answer's head that tell a new visitor its arms, and `drawn` are those that chance has given.
+    The words are for the log.
     """
 
     __slots__ = (
-        "admitted", "after", "arms", "branches", "cookies", "form", "head", "host", "mark",
-        "method", "plain", "refused", "target", "token", "whole",
+        "admitted", "after", "arms", "branches", "cookies", "drawn", "form", "head", "host",
+        "mark", "method", "plain", "refused", "target", "token", "whole",
     )  # fmt: skip
 
     def __init__(
@@ -52,11 +53,13 @@ class Known:
         mark: object = None,
         refused: ExchangeError | None = None,
         branches: Branches[Known] | None = None,
+        drawn: Drawn = (),
     ) -> None:
         self.head = head
         self.admitted = admitted
         self.refused = refused
         self.branches = branches
+        self.drawn = drawn
         self.arms: tuple[str, ...] | UnsetType = UNSET
         self.cookies = b""
         if admitted is not None and admitted.arms:

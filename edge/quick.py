@@ -18,8 +18,9 @@ then an exchange answers it as if it had not been here.
   begin with nothing remembered. What depends on the peer is never remembered with the request:
   where a peer is trusted to speak for others, its requests are admitted each time; and all are,
   where the settings say more than a request's bytes can (`Parts.remembers`).
-- *Bounded.* What is known of requests is two generations of a fixed room, each charged with the
-  request's bytes; what is ready of a response is charged to the store, and goes with it.
+- *Bounded.* What is known of requests is two generations of a fixed room, charged with each
+  request's bytes and for each of its branches; what is ready of a response is charged to the
+  store, and goes with it.
 """
 
 from __future__ import annotations
@@ -28,15 +29,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from edge.admission import NONE, PURGE
-from edge.answer import finished, from_entry
+from edge.answer import finished
 from edge.branches import Branches
 from edge.cache import decision
 from edge.cache.freshness import current_age
 from edge.cache.purge import Verdict
-from edge.cache.ranges import Span
 from edge.cache.reasons import Reason, cache_status
 from edge.cache.ruling import Refuse, Revalidate, Serve, ServeStale
-from edge.cache.validation import Outcome, preconditions
 from edge.delivery import ends_connection, own_answer
 from edge.errors import ExchangeError, Failure, Side
 from edge.finding import judge, rule, select
@@ -45,8 +44,9 @@ from edge.known import Known
 from edge.listen.lane import After
 from edge.observe import Outcome as Told
 from edge.observe import Record, text
-from edge.ready import Made, Ready, Template
-from edge.upstream.transport import FILE_BYTES, FileSpan
+from edge.ready import Ready
+from edge.routing import experiment
+from edge.scribe import JOINED_BYTES, Scribe
 from edge.visit import OUTCOMES
 from edge.wire.plain import PlainReader
 from edge.wire.serial import plain_head
@@ -55,9 +55,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edge.admission import Admitted, Drawn
-    from edge.answer import Answer
-    from edge.cache.entry import Entry, Seq
-    from edge.cache.held import Held
+    from edge.cache.entry import Seq
     from edge.cache.purge import Purges
     from edge.exchange import Exchange
     from edge.finding import Found
@@ -74,8 +72,6 @@ ROOM_BYTES: Final = 4 << 20  # of what is known of requests, in each of two gene
 KNOWN_BYTES: Final = 3000  # of one request, beside twice its bytes
 PEERS: Final = 4096
 MARKS: Final = 4096
-LENT_BYTES: Final = 131_072  # a smaller body costs no less by sendfile than from memory
-JOINED_BYTES: Final = 16_384  # to copy so much costs less than a second buffer
 
 
 class Quick:
@@ -100,6 +96,7 @@ class Quick:
         self._log = log
         self._done: list[Record] = []
         self._now = 0.0
+        self._drawn: Drawn = NONE  # for the request that is being answered
         self._room = room_bytes
         self._lends = lends
         self.take_up(limits)
@@ -112,6 +109,7 @@ class Quick:
 
     def _forget(self, parts: Parts) -> None:
         self._parts = parts
+        self._scribe = Scribe(parts, self._tools.store, lends=self._lends)
         # By the head's identity, which nobody else can have while the head is kept here.
         self._young: dict[int, Known] = {}
         self._old: dict[int, Known] = {}
@@ -138,8 +136,12 @@ class Quick:
         head = self._reader.read(data)
         if head is None:
             return None
+        self._drawn = NONE
         try:
-            return self._answer(head, len(data), peer)
+            answered = self._answer(head, len(data), peer)
+            if answered is None and self._drawn:
+                self._exchange.expect(head, peer, self._drawn)
+            return answered
         except ExchangeError:
             return None
         except Exception as error:  # around a stream: no request takes its worker down
@@ -171,6 +173,7 @@ class Quick:
                 known = known.branches.take(peer)
         else:
             known = self._made(head, peer)
+        self._drawn = known.drawn
         admitted = known.admitted
         if admitted is None:
             return self._refusal(known, known.refused, text(peer)) if known.refused else None
@@ -216,15 +219,15 @@ class Quick:
         age = current_age(found.entry, now)
         ttl = int((found.entry.terms.lifetime_s - age) // 1)
         # For this peer, not for who asked first; before anything is lent, as it may raise.
-        asking = self._parts.admit(self._parts, known.head, peer) if refreshes else None
-        written = self._written(known, admitted, found.held, because, int(age), ttl)
+        asking = self._again(known, peer) if refreshes else None
+        written = self._scribe.written(known, admitted, found.held, because, int(age), ttl)
         if written is None:
             return None
         parts, status, sent = written
         if because is Reason.HIT and not found.soft and len(found.variants) == 1:
             known.learn(found.held, status)
         self._tools.store.use(admitted.key)
-        request_id = admitted.id or self._tools.new_id()
+        request_id = self._id(known)
         if asking is not None:
             self._exchange.refresh(self._parts, asking, found, as_of, request_id)
         record = Record(
@@ -236,7 +239,7 @@ class Quick:
 
     def _refusal(self, known: Known, error: ExchangeError, client: str) -> Answered | None:
         """The answer that tells of a client's error, as `deliver_refusal` does."""
-        now, new_id = self._now, self._tools.new_id()
+        now, new_id = self._now, self._id(known)
         head, body = own_answer(error, new_id, now, self._parts.name)
         after = known.after
         written = plain_head(head, is_last=after is After.CLOSE)
@@ -265,7 +268,7 @@ class Quick:
             return None
         written = known.told(written)
         record = Record(
-            now, self._tools.new_id(), client or text(admitted.client), known.method, known.host,
+            now, self._id(known), client or text(admitted.client), known.method, known.host,
             known.target, "1.1", sent_on.status, 0, OUTCOMES[because], because.slug,
             arms=known.arms,
         )  # fmt: skip
@@ -297,7 +300,7 @@ class Quick:
         parts: list[Part] = [head]
         sent = 0
         if made.has_body:
-            lent = self._lent(held, made)
+            lent = self._scribe.lent(held, made)
             if lent is not None:
                 sent = len(lent)
                 parts.append(lent)
@@ -316,6 +319,11 @@ class Quick:
 
     # What is asked.
 
+    def _id(self, known: Known) -> str:
+        """What the request goes by: the name that somebody before has given it, or a new one."""
+        named = known.admitted.id if known.admitted is not None else ""
+        return named or self._tools.new_id()
+
     def _client(self, peer: bytes) -> str:
         """The client that `peer` is, in words; empty where it is not to be remembered."""
         if not self._parts.remembers or self._parts.trusted.trusts(peer):
@@ -333,22 +341,36 @@ class Quick:
         for _ in range(min(2, len(self._dying))):  # no request waits until all are freed
             self._dying.popitem()
         self._young[id(head)] = known
-        self._left -= KNOWN_BYTES + 2 * size
+        branches = 0 if known.branches is None else len(known.branches)
+        self._charge((1 + branches) * KNOWN_BYTES + 2 * size)
+        return known
+
+    def _charge(self, size: int) -> None:
+        """Take so many bytes off the room of the younger generation; past it, a new one begins."""
+        self._left -= size
         if self._left < 0:
             self._dying, self._old, self._young = self._old, self._young, {}
             self._left = self._room
-        return known
 
     def _rooted(self, head: RequestHead, peer: bytes) -> Known:
         """What is known of a head by its bytes alone."""
-        known = self._made(head, peer)
-        if known.admitted is None:
+        known, parts = self._made(head, peer), self._parts
+        site = parts.sites.find(head.authority)
+        if site is None or not (site.needs_place or site.experiments):
             return known
-        parts, site = self._parts, known.admitted.site
+        if known.refused is not None:  # by this place or these arms: others need not be
+            return Known(head, None)
+        by_chance = {name for name, _ in known.drawn}
+        experiments = [each for each in site.experiments if each.name in by_chance]
         branches = Branches(
-            parts.ways, site.needs_place, known.admitted.arms, partial(self._made, head)
+            parts.ways, site.needs_place, experiments, partial(self._branched, head)
         )
         return Known(head, None, branches=branches) if branches else known
+
+    def _branched(self, head: RequestHead, peer: bytes, drawn: Drawn) -> Known:
+        """What is known of a head with that, which is kept beside what else is known of it."""
+        self._charge(KNOWN_BYTES)
+        return self._made(head, peer, drawn)
 
     def _made(self, head: RequestHead, peer: bytes, drawn: Drawn = NONE) -> Known:
         if head.method == PURGE and not self._parts.remembers:
@@ -358,9 +380,15 @@ class Quick:
         except ExchangeError as error:
             is_theirs = error.side is Side.CLIENT
             return Known(head, None, refused=error if is_theirs else None)
+        told = experiment.drawn(admitted.arms)
         if decision.may_use_store(head, admitted.policy) is not None:
-            return Known(head, None)
-        return Known(head, admitted, self._mark(admitted.terms))
+            return Known(head, None, drawn=told)
+        return Known(head, admitted, self._mark(admitted.terms), drawn=told)
+
+    def _again(self, known: Known, peer: bytes) -> Admitted:
+        """What has been admitted, for this peer. It has the arms that were drawn: what is found
+        under their key must not come to stand under another's."""
+        return self._parts.admit(self._parts, known.head, peer, drawn=known.drawn)
 
     def _mark(self, terms: Terms) -> object:
         """What stands for these terms by these settings: answers made ready by others are not."""
@@ -387,113 +415,3 @@ class Quick:
                 return ruling.because, True
             case _:
                 return None, False
-
-    # What is answered.
-
-    def _written(
-        self, known: Known, admitted: Admitted, held: Held, because: Reason, age: int, ttl: int
-    ) -> tuple[list[Part], int, int] | None:
-        """The answer's bytes, its status, and how many of the bytes are content; None where it
-        has to wait for some of them, or is not plain."""
-        entry, status = held.entry, held.entry.status
-        if entry.length is None:
-            return None
-        if not known.whole:
-            outcome = preconditions(admitted.request, entry)
-            status = 304 if outcome is Outcome.NOT_MODIFIED else 0
-        if not status or admitted.tells_key:
-            answer = self._composed(admitted, entry)
-            head = self._write(known, admitted, answer, because, age, ttl)
-            status = answer.head.status
-            made = Made(None, _is_whole(answer, entry), answer.pieces, OUTCOMES[because], "")
-        else:
-            made = self._made_ready(known, admitted, held, because, status)
-            if made.head is None:
-                answer = self._composed(admitted, entry)
-                head = self._write(known, admitted, answer, because, age, ttl)
-            else:
-                head = made.head.filled(age, ttl)
-        if head is None:
-            return None
-        head = known.told(head)
-        lent = self._lent(held, made)
-        if lent is None and not _is_at_hand(held, made):
-            return None
-        body = self._tools.store.whole_nowait(held)
-        if lent is not None:
-            return [head, lent], status, len(lent)
-        content = made.content(body)
-        sent = sum(map(len, content))
-        if content and sent <= JOINED_BYTES:
-            return [b"".join([head, *content])], status, sent
-        return [head, *content], status, sent
-
-    def _lent(self, held: Held, made: Made) -> FileSpan | None:
-        """The content as a part of its file, where it can be sent from there, and best is."""
-        length = held.entry.length
-        if length is None or length < LENT_BYTES or len(made.pieces) != 1 or not self._lends:
-            return None
-        piece = made.pieces[0]
-        if not isinstance(piece, Span):
-            return None
-        most = min(piece.size, FILE_BYTES)
-        source = self._tools.store.lend_nowait(held, piece.start, most)
-        return None if source is None else FileSpan(source, piece.start, piece.stop, most)
-
-    def _made_ready(
-        self, known: Known, admitted: Admitted, held: Held, because: Reason, status: int
-    ) -> Made:
-        """The answer of this status, made once for each method and reason."""
-        entry, ready = held.entry, held.ready
-        if (
-            not isinstance(ready, Ready)
-            or ready.mark is not known.mark
-            or ready.entry is not entry
-        ):
-            ready = held.ready = Ready(known.mark, entry)
-        form = known.form_of(status)
-        kind = form, because.slug
-        made = ready.made.get(kind)
-        if made is None:
-            answer = self._composed(admitted, entry)
-            template = Template.of(partial(self._write, known, admitted, answer, because))
-            whole = _is_whole(answer, entry)
-            made = Made(template, whole, answer.pieces, OUTCOMES[because], because.slug)
-            ready.made[kind] = made
-        if because is Reason.HIT and made.head is not None and made.has_body == bool(made.pieces):
-            ready.hits[form] = made
-        return made
-
-    def _composed(self, admitted: Admitted, entry: Entry) -> Answer:
-        return from_entry(admitted.request, entry, entry.length, self._parts.salt)
-
-    def _write(
-        self,
-        known: Known,
-        admitted: Admitted,
-        answer: Answer,
-        because: Reason,
-        age: int,
-        ttl: int,
-    ) -> bytes | None:
-        """The head of `answer` as it is sent; None where it is not plain."""
-        name, key = self._parts.name, admitted.key.url if admitted.tells_key else None
-        status = cache_status(name, because, ttl=ttl, key=key)
-        rules = admitted.terms.fields
-        head = finished(answer.head, name=name, rules=rules, cache_status=status, age=age)
-        return plain_head(head, is_last=known.after is After.CLOSE)
-
-
-def _is_whole(answer: Answer, entry: Entry) -> bool:
-    return answer.pieces == (Span(0, entry.length or 0),)
-
-
-def _is_at_hand(held: Held, made: Made) -> bool:
-    """Whether nothing has to be waited for: the body is whole and in memory, where any of it is
-    needed."""
-    newest = held if held.heir is None else held.newest
-    if held.fill is not None or newest.fill is not None:
-        return False
-    if not made.has_body and not made.pieces:
-        return True
-    return newest.body is not None and len(newest.body) == held.entry.length

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from edge.wire.frames import Frame
 
 KEY = entry_of().key
+DRAWN = ((b"checkout", b"new"),)  # the arms that chance has given the visitor
 OK = ResponseHead(200, Headers([(b"content-length", b"5")]))
 FACTS = Facts("hit", "hit", 7, None, None, None, 200)
 ANSWER: list[Frame] = [Answered(OK, FACTS), Chunk(b"12345"), End()]
@@ -121,6 +122,7 @@ def visit_of(client: Client, method: bytes = b"GET") -> Visit:
         head=RequestHead(method, b"http", b"example.com", b"/a"),
         id="id-9",
         key=KEY,
+        drawn=DRAWN,
         record=Record(0.0, "id-9", "c"),
     )
     visit.head_sent = lambda status: setattr(visit.record, "status", status)
@@ -360,6 +362,7 @@ async def test_a_body_is_sent_when_it_is_wanted(nursery: trio.Nursery) -> None:
     question, *body = got
     assert isinstance(question, Ask)
     assert (question.has_body, question.length, body) == (True, 3, [Chunk(b"abc"), End()])
+    assert question.drawn == DRAWN  # or the owner would draw anew
     assert client.sent == SENT
 
 

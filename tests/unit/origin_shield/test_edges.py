@@ -172,7 +172,7 @@ def test_the_edges_choice_of_origins_counts_as_far_as_they_are_known() -> None:
 def test_of_the_origins_that_the_edge_names_the_first_is_asked_as_it_wants_to_be() -> None:
     desk = Desk()
     admitted = desk.ask(proven(claims=replace(CLAIMS, origins=(b"b", b"a"), target=b"/arm/a")))
-    stops = desk.parts.ways.way_of(admitted).stops
+    stops = desk.parts.ways.way_of(admitted)._stops
     assert [stop.group.name for stop in stops] == ["b", "a"]
     seen = [s.dress(admitted.request, s.group.settings.servers[0]) for s in stops]
     assert [(head.authority, head.target) for head in seen] == [
@@ -185,9 +185,9 @@ def test_an_edge_that_names_origins_leaves_nothing_to_chance() -> None:
     desk = Desk(route='pool = ["a"], canary = { to = ["b"], weight = 100 }')
     claims = replace(CLAIMS, origins=(b"a",))
     admitted = desk.ask(proven(claims=claims))
-    assert [stop.group.name for stop in desk.parts.ways.way_of(admitted).stops] == ["a"]
+    assert [stop.group.name for stop in desk.parts.ways.way_of(admitted)._stops] == ["a"]
     own = desk.ask(proven())
-    assert [stop.group.name for stop in desk.parts.ways.way_of(own).stops] == ["b", "a"]
+    assert [stop.group.name for stop in desk.parts.ways.way_of(own)._stops] == ["b", "a"]
 
 
 def test_so_many_choices_are_kept_and_no_more() -> None:
@@ -227,6 +227,17 @@ def test_a_shield_says_how_it_is_to_edges_alone() -> None:
     assert desk.refused(proven(b"OPTIONS", b"*", authority=b"shield")) is Failure.MISDIRECTED
 
 
+def test_an_order_to_purge_is_of_no_site() -> None:
+    desk = Desk(hosts="only.example")
+    field = (b"content-type", b"application/json")
+    admitted = desk.ask(proven(b"PURGE", b"/", field, authority=b"shield"))
+    assert (admitted.site.name, admitted.purges, admitted.orders) == ("*", True, True)
+    other = replace(CLAIMS, id=b"ab-2")
+    plain = proven(b"PURGE", b"/", claims=other, authority=b"shield")
+    assert desk.refused(plain) is Failure.METHOD_REFUSED
+    assert desk.refused(proven(b"POST", b"/", field, authority=b"shield")) is Failure.MISDIRECTED
+
+
 def test_a_circle_and_a_host_of_no_site_are_refused_as_at_an_edge() -> None:
     desk = Desk(hosts="only.example")
     assert desk.refused(proven()) is Failure.MISDIRECTED
@@ -240,4 +251,4 @@ def test_a_client_that_came_by_a_socket_has_no_address() -> None:
 
 
 def test_a_secret_stands_in_no_traceback() -> None:
-    assert SECRET.decode() not in repr(Desk().admission._terms)
+    assert SECRET.decode() not in repr(Desk().entry)
