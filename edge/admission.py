@@ -6,9 +6,10 @@ touches nothing, so `edge explain` says by it what the exchange does by it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from edge import coded
 from edge.answer import redirection
 from edge.cache.key import forwarded_target, key_of
 from edge.errors import ExchangeError, Failure
@@ -110,6 +111,8 @@ def admit(
     request = RequestHead(head.method, scheme, authority, target, headers, head.version)
     arms = () if purges or not site.experiments else _arms(parts, site, request, place, drawn)
     terms = site.terms_for(request, place)
+    if terms.compress is not None:
+        request = replace(request, headers=coded.asked(request.headers, terms.compress))
     by = key_part(arms) + _place_part(site, place) + terms.by
     return Admitted(
         site=site,
