@@ -196,10 +196,14 @@ class Encodings:
         self, visit: Visit, head: ResponseHead, body: Body
     ) -> AsyncIterator[tuple[ResponseHead, Body]]:
         """An answer that is one client's alone, as it goes to it."""
-        policy, length = visit.terms.compress, body.length
+        policy = visit.terms.compress
         if policy is None:
             yield head, body
             return
+        length = body.length
+        if visit.head.method == b"HEAD":  # its own content has no bytes
+            told = head.headers.get(b"content-length")
+            length = None if told is None else int(told)  # digits: the engine has seen to it
         if head.status == 304:
             yield coded.held_by(visit.head, head), body
             return

@@ -247,6 +247,8 @@ class Exchange:
         try:
             shown = await self._encodings.shown(visit, held)
             body = store.open_nowait(shown.held) if shown.held is not None else None
+            if shown.held is not None and shown.held is not held and fate is None:
+                shown.held.count_hit()
             composed = _composed(visit, shown.entry, body)
             if body is None and composed.pieces:  # a 304 needs nothing from the disk
                 assert shown.held is not None  # or there would be no content

@@ -239,6 +239,7 @@ class Quick:
             known.learn(shown.held, status)
         self._tools.store.use(found.held.entry.key)
         if shown.held is not found.held:
+            found.held.count_hit()
             self._tools.store.use(shown.held.entry.key)
         request_id = admitted.id or self._tools.new_id()
         if asking is not None:
@@ -356,6 +357,7 @@ class Quick:
                 parts = [head + body] if sent <= JOINED_BYTES else [head, body]
         self._tools.store.serve(slot, held)
         if judged is not held:
+            judged.hits += 1
             self._tools.store.use(admitted.key)
         record = Record(
             now, self._tools.new_id(), client, known.method, known.host, known.target, "1.1",
