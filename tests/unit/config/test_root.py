@@ -127,13 +127,12 @@ check = { path = "/" }
 [[site]]
 hosts = ["shop.example"]
 route = { first = ["eu"], via = "shield" }
-compress = { min = "512B" }
 """
     with pytest.raises(SettingsError) as caught:
         load_config(text, hostname="h")
     assert [fault.path for fault in caught.value.faults] == [
         "node.geo", "tls", "fleet", "origin.eu.servers", "origin.eu.check",
-        "sites[0].route.via", "sites[0].compress",
+        "sites[0].route.via",
     ]  # fmt: skip
 
 
