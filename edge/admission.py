@@ -16,6 +16,7 @@ from edge.errors import ExchangeError, Failure
 from edge.guard.address import believed_chain, certain_client, client_address
 from edge.routing.experiment import asked, assign_all, key_part
 from edge.routing.geo import NOWHERE
+from edge.wire.cookies import without_cookies
 from edge.wire.hop import Forwarding, claimed_scheme, end_to_end, loops
 from edge.wire.message import RequestHead
 from edge.wire.target import parse_authority
@@ -111,6 +112,9 @@ def admit(
     request = RequestHead(head.method, scheme, authority, target, headers, head.version)
     arms = () if purges or not site.experiments else _arms(parts, site, request, place, drawn)
     terms = site.terms_for(request, place)
+    if arms:  # what they change is told in fields, so their cookies tell the origin nothing
+        own = without_cookies(headers, site.own_cookies)
+        request = request if own is headers else replace(request, headers=own)
     if terms.compress is not None:
         request = replace(request, headers=coded.asked(request.headers, terms.compress))
     by = key_part(arms) + _place_part(site, place) + terms.by

@@ -18,6 +18,7 @@ from edge.merge import merged
 from edge.places import Places
 from edge.routing.geo import NOWHERE
 from edge.routing.health import Told
+from edge.secret import read_secret, secret_at_hand
 from edge.standing import Checked, Standing
 from edge.upstream.origins import Origins
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edge.config import Config
+    from edge.config.notation import SecretSettings
     from edge.routing.geo import Place
     from edge.standing import Roll
     from edge.upstream.group import Group, GroupStatistics, ServerStatistics
@@ -48,6 +50,7 @@ class Behind:
     groups: Mapping[str, Group] = field(default_factory=dict)
     places: Places | None = None
     standing: Standing = field(default_factory=Standing)
+    secret_of: Callable[[SecretSettings, str], bytes] = read_secret
 
     @property
     def place_of(self) -> Callable[[bytes], Place]:
@@ -57,7 +60,12 @@ class Behind:
 
 class Surroundings:
     """See the module. `tell` is given a kind and a line for the error log; `connect` stands in for
-    the network; `asks` says whether origins are asked from here at all."""
+    the network; `asks` says whether origins are asked from here at all.
+
+    Where it `insists`, what cannot be read is raised. A process of a node that runs does not: what
+    it needs was there when the settings were tried, and it begins without places, or with the
+    secret that was there, rather than not at all.
+    """
 
     def __init__(
         self,
@@ -67,11 +75,13 @@ class Surroundings:
         tell: Callable[[str, str], None],
         connect: Callable[[Origin], Awaitable[Transport]] | None = None,
         asks: bool = True,
+        insists: bool = False,
     ) -> None:
         self._now = now
         self._chance = chance
         self._tell = tell
         self._asks = asks
+        self._insists = insists
         self.origins = Origins(now=now, connect=connect)
         self._places: Places | None = None
         self._path: Path | None = None
@@ -83,17 +93,27 @@ class Surroundings:
         limits = policies.response_limits(config)
         told = behind.groups(config) if self._asks else ()
         path = config.node.geo
-        places = self._places if path == self._path else self._opened(path)
+        is_open = path == self._path and self._places is not None
+        places = self._places if is_open else self._opened(path)
         return Behind(
             self._now,
             self._chance,
             self.origins.made(told, limits),
             places,
             self._standing,
+            read_secret if self._insists else secret_at_hand,
         )
 
     def _opened(self, path: Path | None) -> Places | None:
-        return None if path is None else Places(path, now=self._now, tell=self._tell)
+        if path is None:
+            return None
+        try:
+            return Places(path, now=self._now, tell=self._tell)
+        except (OSError, ValueError) as error:
+            if self._insists:
+                raise
+            self._tell("geo", f"clients' places are unknown: {error}")
+            return None
 
     def take_up(self, config: Config, made: Behind, nursery: trio.Nursery) -> None:
         """Go by what was made of these settings; what tends it runs in `nursery`."""
@@ -108,9 +128,11 @@ class Surroundings:
             nursery.start_soon(self._follow, made.places, self._watch)
 
     async def _follow(self, places: Places, scope: trio.CancelScope) -> None:
-        with scope:
-            await places.run()
-        places.close()
+        try:
+            with scope:
+                await places.run()
+        finally:
+            places.close()
 
     def heed(self, standing: Standing, config: Config) -> bool:
         """Go by what is told of servers; whether experiments stand otherwise than before, so that
@@ -151,7 +173,7 @@ def _server(name: str, told: ServerStatistics) -> dict[str, Any]:
         "state": str(health.state),
         "at_work": health.at_work,
         "weight": health.weight,
-        "latency_s": health.latency_s or None,
+        "latency_s": health.latency_s,
         "failures": health.failures,
     }
 

@@ -19,8 +19,7 @@ from edge.routing.geo import NOWHERE
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from edge.routing.experiment import Assignment, Experiment
-    from edge.routing.geo import Place
+    from edge.routing.experiment import Experiment
     from edge.ways import Ways
 
     Drawn = tuple[tuple[bytes, bytes], ...]
@@ -33,7 +32,8 @@ MOST_BRANCHES: Final = 256
 class Branches(Generic[Known]):
     """What is known of one request, by its client's place and by what it drew.
 
-    `make` works it out for a peer and for what was drawn.
+    `experiments` are those in which chance says the arm, wherever the client is. `make` works it
+    out for a peer and for what was drawn.
     """
 
     __slots__ = ("_experiments", "_known", "_make", "_needs_place", "_ways")
@@ -42,28 +42,32 @@ class Branches(Generic[Known]):
         self,
         ways: Ways,
         needs_place: bool,
-        arms: Sequence[Assignment],
+        experiments: Sequence[Experiment],
         make: Callable[[bytes, Drawn], Known],
     ) -> None:
         self._ways = ways
         self._needs_place = needs_place
-        self._experiments: tuple[Experiment, ...] = tuple(
-            each.experiment for each in arms if each.by_chance
-        )
+        self._experiments = tuple(experiments)
         self._make = make
-        self._known: dict[tuple[Place, Drawn], Known] = {}
+        self._known: dict[tuple[str, str, str, Drawn], Known] = {}
 
     def __bool__(self) -> bool:
         return self._needs_place or bool(self._experiments)
+
+    def __len__(self) -> int:
+        return len(self._known)
 
     def take(self, client: bytes) -> Known:
         """What is known for a client who asks now."""
         ways = self._ways
         place = ways.place_of(client) if self._needs_place else NOWHERE
         drawn = tuple([(e.name, e.rolled(ways.chance()).arm.name) for e in self._experiments])
-        known = self._known.get((place, drawn))
+        # Without its coordinates, of which a country has as many as towns: they choose an origin,
+        # and that is asked anew.
+        branch = place.country, place.continent, place.subdivision, drawn
+        known = self._known.get(branch)
         if known is None:
             if len(self._known) >= MOST_BRANCHES:
                 self._known.clear()
-            known = self._known[place, drawn] = self._make(client, drawn)
+            known = self._known[branch] = self._make(client, drawn)
         return known

@@ -8,6 +8,10 @@ PURGE is for the networks that the site names. To everyone else it is a method t
 does not have. It is confined to the host that it is sent to, unless the site's reach is the node.
 From a node that is known as one (`Admitted.orders`) it may be a whole order, as an operator gives
 it: a JSON document, for its body.
+
+Where there are shields, they purge first (`envoy`). A PURGE that not all of them have acknowledged
+is carried out here, and answered 503 with how many have not. What a write invalidates is not sent
+to them: it has passed the one that its URL belongs to.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from edge.cache.key import forwarded_target, key_of
 from edge.cache.reasons import Reason
 from edge.cache.tags import INVALIDATION, groups_of
 from edge.delivery import deliver
+from edge.dispatch import document
 from edge.draft import Fault, OrderRefused
 from edge.errors import ExchangeError, Failure
 from edge.orders import order_from_json, order_from_purge
@@ -31,8 +36,11 @@ from edge.wire.fields import format_date, parse_media_type
 from edge.wire.message import Chunk, Headers, ResponseHead
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edge.cache.entry import Key
     from edge.draft import Order
+    from edge.late import Late
     from edge.visit import Tools, Visit
 
 ORDER_BYTES: Final = 16 * 1024 * 1024  # as the admin socket takes
@@ -44,6 +52,7 @@ async def purge(visit: Visit) -> None:
     tools = visit.tools
     try:
         order, host = await _order(visit)
+        late = await tools.purging.send_ahead(document(order, host))
         done = await tools.purging.carry_out(order, visit.record.client, host=host)
     except OrderRefused as error:
         await _tell(visit, 400, {"status": "refused", "detail": str(error)})
@@ -51,7 +60,20 @@ async def purge(visit: Visit) -> None:
         tools.complain("purge", str(error), visit.id)
         await _tell(visit, 503, {"status": "failed", "detail": "the purge could not be recorded"})
     else:
-        await _tell(visit, 200, {"status": "ok", "id": str(done.number), "soft": order.soft})
+        told: dict[str, str | bool] = {"id": str(done.number), "soft": order.soft}
+        if late:
+            await _tell(visit, 503, {"status": "incomplete", **told, "detail": _lacking(late)})
+        else:
+            await _tell(visit, 200, {"status": "ok", **told})
+
+
+def _lacking(late: Sequence[Late]) -> str:
+    """How many shields have not purged; which, only the log says."""
+    one = len(late) == 1
+    return (
+        f"purged here, but {len(late)} shield{'' if one else 's'} "
+        f"{'has' if one else 'have'} not acknowledged it; purge again to be sure"
+    )
 
 
 async def _order(visit: Visit) -> tuple[Order, bytes | None]:
@@ -62,7 +84,7 @@ async def _order(visit: Visit) -> tuple[Order, bytes | None]:
         order = order_from_json(await _whole_body(visit), visit.parts.sites)
         if order.dry_run:
             raise OrderRefused([Fault("dry_run", "true", "ask that of the node's admin socket")])
-        return order, None
+        return order, order.on
     order = order_from_purge(request, visit.site)
     return order, host_of(request.authority) if visit.site.purge_reach == "host" else None
 
@@ -77,8 +99,8 @@ async def _whole_body(visit: Visit) -> bytes:
     return bytes(pieces)
 
 
-async def _tell(visit: Visit, status: int, document: dict[str, str | bool]) -> None:
-    body = msgspec.json.encode(document) + b"\n"
+async def _tell(visit: Visit, status: int, told: dict[str, str | bool]) -> None:
+    body = msgspec.json.encode(told) + b"\n"
     headers = Headers(
         [
             (b"date", format_date(visit.tools.now())),

@@ -1,9 +1,10 @@
 """What the commands that ask a running node share: its socket, how they end, what they print.
 
-Exit codes: 0 done; 1 the node refused, or the user did; 2 asked for wrongly; 3 no node answered,
-or not to the end; 4 standard output did not take the answer, and what was to be done is done.
-Results go to standard output, with --json a refusal too, and everything else to standard error. A
-reader who closes the pipe has had what it wanted: that is 0, and nothing is said.
+Exit codes: 0 done; 1 the node refused, or the user did, or not every node that was to do it has;
+2 asked for wrongly; 3 no node answered, or not to the end; 4 standard output did not take the
+answer, and what was to be done is done. Results go to standard output, with --json a refusal too,
+and everything else to standard error. A reader who closes the pipe has had what it wanted: that
+is 0, and nothing is said.
 
 The socket may also be named in `EDGE_SOCKET`, as where a host runs several nodes; an option wins
 over it, and every failure names the socket that was asked. A program of another name has the same
@@ -100,9 +101,14 @@ def node_at(path: Path) -> Node:
 
 @dataclass(slots=True)
 class Deed:
-    """What a command has brought about, in words, once it has."""
+    """What a command has brought about, in words, once it has; and what of it has failed."""
 
     done: str = ""
+    lacking: tuple[str, ...] = ()
+
+    def fail(self, *lines: str) -> None:
+        """Say what has not been brought about, and end with 1."""
+        self.lacking = lines
 
 
 @contextmanager
@@ -129,6 +135,9 @@ def answering(places: Sequence[str] = (), *, as_json: bool = False) -> Iterator[
             sys.stdout.flush()
             sys.exit(code)
         sys.stdout.flush()
+        if deed.lacking:
+            _say(*deed.lacking)
+            sys.exit(1)
     except Unreachable as error:
         _say(clean(str(error)))
         sys.exit(3)

@@ -40,13 +40,16 @@ class OrderRefused(ValueError):  # noqa: N818 – it is an answer, like `ScopeRe
 @dataclass(frozen=True, slots=True)
 class Order:
     """What to purge. `names` are of scopes, each once, in the order given; `notes` are remarks
-    for whoever gave it. `dry_run` asks what would be purged."""
+    for whoever gave it. `dry_run` asks what would be purged. `local` says that shields are not to
+    be told; `on` is the one host that all of it belongs to, where it is confined to one."""
 
     names: tuple[bytes, ...] = ()
     everything: bool = False
     soft: bool = False
     notes: tuple[str, ...] = ()
     dry_run: bool = False
+    local: bool = False
+    on: bytes | None = None
 
 
 class Unfit(Exception):  # noqa: N818 – whoever reads an order turns it into a fault
@@ -86,11 +89,18 @@ class Draft:
             raise OrderRefused(self._faults, self._more)
 
     def order(
-        self, *, everything: bool = False, soft: bool = False, dry_run: bool = False
+        self,
+        *,
+        everything: bool = False,
+        soft: bool = False,
+        dry_run: bool = False,
+        local: bool = False,
+        on: bytes | None = None,
     ) -> Order:
         """The order that this has become; raises `OrderRefused`."""
         self.check()
-        return Order(tuple(self.names), everything, soft, tuple(self._notes), dry_run)
+        notes = tuple(self._notes)
+        return Order(tuple(self.names), everything, soft, notes, dry_run, local, on)
 
 
 def shown(value: object) -> str:

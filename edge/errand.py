@@ -111,6 +111,8 @@ class Errands:
             error = ExchangeError(Failure.INTERNAL)
         finally:
             flight.upstream = trip.upstream.told
+            if trip.upstream.refused:  # the client has its answer, and the operator has to know
+                self._complain(Failure.SHIELD_REFUSED.slug, trip.upstream.refused, None)
             self._flights.land(flight, Failed(error))  # says nothing if it has landed already
 
     async def _fetch_twice(self, flight: AnyFlight, trip: Trip) -> None:

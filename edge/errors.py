@@ -53,6 +53,7 @@ class Failure(Enum):
     CLOSED_EARLY = ("closed-early", Side.UPSTREAM, 502)  # before a whole response head came
     BAD_RESPONSE = ("bad-response", Side.UPSTREAM, 502)
     BODY_TRUNCATED = ("body-truncated", Side.UPSTREAM, 502)
+    SHIELD_REFUSED = ("shield-refused", Side.UPSTREAM, 502)  # it takes us for no edge of its own
     FIRST_BYTE_TIMEOUT = ("first-byte-timeout", Side.UPSTREAM, 504)
     BETWEEN_BYTES_TIMEOUT = ("between-bytes-timeout", Side.UPSTREAM, 504)
     TOTAL_TIMEOUT = ("total-timeout", Side.UPSTREAM, 504)

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from edge.cache.ruling import OnRequest
     from edge.guard.address import Networks
     from edge.visit import Parts, Tools
+    from edge.wire.message import ResponseHead
 
 __all__ = ["Outlook", "Question", "QuestionRefused", "asked", "explain"]
 
@@ -64,7 +65,8 @@ _MOST_SCOPES: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What the next such request gets: hit, stale, revalidate, fetch, bypass, refuse or purge.
+    """What the next such request gets: hit, stale, revalidate, fetch, bypass, refuse, purge or
+    redirect.
 
     `reason` is a slug of the log; `status` is None where an origin has yet to say it. `goes` is
     how it goes to the origin: alone, leads, joins, or behind an answer; b"" where it does not.
@@ -136,6 +138,8 @@ def _outlook(case: Case, policy: ConnectionPolicy) -> Outlook:
         return Outlook("bypass", Reason.METHOD.slug, says, 200)
     if case.admitted.purges:
         return _of_purge(case.admitted)
+    if case.admitted.redirect is not None:
+        return _sent_on(case.admitted.redirect)
     reason = decision.may_use_store(case.head, case.admitted.policy)
     if reason is not None:
         return _alone(case, policy, reason)
@@ -163,6 +167,11 @@ def _of_ruling(case: Case, policy: ConnectionPolicy, ruling: OnRequest | ServeSt
             return _forward(case, policy, ruling.because)
         case _:
             assert_never(ruling)
+
+
+def _sent_on(redirect: ResponseHead) -> Outlook:
+    location = plain(redirect.headers.get(b"location") or b"")
+    return Outlook("redirect", Reason.REDIRECT.slug, f"sent on to {location}", redirect.status)
 
 
 def _of_purge(admitted: Admitted) -> Outlook:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import secrets
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -20,12 +21,14 @@ import trio
 
 from edge import __version__
 from edge.admin import AdminSocket
+from edge.backlog import Backlog
 from edge.behind import Surroundings
 from edge.build import kind
 from edge.cache.journal import Journal
 from edge.cache.shards import owner_of
 from edge.config import behind, policies
 from edge.desk import Desk
+from edge.envoy import Envoy
 from edge.errorlog import ErrorLog
 from edge.leash import Collar, Crew, Drain, Ready, Reload, Reloaded, Settings, Taken
 from edge.nodecontrol import NodeControl
@@ -35,6 +38,8 @@ from edge.overseer import Overseer
 from edge.purging import Purging
 from edge.recorder import settle_all
 from edge.scrape import Scrapes, publishing
+from edge.secret import read_secret
+from edge.shielding import Voice
 from edge.standingcontrol import StandingControl
 from edge.switchboard import Switchboard, node_state
 
@@ -91,6 +96,7 @@ class Keeper:
         self._surroundings = Surroundings(
             now=place.clock.now, chance=random.random, tell=self._error_log.tell, asks=False
         )
+        self._envoy = self._made_envoy()
         self._nursery: trio.Nursery | None = None
         self._take_up(config)
         self._control = NodeControl(
@@ -102,6 +108,7 @@ class Keeper:
                 place.clock.now,
                 partial(self._error_log.note, "purge"),
                 partial(self._error_log.tell, "purge-request"),
+                self._envoy.send,
             ),
             self._switchboard,
             self._settle,
@@ -118,6 +125,20 @@ class Keeper:
             self._told,
             listener=place.desk,
             callers=INNER_CALLERS,
+        )
+
+    def _made_envoy(self) -> Envoy:
+        """Who sends purges to shields, which are set aside while they are owed one."""
+        tell = partial(self._error_log.tell, "shields")
+        numbers = itertools.count(1)
+        prefix = f"purge-{secrets.token_hex(5)}"
+        return Envoy(
+            Backlog(self._place.root, tell),
+            aside=lambda url, why: self._overseer.set_aside(f"{behind.SHIELD} {url}", why),
+            back=lambda url: self._overseer.take_back(f"{behind.SHIELD} {url}"),
+            now=self._place.clock.now,
+            new_id=lambda: f"{prefix}-{next(numbers):x}",
+            tell=tell,
         )
 
     def _made_scrapes(self) -> Scrapes | None:
@@ -146,6 +167,7 @@ class Keeper:
                     if sockets is not None:
                         nursery.start_soon(sockets.run)
                 nursery.start_soon(self._overseer.run)
+                nursery.start_soon(self._envoy.run)
                 self._nursery = nursery
                 self._surroundings.take_up(self._config, self._behind, nursery)
                 nursery.start_soon(self._heed)
@@ -201,7 +223,18 @@ class Keeper:
         if self._nursery is not None:
             self._surroundings.take_up(config, self._behind, self._nursery)
         self._policy = policies.connection_policy(config)
-        self._overseer.take_up(behind.roll(config), behind.checkable(config))
+        self._take_up_shields(config)
+        aside = {f"{behind.SHIELD} {url}": why for url, why in self._envoy.behind().items()}
+        self._overseer.take_up(behind.roll(config), behind.checkable(config), aside)
+
+    def _take_up_shields(self, config: Config) -> None:
+        """Send purges to the shields of these settings; raises ValueError."""
+        told = config.shield
+        if told is None:
+            self._envoy.take_up((), None)
+        else:
+            secret = read_secret(told.secret, "shield.secret")
+            self._envoy.take_up(behind.shields(told), Voice(config.node.name.encode(), secret))
 
     def _hear_of(self, told: Reloaded) -> None:
         awaited = self._reloads.get(told.ask)

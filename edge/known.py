@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from msgspec import UnsetType
 
-    from edge.admission import Admitted
+    from edge.admission import Admitted, Drawn
     from edge.branches import Branches
     from edge.cache.entry import Key
     from edge.cache.held import Held
@@ -40,12 +40,13 @@ class Known:
     condition. What has the `token` it selects, when that is alone, and is answered with in the
     `form`, from what is stored under `key`. `wish` is what it accepts of the codings that its site
     sends, if any are. `mark` stands for its site by these settings. `cookies` are lines of the
-    answer's head that tell a new visitor its arms. The words are for the log.
+    answer's head that tell a new visitor its arms, and `drawn` are those that chance has given.
+    The words are for the log.
     """
 
     __slots__ = (
-        "admitted", "after", "arms", "branches", "cookies", "form", "head", "host", "key", "mark",
-        "method", "plain", "refused", "target", "token", "whole", "wish",
+        "admitted", "after", "arms", "branches", "cookies", "drawn", "form", "head", "host",
+        "key", "mark", "method", "plain", "refused", "target", "token", "whole", "wish",
     )  # fmt: skip
 
     def __init__(
@@ -55,11 +56,13 @@ class Known:
         mark: object = None,
         refused: ExchangeError | None = None,
         branches: Branches[Known] | None = None,
+        drawn: Drawn = (),
     ) -> None:
         self.head = head
         self.admitted = admitted
         self.refused = refused
         self.branches = branches
+        self.drawn = drawn
         self.arms: tuple[str, ...] | UnsetType = UNSET
         self.cookies = b""
         if admitted is not None and admitted.arms:

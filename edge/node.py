@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 from edge.admission import admit
 from edge.config import policies
 from edge.config.behind import SHIELD, coordinates
-from edge.secret import read_secret
 from edge.shielding import Voice
 from edge.trade import Trade
 from edge.visit import Parts
@@ -46,7 +45,7 @@ def _ways(config: Config, behind: Behind) -> Ways:
     told = config.shield
     if told is None:
         return made
-    secret = read_secret(told.secret, "shield.secret")
+    secret = behind.secret_of(told.secret, "shield.secret")
     group = behind.groups.get(SHIELD)
     if group is None:  # nothing is asked from here
         return made

@@ -1,9 +1,10 @@
 """What the admin socket of a node can be asked: one handler for each route.
 
 How it travels is `admin`'s, what is said is here. A purge that is acknowledged is on disk and in
-force in every worker; one that is refused has done nothing. What changes something is told in the
-error log, with who asked for it; what is only looked at is not. What only workers know is asked
-of them (`switchboard`): about a request, the one that owns its key.
+force in every worker; one that is refused has done nothing. Shields purge first; one that has not
+is told by its name (`late`), and the purge is in force here all the same. What changes something
+is told in the error log, with who asked for it; what is only looked at is not. What only workers
+know is asked of them (`switchboard`): about a request, the one that owns its key.
 """
 
 from __future__ import annotations
@@ -95,6 +96,7 @@ class NodeControl:
         return {
             b"/v1/record": {b"POST": self._record},
             b"/v1/settle": {b"POST": self._settle},
+            b"/v1/ahead": {b"POST": self._send_ahead},
         }
 
     async def _tell_status(self, _call: Call) -> Reply:
@@ -107,13 +109,19 @@ class NodeControl:
         order = await ordered(call, self._house.parts().sites)
         if order.dry_run:
             return self._switchboard.trial(call.body)
+        late = () if order.local else await self._purging.send_ahead(call.body)
         try:
-            done = await self._purging.carry_out(order, str(call.caller))
+            done = await self._purging.carry_out(order, str(call.caller), host=order.on)
         except JournalError as error:
             raise Refused(503, "purge not recorded", str(error)) from error
         ms = round(1_000 * (trio.current_time() - began), 3)
         document = {"number": done.number, "soft": order.soft, "scopes": done.count, "ms": ms}
-        return Reply(200, {**document, "notes": order.notes}, words=None)
+        told = {"late": msgspec.to_builtins(late), "notes": order.notes}
+        return Reply(200, {**document, **told}, words=None)
+
+    async def _send_ahead(self, call: Call) -> Reply:
+        late = await self._purging.send_ahead(call.body)
+        return Reply(200, {"late": msgspec.to_builtins(late)}, words=None)
 
     async def _list_purges(self, _call: Call) -> Reply:
         told = [_told(purge) for purge in self._purges.recent()]

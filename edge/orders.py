@@ -65,7 +65,7 @@ class _Member(str):
     __hash__ = object.__hash__
 
 
-_FLAGS: Final = ("all", "soft", "dry_run")
+_FLAGS: Final = ("all", "soft", "dry_run", "local")
 _EXAMPLE: Final = '{"url": ["http://shop.example/page"]}'
 _DECODER: Final = msgspec.json.Decoder(
     dict[_Member, Any], dec_hook=lambda _type, name: _Member(name)
@@ -76,7 +76,8 @@ def order_from_json(document: bytes, sites: HostTable[Site]) -> Order:
     """The order that a JSON document gives; raises `OrderRefused`."""
     draft = Draft()
     members = _members(document, draft)
-    everything, soft, dry_run = (_flag(name, members, draft) for name in _FLAGS)
+    everything, soft, dry_run, local = (_flag(name, members, draft) for name in _FLAGS)
+    on = _host_of_all(members, draft)
     told = {kind: _values(kind, members, draft) for kind in _READERS}
     count = sum(map(len, told.values()))
     if count > MOST_SCOPES_IN_ORDER:
@@ -87,10 +88,12 @@ def order_from_json(document: bytes, sites: HostTable[Site]) -> Order:
     elif not everything and not count:
         draft.check()
         draft.refuse("", "", "purges nothing: name a url, prefix, host or tag, or all")
-    places = _Places(sites, draft)
+    if everything and on:
+        draft.refuse("on", on, "one host and everything: purge the host")
+    places = _Places(sites, draft, on)
     for kind, values in told.items():
         _read(kind, values, places, draft)
-    return draft.order(everything=everything, soft=soft, dry_run=dry_run)
+    return draft.order(everything=everything, soft=soft, dry_run=dry_run, local=local, on=on)
 
 
 def _members(document: bytes, draft: Draft) -> dict[str, Any]:
@@ -100,7 +103,7 @@ def _members(document: bytes, draft: Draft) -> dict[str, Any]:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         message = f"an order is a JSON object like {_EXAMPLE}; {_unread(document, error)}"
         raise OrderRefused([Fault("", shown(document), message)]) from error
-    known = (*_READERS, *_FLAGS)
+    known = (*_READERS, *_FLAGS, "on")
     members: dict[str, Any] = {}
     for member, value in pairs.items():
         name = str(member)
@@ -153,6 +156,15 @@ def _flag(name: str, members: dict[str, Any], draft: Draft) -> bool:
     return value is True
 
 
+def _host_of_all(members: dict[str, Any], draft: Draft) -> bytes | None:
+    """The host that the order is confined to; None where it is to none."""
+    try:
+        return _authority(_ascii(members["on"]), _HOST_LIKE).host if "on" in members else None
+    except (AttributeError, Unfit):
+        draft.refuse("on", members["on"], f"is no host; {_HOST_LIKE}")
+        return None
+
+
 def _values(kind: str, members: dict[str, Any], draft: Draft) -> list[Any]:
     value = members.get(kind, [])
     if isinstance(value, list):
@@ -173,10 +185,10 @@ def _read(kind: str, values: list[Any], places: _Places, draft: Draft) -> None:
             draft.refuse(f"{kind}[{at}]", value, error)
 
 
-def _tag(text: str, _places: _Places, draft: Draft) -> None:
+def _tag(text: str, places: _Places, draft: Draft) -> None:
     tag = text.encode()
     check_tag(tag)
-    draft.add(tag_name(tag))
+    draft.add(tag_name(tag, places.on))
 
 
 _STAR: Final = (
@@ -263,7 +275,8 @@ def _spellings(authority: Authority) -> tuple[bytes, ...]:
 class _Places:
     """The places of one order, each worked out once: an order has few hosts and many paths."""
 
-    def __init__(self, sites: HostTable[Site], draft: Draft) -> None:
+    def __init__(self, sites: HostTable[Site], draft: Draft, on: bytes | None) -> None:
+        self.on = on
         self._sites = sites
         self._draft = draft
         self._found: dict[bytes, _Place] = {}
@@ -277,7 +290,10 @@ class _Places:
         return place
 
     def key_of(self, host: bytes) -> KeyPolicy:
-        """How the host's site keys; the default, with a note, where no site serves it."""
+        """How the host's site keys; the default, with a note, where no site serves it. Raises
+        `Unfit` where all is to be on another host."""
+        if self.on not in (None, host):
+            raise Unfit(f"is not on {shown(self.on)}, as the order says of all of it")
         site = self._sites.find(host)
         if site is None:
             self._draft.note("no site serves", host)

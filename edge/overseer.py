@@ -8,6 +8,9 @@ stopped or hangs must not make an operator wait for ever.
 Orders are carried out one after the other. While one is being written to the file, checks and new
 settings go on; what they changed counts beside it.
 
+A server that is *set aside* stands as one that checks have found down: a shield that has not
+acknowledged a purge (`envoy`). Nobody who goes by the board asks it before it is taken back.
+
 A keeper that begins takes orders from the file, and what checks found from the board: the one
 before it, in the same node, has put it there. So no server that is down comes back because the
 keeper died.
@@ -15,22 +18,23 @@ keeper died.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from edge.board import MOST_BYTES
-from edge.standing import Roll, Standing, Unordered, found, from_bytes, to_bytes
-from edge.upstream.probe import Prober
+from edge.standing import Roll, Standing, Unordered, found, from_bytes, to_bytes, unfound
+from edge.upstream.probe import Prober, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from edge.board import Board, Seated
     from edge.orderbook import OrderBook
     from edge.upstream.origin import Origin
-    from edge.upstream.probe import Checkable, Verdict
+    from edge.upstream.probe import Checkable
     from edge.upstream.transport import Transport
 
 OBEYED_S: Final = 5.0  # fifty times what a process that runs takes
@@ -73,6 +77,7 @@ class Overseer:
         self._to_be_kept = trio.Event()
         self._checked: frozenset[str] = frozenset()
         self._named: frozenset[str] = frozenset()
+        self._aside: dict[str, str] = {}
         self.roll = Roll()
         self.standing = book.read().with_checks_of(self._left_on_the_board())
 
@@ -88,23 +93,34 @@ class Overseer:
         """The ids of the servers that are checked."""
         return self._checked
 
-    def take_up(self, roll: Roll, checked: Sequence[Checkable]) -> None:
+    def take_up(
+        self, roll: Roll, checked: Sequence[Checkable], aside: Mapping[str, str] | None = None
+    ) -> None:
         """Go by settings that name these. Where a server cannot be checked, since its file of
-        authorities has gone since the settings were tried, all are checked as before."""
+        authorities has gone since the settings were tried, all are checked as before. `aside`
+        says, by id, which are to be set aside, and why; no others are."""
+        self._named = frozenset(each.id for each in roll.servers)
+        self._aside = {name: why for name, why in (aside or {}).items() if name in self._named}
         ids = frozenset(each.id for each in checked)
-        left = self.standing.under(roll, ids)
+        left = self.standing.under(roll, ids | self._aside.keys())
         try:
             self._prober.take_up(checked, _known(left))
         except ValueError as error:
             self._tell("checks", f"servers are checked as before: {error}")
-            left = self.standing.under(roll, self._checked)
+            left = self.standing.under(roll, self._checked | self._aside.keys())
         else:
             self._checked = ids
         self.roll = roll
-        self._named = frozenset(each.id for each in roll.servers)
         if left.orders() != self.standing.orders():
             self._to_be_kept.set()
-        self._put_up(left)
+        self._put_up(self._without_those_aside(left))
+
+    def _without_those_aside(self, standing: Standing) -> Standing:
+        for server_id, why in self._aside.items():
+            if standing.server(server_id).is_up is not False:
+                with suppress(Unordered):  # more servers than one can tell of
+                    standing = found(standing, server_id, is_up=False, why=why, now=self._now())
+        return standing
 
     async def run(self) -> None:
         """Check servers, and keep the file as it has to be, until cancelled."""
@@ -120,7 +136,9 @@ class Overseer:
             if len(to_bytes(ordered)) > MOST_BYTES // 2:  # the other half is for what checks find
                 raise Unordered("there are more orders than the board takes; take some back")
             await self._write(ordered)
-            left = ordered.with_checks_of(self.standing).under(self.roll, self._checked)
+            left = ordered.with_checks_of(self.standing).under(
+                self.roll, self._checked | self._aside.keys()
+            )
             version = self._put_up(left)
         return Carried(version, await self._behind(version))
 
@@ -132,6 +150,17 @@ class Overseer:
             if not behind or trio.current_time() >= give_up:
                 return behind
             await trio.sleep(LOOK_S)
+
+    async def set_aside(self, server_id: str, why: str) -> None:
+        """Have nobody ask a server; returns when all go by that, or the time for it is over."""
+        self._aside[server_id] = why
+        self._heed_verdict(server_id, Verdict(False, why, 1))
+        await self._behind(self._board.version)
+
+    def take_back(self, server_id: str) -> None:
+        """Have a server asked again that was set aside."""
+        if self._aside.pop(server_id, None) is not None:
+            self._put_up(unfound(self.standing, server_id))
 
     def _heed_verdict(self, server_id: str, verdict: Verdict) -> None:
         if server_id not in self._named:

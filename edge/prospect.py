@@ -1,7 +1,7 @@
 """Where a request would go, as the section `route` of an explanation: arms, place, origins.
 
 Values for JSON, as in `particulars`. Chance is left aside: what would be drawn for a new visitor
-is told as what it is, the first arm that there is a chance for, with its share.
+is told as what it is, by chance, with the first arm that there is a chance for.
 """
 
 from __future__ import annotations

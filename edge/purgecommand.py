@@ -59,10 +59,12 @@ class _Wish:
                 self.names.append(name)
                 self.places.append(f"{file}:{number}")
 
-    def document(self, *, soft: bool, dry_run: bool) -> dict[str, Any]:
+    def document(self, *, soft: bool, dry_run: bool, local: bool) -> dict[str, Any]:
         """The body of `POST /v1/purge`."""
         asked: dict[str, Any] = {kind: [] for kind in ("url", "prefix", "host", "tag")}
         asked |= {"all": self.kind == "all", "soft": soft, "dry_run": dry_run}
+        if local:
+            asked["local"] = True
         if self.kind != "all":
             asked[self.kind] = self.names
         return asked
@@ -88,6 +90,7 @@ def _purge_options(function: Callable[..., None]) -> Callable[..., None]:
         click.option("--socket", "path", type=PATH, help=f"The node's admin socket; else ${SOCKET_VARIABLE}, else {ADMIN_SOCKET}."),  # noqa: E501
         click.option("--json", "as_json", is_flag=True, help="The whole answer, for programs."),
         click.option("--dry-run", is_flag=True, help="Only count the stored objects that match."),
+        click.option("--local", is_flag=True, help="This node alone, and not its shields."),
         click.option("--file", metavar="FILE", help='More names, one a line, purged at once with the others; "-" is standard input.'),  # noqa: E501
         click.option("--soft", is_flag=True, help="Make stale rather than gone: validated before it is used, and still there if the origin fails."),  # noqa: E501
     ):  # fmt: skip
@@ -101,7 +104,10 @@ def _purge_options(function: Callable[..., None]) -> Callable[..., None]:
 def purge(context: click.Context, /, **options: Any) -> None:
     """Make a node forget. Returns when it can serve nothing of it any more.
 
-    Prints the purge's number and the milliseconds that it took.
+    Prints the purge's number and the milliseconds that it took. Where the node has shields, they
+    purge first. One that has not done so is named, and the command ends with 1: the node has
+    purged all the same, does not ask that shield while another or the origin can be asked, and
+    sends it the purge until it has acknowledged it.
 
     \b
     Examples:
@@ -227,7 +233,8 @@ def _purge_names(kind: str, names: tuple[str, ...], options: dict[str, Any]) -> 
 
 
 def _purge(wish: _Wish, options: dict[str, Any]) -> None:
-    asked = wish.document(soft=options["soft"], dry_run=options["dry_run"])
+    flags = {name: options[name] for name in ("soft", "dry_run", "local")}
+    asked = wish.document(**flags)
     as_json: bool = options["as_json"]
     with answering(wish.places, as_json=as_json) as deed:
         if options["dry_run"]:
@@ -240,7 +247,7 @@ def _do(path: Path, asked: dict[str, Any], kind: str, deed: Deed, *, as_json: bo
     from time import perf_counter
 
     from edge.asking import UNSURE, Unreachable
-    from edge.telling import purged
+    from edge.telling import late, purged
 
     began = perf_counter()
     document = node_at(path).post("/v1/purge", asked)
@@ -252,6 +259,8 @@ def _do(path: Path, asked: dict[str, Any], kind: str, deed: Deed, *, as_json: bo
     deed.done = f"purge {number} is done"
     print_notes(document)
     print_result(document if as_json else purged(document, kind, ms))
+    if lines := late(document):
+        deed.fail(*lines)
 
 
 def _count(path: Path, asked: dict[str, Any], *, as_json: bool) -> None:

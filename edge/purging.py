@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from edge.cache.entry import Entry
     from edge.cache.purge import Purge, Purges
     from edge.draft import Order
+    from edge.late import Late
 
 MOST_GROUPS_AT_ONCE: Final = 128  # four times what RFC 9875 §2 asks of an implementation
 MOST_TAGS_AT_ONCE: Final = 128  # of a purge that is confined; plugins send a page's, some dozens
@@ -56,10 +57,16 @@ class Recorder(Protocol):
         ...
 
 
+async def nobody(_: bytes) -> tuple[Late, ...]:
+    """Sends an order ahead where there are no shields."""
+    return ()
+
+
 class Purging:
     """Gives the journal what is to be purged. `now` is in Unix seconds; `settle` returns when all
     that was stored before is on disk. `note` takes a line on what an operator purged, `tell` on
-    what someone purged who may purge one host only."""
+    what someone purged who may purge one host only. `ahead` sends an order, as JSON, to the
+    shields, and tells which have not carried it out (see `envoy`)."""
 
     def __init__(
         self,
@@ -68,7 +75,9 @@ class Purging:
         now: Callable[[], float],
         note: Callable[[str], None],
         tell: Callable[[str], None],
+        ahead: Callable[[bytes], Awaitable[tuple[Late, ...]]] = nobody,
     ) -> None:
+        self.send_ahead = ahead
         self._journal = journal
         self._settle = settle
         self._now = now

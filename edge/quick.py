@@ -18,8 +18,9 @@ then an exchange answers it as if it had not been here.
   begin with nothing remembered. What depends on the peer is never remembered with the request:
   where a peer is trusted to speak for others, its requests are admitted each time; and all are,
   where the settings say more than a request's bytes can (`Parts.remembers`).
-- *Bounded.* What is known of requests is two generations of a fixed room, each charged with the
-  request's bytes; what is ready of a response is charged to the store, and goes with it.
+- *Bounded.* What is known of requests is two generations of a fixed room, charged with each
+  request's bytes and for each of its branches; what is ready of a response is charged to the
+  store, and goes with it.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ from edge.listen.lane import After
 from edge.observe import Outcome as Told
 from edge.observe import Record, text
 from edge.ready import Ready
+from edge.routing import experiment
 from edge.scribe import JOINED_BYTES, Scribe
 from edge.visit import OUTCOMES
 from edge.wire.plain import PlainReader
@@ -227,7 +229,7 @@ class Quick:
         age = current_age(found.entry, now)
         ttl = int((found.entry.terms.lifetime_s - age) // 1)
         # For this peer, not for who asked first; before anything is lent, as it may raise.
-        asking = self._parts.admit(self._parts, known.head, peer) if refreshes else None
+        asking = self._again(known, peer) if refreshes else None
         shown = self._shown(known, admitted, found.held, is_copy=is_copy)
         if shown is None or shown.held is None:
             return None
@@ -394,22 +396,36 @@ class Quick:
         for _ in range(min(2, len(self._dying))):  # no request waits until all are freed
             self._dying.popitem()
         self._young[id(head)] = known
-        self._left -= KNOWN_BYTES + 2 * size
+        branches = 0 if known.branches is None else len(known.branches)
+        self._charge((1 + branches) * KNOWN_BYTES + 2 * size)
+        return known
+
+    def _charge(self, size: int) -> None:
+        """Take so many bytes off the room of the younger generation; past it, a new one begins."""
+        self._left -= size
         if self._left < 0:
             self._dying, self._old, self._young = self._old, self._young, {}
             self._left = self._room
-        return known
 
     def _rooted(self, head: RequestHead, peer: bytes) -> Known:
         """What is known of a head by its bytes alone."""
-        known = self._made(head, peer)
-        if known.admitted is None:
+        known, parts = self._made(head, peer), self._parts
+        site = parts.sites.find(head.authority)
+        if site is None or not (site.needs_place or site.experiments):
             return known
-        parts, site = self._parts, known.admitted.site
+        if known.refused is not None:  # by this place or these arms: others need not be
+            return Known(head, None)
+        by_chance = {name for name, _ in known.drawn}
+        experiments = [each for each in site.experiments if each.name in by_chance]
         branches = Branches(
-            parts.ways, site.needs_place, known.admitted.arms, partial(self._made, head)
+            parts.ways, site.needs_place, experiments, partial(self._branched, head)
         )
         return Known(head, None, branches=branches) if branches else known
+
+    def _branched(self, head: RequestHead, peer: bytes, drawn: Drawn) -> Known:
+        """What is known of a head with that, which is kept beside what else is known of it."""
+        self._charge(KNOWN_BYTES)
+        return self._made(head, peer, drawn)
 
     def _made(self, head: RequestHead, peer: bytes, drawn: Drawn = NONE) -> Known:
         if head.method == PURGE and not self._parts.remembers:
@@ -419,9 +435,15 @@ class Quick:
         except ExchangeError as error:
             is_theirs = error.side is Side.CLIENT
             return Known(head, None, refused=error if is_theirs else None)
+        told = experiment.drawn(admitted.arms)
         if decision.may_use_store(head, admitted.policy) is not None:
-            return Known(head, None)
-        return Known(head, admitted, self._mark(admitted.terms))
+            return Known(head, None, drawn=told)
+        return Known(head, admitted, self._mark(admitted.terms), drawn=told)
+
+    def _again(self, known: Known, peer: bytes) -> Admitted:
+        """What has been admitted, for this peer. It has the arms that were drawn: what is found
+        under their key must not come to stand under another's."""
+        return self._parts.admit(self._parts, known.head, peer, drawn=known.drawn)
 
     def _mark(self, terms: Terms) -> object:
         """What stands for these terms by these settings: answers made ready by others are not."""

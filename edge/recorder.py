@@ -15,6 +15,7 @@ from edge.cache.entry import Seq
 from edge.cache.journal import JournalError
 from edge.cache.purge import Manner, Purge
 from edge.desk import Desk, Unanswered
+from edge.late import Late
 
 PATIENCE_S: Final = 60.0  # for a disk, however busy; it may be done all the same
 AT_ONCE: Final = 8  # a worker's purges on their way to the keeper; the others wait here
@@ -67,6 +68,12 @@ class RemoteRecorder:
         told = await self._ask(b"/v1/record", _ENCODER.encode(recording))
         number = Seq(told["number"])
         return Purge(number, when, who, manner, everything, digests, count, words, area)
+
+    async def send_ahead(self, order: bytes) -> tuple[Late, ...]:
+        """Have the shields carry out an order (a JSON document) first: those that have not;
+        raises `JournalError`, and then it is not known which."""
+        told = await self._ask(b"/v1/ahead", order)
+        return msgspec.convert(told["late"], type=tuple[Late, ...])
 
     async def settle(self) -> None:
         """Return when what every worker had stored is on disk; raises `JournalError`."""

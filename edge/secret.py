@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from edge.config.notation import SecretSettings
 
 MOST_BYTES: Final = 4096
+_MOST_KEPT: Final = 64  # secrets that settings name, over all reloads
+_kept: dict[SecretSettings, bytes] = {}
 _HOW: Final = "make one with: openssl rand -hex 32"
 
 
@@ -33,9 +35,28 @@ def read_secret(
         found = (os.environ if environ is None else environ).get(told.env)
         if found is None:
             raise ValueError(f"{path}.env: there is no variable {told.env} in the environment")
-        return _checked(os.fsencode(found), f"{path}.env: the variable {told.env}")
-    assert told.file is not None  # as the settings have been checked
-    return _checked(_content(told.file, path), f"{path}.file: {told.file}")
+        secret = _checked(os.fsencode(found), f"{path}.env: the variable {told.env}")
+    else:
+        assert told.file is not None  # as the settings have been checked
+        secret = _checked(_content(told.file, path), f"{path}.file: {told.file}")
+    if len(_kept) >= _MOST_KEPT:
+        _kept.clear()
+    _kept[told] = secret
+    return secret
+
+
+def secret_at_hand(told: SecretSettings, path: str) -> bytes:
+    """The same; where it is not to be had any more, as it was when it was last read.
+
+    For processes of a node that runs: one that starts in place of another has what the parent had
+    read, so that a file that somebody took away ends nothing.
+    """
+    try:
+        return read_secret(told, path)
+    except ValueError:
+        if told not in _kept:
+            raise
+        return _kept[told]
 
 
 def _content(file: Path, path: str) -> bytes:

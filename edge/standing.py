@@ -255,6 +255,11 @@ def found(standing: Standing, server_id: str, *, is_up: bool, why: str, now: flo
     return _with_servers(standing, {server_id: told})
 
 
+def unfound(standing: Standing, server_id: str) -> Standing:
+    """Nothing that checks found of a server holds any more."""
+    return _with_servers(standing, {server_id: _unchecked(standing.server(server_id))})
+
+
 # --- orders about servers
 
 

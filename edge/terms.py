@@ -77,6 +77,11 @@ class Site:
         return bool(self.tells or self.keys) or any(by_rule) or any(by_arm)
 
     @property
+    def own_cookies(self) -> frozenset[bytes]:
+        """The cookies that this node gives, and nobody behind it need see."""
+        return frozenset([each.cookie.name for each in self.experiments])
+
+    @property
     def splits_keys(self) -> bool:
         """Whether answers for one URL may stand under several keys, by more than the request."""
         by_arm = any(arm.changes for each in self.experiments for arm in each.arms)

@@ -57,7 +57,9 @@ class Change:
 def try_out(trade: Trade, config: Config, changed: Iterable[str]) -> None:
     """Make once what processes will make of the settings, and open what is new to them; raises
     OSError, ValueError."""
-    surroundings = Surroundings(now=time.time, chance=random.random, tell=lambda *_: None)
+    surroundings = Surroundings(
+        now=time.time, chance=random.random, tell=lambda *_: None, insists=True
+    )
     behind = surroundings.made(config)
     try:
         trade.parts(config, behind, b"")

@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 from edge.cache.reasons import Reason
 from edge.errors import ExchangeError, Side
 from edge.observe import Outcome, Record, text, told_arm
+from edge.routing.experiment import drawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -129,7 +130,6 @@ class Visit:
     forwarding: Forwarding
     client: bytes
     arms: tuple[Assignment, ...]
-    by: bytes
     asked: bytes
     redirect: ResponseHead | None
 
@@ -165,7 +165,7 @@ class Visit:
         self.site, self.request = admitted.site, admitted.request
         self.terms, self.policy, self.key = admitted.terms, admitted.policy, admitted.key
         self.forwarding, self.client = admitted.forwarding, admitted.client
-        self.arms, self.by = admitted.arms, admitted.by
+        self.arms = admitted.arms
         self.asked, self.redirect = admitted.asked, admitted.redirect
         self.purges = admitted.purges
         self.orders = admitted.orders
@@ -183,7 +183,7 @@ class Visit:
     @property
     def drawn(self) -> Drawn:
         """The arms that chance has given the visitor, by experiment."""
-        return tuple([(a.experiment.name, a.arm.name) for a in self.arms if a.by_chance])
+        return drawn(self.arms)
 
     @property
     def cookies(self) -> tuple[bytes, ...]:

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, Protocol
 
+from edge.cache.key import key_of
+from edge.errors import ExchangeError, Failure
 from edge.routing.experiment import route_of
 from edge.routing.route import Order, Route
 from edge.shielding import claims_of, dress
@@ -36,9 +37,8 @@ if TYPE_CHECKING:
     from edge.wire.hop import Forwarding
     from edge.wire.message import RequestHead
 
-KEY_BYTES: Final = 256
 SAFE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})  # RFC 9110 §9.2.1
-WRITE: Final = b"w"  # no arm, place or rule is told so
+WRITE: Final = b"w"  # no other part is so short
 
 
 class Bound(Protocol):
@@ -58,8 +58,6 @@ class Bound(Protocol):
     def client(self) -> bytes: ...
     @property
     def arms(self) -> tuple[Assignment, ...]: ...
-    @property
-    def by(self) -> bytes: ...
     @property
     def asked(self) -> bytes: ...
 
@@ -138,11 +136,14 @@ class Ways:
             bound.forwarding,
             request_id.encode("ascii", "replace") or b"-",
             origins=[name.encode("ascii") for name in names[:MOST_ORIGINS]],
-            key=_key_part(bound),
+            key=_beyond_url(bound),
             target=bound.asked if bound.asked != request.target else None,
         )
         named = request if request.authority else replace(request, authority=origin.authority)
-        return dress(named, claims, shielding.voice, self.now())
+        try:
+            return dress(named, claims, shielding.voice, self.now())
+        except ValueError as error:  # a rewrite has made it longer than a proof may be
+            raise ExchangeError(Failure.TARGET_TOO_LONG, "for a shield to be told") from error
 
 
 def _route(bound: Bound) -> Route:
@@ -160,13 +161,15 @@ def _origin_dress(bound: Bound, group: Group) -> Callable[[RequestHead, Origin],
     return dress
 
 
-def _key_part(bound: Bound) -> bytes:
-    """What the key is made of beside the URL, in as few bytes as a proof takes.
+def _beyond_url(bound: Bound) -> bytes:
+    """What a shield has to key by beside the URL, in few bytes; b"" where that is nothing.
 
-    A write goes by a key of its own where there may be several for its URL: so a shield can tell
-    that all of them are to be made unusable.
+    It need not know by what this node's settings tell answers apart: fields and cookies of the
+    request, places, arms, rules. A write goes by a key of its own where there may be several for
+    its URL: so a shield can tell that all of them are to be made unusable.
     """
-    by = bound.by
-    if not by and bound.site.splits_keys and bound.request.method not in SAFE:
-        return WRITE
-    return by if len(by) <= KEY_BYTES else blake2b(by, digest_size=32).digest()
+    told, request = bound.forwarding, bound.request
+    if bound.key != key_of(told.scheme, told.host, request.target, request):
+        return bound.key.digest
+    is_write = request.method not in SAFE
+    return WRITE if is_write and bound.site.splits_keys else b""

@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from edge.call import Caller, Handler
     from edge.config import Config
     from edge.errors import ExchangeError
+    from edge.late import Late
     from edge.place import Place
     from edge.standing import Standing
     from edge.upstream.transport import SocketTransport
@@ -244,6 +245,7 @@ class Worker:
                 now,
                 partial(self._error_log.note, "purge"),
                 partial(self._error_log.tell, "purge-request"),
+                partial(self._send_ahead, recorder),
             ),
             errands=Errands(self._store, self._flights, purges, now, self._complain),
             background=background,
@@ -270,6 +272,10 @@ class Worker:
             self._store.settle,
         )
         self._routes.update(control.routes())
+
+    async def _send_ahead(self, recorder: RemoteRecorder, order: bytes) -> tuple[Late, ...]:
+        """Have the shields purge, if there are any."""
+        return await recorder.send_ahead(order) if self.config.shield is not None else ()
 
     def _lending_store(self, disk: Shards | None, owners: Owners) -> LendingStore:
         told = self.config.store
@@ -449,8 +455,12 @@ class Worker:
 
     def _heed_standing(self, standing: Standing) -> None:
         """Go by what checks have found and operators ordered."""
-        if self._surroundings.heed(standing, self.config):
+        if not self._surroundings.heed(standing, self.config):
+            return
+        try:
             self._exchange.parts = self._parts(self.config)
+        except (OSError, ValueError) as error:  # a file has gone that was there before
+            self._error_log.tell("board", f"experiments go on as they were: {error}")
 
     # Telling.
 

@@ -18,12 +18,12 @@ from collections.abc import Iterator, Mapping, Sequence  # noqa: TC003
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from edge.config import CacheSettings, Config
+from edge.config import CacheSettings, Config, LimitsSettings
 from edge.config import notation as n
 from edge.config.notation import SecretSettings, span
 from edge.config.root import node_name
 from edge.settings import Complaint, Fault, SettingsError, assign, bind, parse, reference, setting
-from edge.settings.kinds import DAY_S, DURATION
+from edge.settings.kinds import DAY_S, DURATION, KIB, MIB, SIZE
 from edge.settings.lines import Path, line_of, lines_of
 from edge.settings.text import Row  # noqa: TC001
 
@@ -54,6 +54,32 @@ class ShieldCacheSettings(CacheSettings):
             "How long an answer is kept past its lifetime, for validation and for trouble at "
             "the origin; longer than at an edge, as there is no other copy behind this one."
         ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShieldLimitsSettings(LimitsSettings):
+    """`limits` of a shield: room for what an edge adds to a request that it has let in.
+
+    That is the proof, the hops so far, the client's place, and an arm's fields.
+    """
+
+    head: int = field(
+        default=96 * KIB,
+        metadata=setting(
+            "Request line and fields; more is answered 431. More than at any edge.",
+            SIZE,
+            least=KIB,
+            most=MIB,
+        ),
+    )
+    target: int = field(
+        default=12 * KIB,
+        metadata=setting("Request target; more is answered 414.", SIZE, least=64, most=MIB),
+    )
+    fields: int = field(
+        default=200,
+        metadata=setting("Field lines of a request; more is answered 431.", least=8, most=10_000),
     )
 
 
@@ -103,6 +129,9 @@ class ShieldConfig(Config):
     cache: ShieldCacheSettings = field(
         default_factory=ShieldCacheSettings,
         metadata=setting("Terms for every site; a site's and a rule's go first.", inherits=True),
+    )
+    limits: ShieldLimitsSettings = field(
+        default_factory=ShieldLimitsSettings, metadata=setting("What a message may cost.")
     )
     edges: EdgesSettings = field(metadata=setting("Write [edges] with their secret."))
 

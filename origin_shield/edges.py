@@ -11,7 +11,8 @@ edge found out (`hop.vouched_for`, such as a client's country) pass on to the or
 else they would be dropped. What a client says of itself is believed no more than at an edge.
 
 *An edge may purge.* PURGE is taken from any, for the whole node: the edge has judged who may. One
-with a JSON document for its body is an order as the shield's own operator would give it.
+with a JSON document for its body is an order as the shield's own operator would give it; it is of
+no site, so it may be sent to the shield by whatever name.
 
 *Health.* No path is open without a proof: it would be the one thing that everyone may ask, and a
 shield whose proofs fail is of no use to an edge, however alive. An edge asks `OPTIONS *` with
@@ -31,7 +32,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, Protocol
 
 from edge import admission
-from edge.admission import NONE, PURGES, Admitted
+from edge.admission import NONE, PURGE, PURGES, Admitted
 from edge.cache.entry import Key
 from edge.cache.key import DEFAULT as BY_URL
 from edge.cache.key import DIGEST_BYTES, key_of
@@ -143,8 +144,8 @@ class Admission:
             authority=head.authority if claims.host is None else claims.host,
             headers=head.headers.without((FIELD,)),
         )
-        if head.target == b"*" and hops_left(head) == 0:
-            admitted = _asked_how_it_is(parts, told, peer)
+        if (head.target == b"*" and hops_left(head) == 0) or _is_order(head):
+            admitted = _of_no_site(parts, told, peer)
         else:
             admitted = admission.admit(parts, told, peer)
         return replace(
@@ -195,8 +196,14 @@ def _keyed(key: Key, part: bytes) -> Key:
 _OF_NO_SITE: Final = Site(name="*", key=BY_URL, terms=Terms(), purge_reach="node")
 
 
-def _asked_how_it_is(parts: Parts, head: RequestHead, peer: bytes) -> Admitted:
-    """OPTIONS * that ends here, whatever host it names: the shield tells that it answers."""
+def _is_order(head: RequestHead) -> bool:
+    """Whether it purges what its body names, and not its target."""
+    return head.method == PURGE and head.headers.get(b"content-type") == b"application/json"
+
+
+def _of_no_site(parts: Parts, head: RequestHead, peer: bytes) -> Admitted:
+    """What ends here, whatever host it names: an order to purge, or OPTIONS *, by which the shield
+    tells that it answers."""
     return Admitted(
         site=_OF_NO_SITE,
         request=head,

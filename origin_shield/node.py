@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from edge.config import policies
 from edge.config.behind import coordinates
 from edge.guard.address import Networks
-from edge.secret import read_secret
 from edge.trade import Trade
 from edge.visit import Parts
 from edge.ways import Ways
@@ -44,7 +43,7 @@ class Shield:
     def parts(self, config: Config, behind: Behind, salt: bytes) -> Parts:
         """All that follows from a shield's settings; raises ValueError."""
         assert isinstance(config, ShieldConfig)  # as `origin_shield` has read it
-        admission = Admission(_entry(config), self._used, self._now)
+        admission = Admission(_entry(config, behind), self._used, self._now)
         return Parts(
             name=config.node.name.encode(),
             sites=policies.sites(_open_to_edges(config)),
@@ -65,9 +64,9 @@ class Shield:
         return {"proofs": asdict(self._used.statistics())}
 
 
-def _entry(config: ShieldConfig) -> Entry:
+def _entry(config: ShieldConfig, behind: Behind) -> Entry:
     told = config.edges
-    secrets = tuple(read_secret(secret, path) for path, secret in told.all_secrets)
+    secrets = tuple(behind.secret_of(secret, path) for path, secret in told.all_secrets)
     return Entry(
         networks=Networks.parse(told.networks),
         identity=BySecret(secrets, told.skew),

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from edge.config.root import Config
 
 SHIELD: Final = "shield"  # what the group of all shields is called
-# A shield is tried again soon: it is asked for what it alone should fetch.
-_SHIELD_EJECT: Final = EjectPolicy(after=2, for_s=2.0, most=1.0)
+# A shield is tried again soon: it is asked for what it alone should fetch. That it is slow says
+# nothing of it: how long it takes hangs on whether it has what its keys stand for.
+_SHIELD_EJECT: Final = EjectPolicy(after=2, for_s=2.0, most=1.0, slower=0.0)
 _BALANCES: Final = {"weighted": Balance.ROUND_ROBIN}
 
 
@@ -59,13 +60,17 @@ def _group(name: str, told: OriginSettings) -> GroupSettings:
 
 
 def _shields(told: ShieldSettings) -> GroupSettings:
-    servers = tuple(
-        _server(url, told.ca, told.timeouts, told.max_connections, told.max_idle)
-        for url in told.nodes
-    )
     policy = GroupPolicy(Balance.KEY_HASH, _SHIELD_EJECT, slow_start_s=0.0, spills=False)
     return GroupSettings(
-        SHIELD, servers, policy=policy, at_work=told.at_work, waiting=told.waiting
+        SHIELD, shields(told), policy=policy, at_work=told.at_work, waiting=told.waiting
+    )
+
+
+def shields(told: ShieldSettings) -> tuple[Origin, ...]:
+    """Every shield, with its bounds; raises ValueError."""
+    return tuple(
+        _server(url, told.ca, told.timeouts, told.max_connections, told.max_idle)
+        for url in told.nodes
     )
 
 

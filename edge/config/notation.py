@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 from edge.settings import Complaint, Kind, UnfitError, of_text, setting
 from edge.settings.kinds import DAY_S, DURATION, YEARS_10_S
 from edge.upstream.origin import parse_origin
+from edge.wire.hop import is_claim
 
 if TYPE_CHECKING:
     from edge.settings.schema import Setting
@@ -150,6 +151,14 @@ def _read_field_name(text: str) -> str:
     return name
 
 
+def _read_client_field(text: str) -> str:
+    name = _read_token(text).lower()
+    if is_claim(name.replace("_", "-").encode("ascii")):  # CGI-like origins read both as one
+        way_out = 'for places write country = ["DE"] in match, or key.place; for hosts, site.hosts'
+        raise UnfitError(f"is what clients claim of themselves, and is not believed; {way_out}")
+    return name
+
+
 def _read_field_value(text: str) -> str:
     if not _FIELD_VALUE.fullmatch(text):
         raise UnfitError("is not a field value; use ASCII without spaces around it")
@@ -264,6 +273,7 @@ METHOD = of_text("method", _read_token)
 COOKIE_NAME = of_text("cookie name", _read_token)
 FIELD_NAME = of_text("field name", _read_field_name)
 KEYED_FIELD = of_text("field name", lambda text: _read_token(text).lower())
+CLIENT_FIELD = of_text("field name", _read_client_field)
 FIELD_VALUE = of_text("field value", _read_field_value)
 PARAMETER = of_text("parameter name, `*` ends a beginning", _read_parameter)
 GLOB = of_text("path pattern", _read_glob)

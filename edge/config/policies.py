@@ -30,7 +30,7 @@ from edge.terms import Site, Terms
 from edge.wire.grammar import RESPONSE_LIMITS, Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from edge.config.cache import CacheSettings
     from edge.config.compress import CompressSettings
@@ -76,7 +76,7 @@ def _site(told: SiteSettings, standing: Standing) -> Site:
         name=told.hosts[0],
         key=_key_policy(told),
         terms=terms,
-        rules=tuple(_rule(rule, terms, tags, hidden) for rule in told.rules),
+        rules=_rules(told.rules, terms, tags, hidden),
         experiments=tuple(
             _standing(named_experiment(told, each), each, standing) for each in told.experiments
         ),
@@ -97,6 +97,26 @@ def _key_policy(told: SiteSettings) -> KeyPolicy:
     )
 
 
+def _rules(
+    told: Sequence[RuleSettings],
+    site: Terms,
+    tags: tuple[bytes, ...],
+    hidden: tuple[bytes, ...],
+) -> tuple[Rule[Terms], ...]:
+    """The rules in order; from the first on that reads what is not in the URL, each with what
+    tells its answers from others under one URL."""
+    made: list[Rule[Terms]] = []
+    hangs_on_sender = False
+    for each in told:
+        rule = _rule(each, site, tags, hidden)
+        beyond_url = rule.match.reads_beyond_url or bool(rule.match.methods)
+        hangs_on_sender |= beyond_url and rule.types is None
+        if hangs_on_sender:
+            rule = replace(rule, terms=replace(rule.terms, by=_by(rule.terms, site)))
+        made.append(rule)
+    return tuple(made)
+
+
 def _rule(
     told: RuleSettings, site: Terms, tags: tuple[bytes, ...], hidden: tuple[bytes, ...]
 ) -> Rule[Terms]:
@@ -112,23 +132,26 @@ def _rule(
         edits=site.edits.then(own) if site.edits and own else own or site.edits,
         rewrite=_rewrite(told.rewrite, told.match.path) if told.rewrite else site.rewrite,
         redirect=_redirect(told.redirect, match.path),
-        by=_by(told) if match.reads_beyond_url else b"",
         compress=site.compress,
     )
     types = TypeMatch.parse(_bytes(told.match.content_type)) if told.match.content_type else None
     return Rule(match, terms, types)
 
 
-def _by(told: RuleSettings) -> bytes:
-    """What tells answers by a rule from those without it under the same URL."""
-    if (
-        told.route is None
-        and told.rewrite is None
-        and not (told.request.set or told.request.remove)
-    ):
+def _by(terms: Terms, site: Terms) -> bytes:
+    """What tells answers by these terms from others under the same URL: nothing where the origin
+    is asked as it is without any rule, and the same where it is asked the same."""
+    what = _asked_of_origin(terms)
+    if what == _asked_of_origin(site):
         return b""
-    what = repr((told.match, told.route, told.rewrite, told.request))
-    return b"#" + blake2b(what.encode(), digest_size=8).hexdigest().encode("ascii")
+    return b"#" + blake2b(repr(what).encode(), digest_size=8).hexdigest().encode("ascii")
+
+
+def _asked_of_origin(terms: Terms) -> tuple[object, ...]:
+    """Which origins are asked for what, in one spelling whatever the process."""
+    route, edits = terms.route, terms.edits or FieldEdits()
+    ahead = route.canary.names if route.canary is not None else ()
+    return route.names, route.order, ahead, terms.rewrite, sorted(edits.remove), edits.put
 
 
 def _match(told: MatchSettings) -> Match:

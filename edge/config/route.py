@@ -9,7 +9,8 @@ from typing import Literal
 
 from edge.config import notation as n
 from edge.config.notation import wait
-from edge.routing.rewrite import FieldEdits, check_to_origin
+from edge.routing.rewrite import FieldEdits, PathRewrite, Redirect, check_prefix, check_to_origin
+from edge.routing.site import Glob
 from edge.settings import Complaint, setting
 
 MOST_ORIGINS = 64
@@ -60,7 +61,9 @@ class RouteSettings:
             "Tries elsewhere after the first, of what may be repeated.", least=0, most=10
         ),
     )
-    budget: float = field(default=10.0, metadata=wait("After which no other try begins."))
+    budget: float = field(
+        default=10.0, metadata=wait("For a GET or HEAD to be answered, where another try is left.")
+    )
     canary: CanarySettings | None = field(
         default=None, metadata=setting("Other origins for a share of what is fetched.")
     )
@@ -172,6 +175,20 @@ class RewriteSettings:
             yield Complaint(("to",), self.to, "stands beside strip or add; write one of them")
         elif self.to is None and self.strip is None and self.add is None:
             yield Complaint((), None, 'changes nothing; write strip = "/prefix"')
+        for name in ("strip", "add"):
+            prefix = getattr(self, name)
+            for words in check_prefix(prefix.encode("ascii")) if prefix else ():
+                yield Complaint((name,), None, words)
+
+
+def rewrite_faults(told: RewriteSettings | None, path: str) -> Iterator[Complaint]:
+    """What is wrong with the path that is written anew; `path` is the pattern that took it."""
+    if told is None or told.to is None:
+        return
+    try:
+        PathRewrite.parse(path.encode("ascii"), told.to.encode("ascii"))
+    except ValueError as error:
+        yield Complaint(("rewrite", "to"), told.to, str(error))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,3 +204,14 @@ class RedirectSettings:
         default=308, metadata=setting("301, 302, 303, 307 or 308.", n.REDIRECT_STATUS)
     )
     query: bool = field(default=True, metadata=setting("Keep the query."))
+
+
+def redirect_faults(told: RedirectSettings | None, path: str) -> Iterator[Complaint]:
+    """What is wrong with where clients are sent; `path` is the pattern that took theirs."""
+    if told is None or told.to is None or told.status is None:
+        return
+    source = Glob.parse(path.encode("ascii"))
+    try:
+        Redirect.parse(told.to.encode("ascii"), status=told.status, source=source)
+    except ValueError as error:
+        yield Complaint(("redirect", "to"), told.to, str(error))

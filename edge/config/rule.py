@@ -14,6 +14,8 @@ from edge.config.route import (
     RedirectSettings,
     RewriteSettings,
     RouteSettings,
+    redirect_faults,
+    rewrite_faults,
 )
 from edge.settings import Complaint, setting
 
@@ -37,7 +39,7 @@ class MatchSettings:
         metadata=setting(
             "Patterns of request fields; all have to fit.",
             n.PATTERN,
-            names=n.KEYED_FIELD,
+            names=n.CLIENT_FIELD,
             most_members=16,
         ),
     )
@@ -112,9 +114,11 @@ class RuleSettings:
                     message = "cannot wait for the answer's type; write a rule without it"
                     yield Complaint((name,), None, message)
         stars = (self.match.path or "").count("*")
-        for name in ("rewrite", "redirect"):
+        for name, faults in (("rewrite", rewrite_faults), ("redirect", redirect_faults)):
             told = getattr(self, name)
             to = told.to if told is not None else None
             if to is not None and to.count("*") > stars:
                 message = f"has more * than match.path, which has {stars}"
                 yield Complaint((name, "to"), to, message)
+            else:
+                yield from faults(told, self.match.path or "/*")

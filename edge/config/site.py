@@ -11,7 +11,13 @@ from edge.config import notation as n
 from edge.config.cache import CacheSettings
 from edge.config.compress import CompressSettings  # noqa: TC001
 from edge.config.experiment import ExperimentSettings  # noqa: TC001
-from edge.config.route import FieldsSettings, HeadersSettings, RewriteSettings, RouteSettings
+from edge.config.route import (
+    FieldsSettings,
+    HeadersSettings,
+    RewriteSettings,
+    RouteSettings,
+    rewrite_faults,
+)
 from edge.config.rule import RuleSettings  # noqa: TC001
 from edge.settings import Complaint, setting
 
@@ -32,7 +38,7 @@ class KeySettings:
     """`site.key`: what else tells one stored answer from another."""
 
     headers: tuple[str, ...] = field(
-        default=(), metadata=setting("Request fields to key by.", n.KEYED_FIELD, most_members=32)
+        default=(), metadata=setting("Request fields to key by.", n.CLIENT_FIELD, most_members=32)
     )
     cookies: tuple[str, ...] = field(
         default=(), metadata=setting("Cookies to key by.", n.COOKIE_NAME, most_members=32)
@@ -115,7 +121,8 @@ class SiteSettings:
     )
 
     def check(self) -> Iterator[Complaint]:
-        """Experiments that cannot be told apart."""
+        """A path that cannot be written anew, and experiments that cannot be told apart."""
+        yield from rewrite_faults(self.rewrite, "/*")
         for index, told in enumerate(self.experiments):
             before = self.experiments[:index]
             if any(told.name and told.name == other.name for other in before):

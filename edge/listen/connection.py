@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 READ_BYTES = 65_536
 DRAIN_BYTES = 262_144  # what is read of a request nobody wanted, before the connection is given up
 LINGER_BYTES = 16 << 20  # a fast client has as much under way when it is told to stop
+FIRST_S = 1.0  # for the first request of a connection that came just before draining
 TURNS = 16  # pieces of a request's body taken without waiting, before others run
 CONTINUE = ResponseHead(100, Headers(), b"Continue")
 
@@ -110,6 +111,7 @@ class Connection:
         self.idle = not first
         self.idle_since = trio.current_time()
         self.draining = False
+        self.is_new = True  # no request has come on it
         self.head_since: float | None = None  # when a head began of which there is only a part
         self._transport = transport
         self._policy = policy
@@ -164,11 +166,15 @@ class Connection:
             self._scope.cancel()
 
     def drain(self) -> None:
-        """Close the connection as soon as no request is at work on it."""
+        """Close the connection as soon as no request is at work on it; of one that is new, the
+        first is waited for a moment: its client cannot know that it came too late."""
         self.draining = True
         if self._current is not None:
             self._current.is_last = True
-        if self.idle:
+        if self.idle and self.is_new:
+            soon = trio.current_time() + FIRST_S
+            self._scope.deadline = min(self._scope.deadline, soon)
+        elif self.idle:
             self.idle = False
             self._scope.cancel()
 
@@ -197,13 +203,15 @@ class Connection:
     async def _next_head(self) -> RequestHead | None:
         """The next request's head; None when the client has left or was idle for too long."""
         self.idle, self.idle_since = not self._has_first, trio.current_time()
-        if (self.draining or self._shed) and not self._has_first:
+        is_over = self._shed or (self.draining and not self.is_new)
+        if is_over and not self._has_first:
             return None
         self._has_first = False
         if (head := self._head_in_hand()) is not None:
             return head
         started = False
-        self._scope = scope = trio.CancelScope(deadline=trio.current_time() + self._policy.idle_s)
+        patience_s = FIRST_S if self.draining else self._policy.idle_s
+        self._scope = scope = trio.CancelScope(deadline=trio.current_time() + patience_s)
         with scope:
             while not self._engine.finished:
                 if not started and self._engine.has_partial_head:
@@ -223,7 +231,7 @@ class Connection:
         """A head among what was read; passes over the end of the request before it."""
         for number, message in self._engine.messages():
             if isinstance(message, RequestHead):
-                self._stream = number
+                self._stream, self.is_new = number, False
                 return message
         return None
 

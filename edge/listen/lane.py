@@ -122,7 +122,7 @@ class Hop(Protocol):
 class Parked:
     """A connection without a task."""
 
-    __slots__ = ("_lane", "has_left", "idle_since", "transport")
+    __slots__ = ("_lane", "has_left", "idle_since", "is_new", "transport")
 
     idle = True
     head_since: float | None = None
@@ -130,6 +130,7 @@ class Parked:
     def __init__(self, lane: Lane[R], transport: SocketTransport, clock: float) -> None:
         self._lane = lane
         self.has_left = False  # it is in other hands, or closed
+        self.is_new = True  # no request has come on it
         self.transport = transport
         self.idle_since = clock
 
@@ -288,7 +289,7 @@ class Lane(Generic[R]):
         if sent != size or after is After.LINGER:
             self._owe(parked, behind(parts, sent), record, began, after)
             return clock
-        parked.idle_since = self._clock
+        parked.idle_since, parked.is_new = self._clock, False
         self._desk.close(record, clock - began)
         if after is After.CLOSE:
             self.close(parked)
@@ -317,6 +318,7 @@ class Lane(Generic[R]):
         """Give a connection to a task, which begins with `data`."""
         self._unlist(parked)
         connection = self._make(parked.transport, data)
+        connection.is_new = parked.is_new
         self._connections.swap(parked, connection)
         self._clients.start_soon(self._drive, parked.transport, connection)
 
@@ -326,6 +328,7 @@ class Lane(Generic[R]):
 
     def _park_again(self, transport: SocketTransport, was: Open) -> None:
         parked = Parked(self, transport, trio.current_time())
+        parked.is_new = False
         self._connections.swap(was, parked)
         self._park(parked)
 

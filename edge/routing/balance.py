@@ -10,6 +10,10 @@ Ejection takes at most the share `most` of the servers, but may always take one 
 (as Envoy's does): in a small group, or a group of one behind which another group stands, a dead
 server would otherwise be asked first each time. What checks say has no such bound.
 
+A group that is back as a whole would have all at once, since there is nobody in it to start slowly
+beside. So as long as all its live servers are starting slowly it `gives_way`: to another group, if
+one lives, for what is beyond their shares.
+
 The caller's clock may be set back. Members count only the time that has gone forward, so neither
 an ejection nor a slow start grows by that; set forward, they end early, which harms nobody.
 
@@ -93,7 +97,7 @@ class Members:
     twice, more than `MOST_MEMBERS`, or a weight that is not a number from 0 to `MOST_WEIGHT`.
     """
 
-    __slots__ = ("_clock", "_last", "_members", "_most_out", "_policy", "_ring")
+    __slots__ = ("_clock", "_due", "_last", "_members", "_most_out", "_policy", "_ring")
 
     def __init__(
         self, names: Sequence[str], policy: GroupPolicy, weights: Sequence[float]
@@ -108,6 +112,7 @@ class Members:
         self._most_out = _most_out(policy.eject.most, len(names))
         self._last = 0.0
         self._clock = 0.0  # seconds that have gone forward since `_last` was first told
+        self._due = 0.0  # of a request, to servers that are all starting slowly
 
     def inherit(self, before: Members) -> None:
         """Know what `before` knows of servers of the same names."""
@@ -150,6 +155,22 @@ class Members:
         return any(
             i not in besides and member.is_live(clock) for i, member in enumerate(self._members)
         )
+
+    def gives_way(self, now: float) -> bool:
+        """Whether another group had better take the next request, if one lives.
+
+        To be asked once for a request: shares are kept evenly, as in turns.
+        """
+        clock, slow_start_s = self._time(now), self._policy.slow_start_s
+        live = [member for member in self._members if member.is_live(clock)]
+        if not live or any(member.warm_since is None for member in live):
+            return False
+        shares = sum(member.weight * member.share(clock, slow_start_s) for member in live)
+        self._due += shares / sum(member.weight for member in live)
+        if self._due < 1.0:
+            return True
+        self._due -= 1.0
+        return False
 
     def _pick(self, among: list[int], clock: float, key: bytes, address: bytes) -> int:
         if len(among) == 1:

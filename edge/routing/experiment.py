@@ -231,6 +231,11 @@ def assign_all(
     )
 
 
+def drawn(assignments: Iterable[Assignment]) -> tuple[tuple[bytes, bytes], ...]:
+    """What chance has said: each experiment in which it did, and its arm, by name."""
+    return tuple([(a.experiment.name, a.arm.name) for a in assignments if a.by_chance])
+
+
 def key_part(assignments: Iterable[Assignment]) -> bytes:
     """What the arms add to the key: b"" where none changes anything.
 

@@ -174,15 +174,21 @@ class _Binder:
                 scope[each.name] = value
         made = schema(**values)
         for complaint in getattr(made, "check", tuple)():
-            self._complain(complaint, place, known)
+            self._complain(complaint, place, schema)
         return made
 
-    def _complain(self, said: Complaint, place: _Place, known: dict[str, Declared]) -> None:
-        for depth, key in enumerate(said.keys):
+    def _complain(self, said: Complaint, place: _Place, schema: type) -> None:
+        hint: Any = schema
+        for key in said.keys:
             if isinstance(key, int):
-                place = place.item(key)
-            else:
-                place = place.key(key, _list_words(known.get(key)) if depth == 0 else None)
+                place, hint = place.item(key), member_of(hint)
+                continue
+            each = _declared_at(hint, key)
+            place = place.key(key, _list_words(each))
+            if each is not None:
+                hint = each.hint
+            elif shape_of(hint) == Shape.NAMED:
+                hint = member_of(hint)
         self._fault(place, None if said.value is None else _shown(said.value), said.message)
 
     def _unknown(
@@ -305,6 +311,13 @@ def _as_list(member: Any, raw: object, place: _Place) -> str:
 
 def _lower(sentence: str) -> str:
     return sentence[:1].lower() + sentence[1:].rstrip(".")
+
+
+def _declared_at(hint: Any, key: str | int) -> Declared | None:
+    """The setting under this key, where the key is a setting's."""
+    if shape_of(hint) != Shape.TABLE:
+        return None
+    return next((each for each in declared(hint) if each.key == key), None)
 
 
 def _list_words(each: Declared | None) -> str | None:

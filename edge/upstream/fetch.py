@@ -142,13 +142,15 @@ class Upstream:
         body: BodySource | None = None,
         *,
         interim: Callable[[ResponseHead], Awaitable[None]] | None = None,
+        once: bool = False,
     ) -> AbstractAsyncContextManager[Response]:
         """The response to `request`, from its head on; raises `ExchangeError`.
 
         `request` is as it goes out, less its framing, which follows from `body`. Interim responses
-        other than 101 are given to `interim`.
+        other than 101 are given to `interim`. What may be sent only `once` as it is goes on a new
+        connection, which cannot have been closed long ago.
         """
-        call = _Call(self._pool, self.origin, self._limits, self._now)
+        call = _Call(self._pool, self.origin, self._limits, self._now, once=once)
         framed = _framed(request, body)
         if body is None:
             return _Fetch(call, framed, interim)
@@ -208,8 +210,15 @@ class _Call:
     """One fetch: at most two conversations, of which one at a time holds a connection."""
 
     def __init__(
-        self, pool: Pool, origin: Origin, limits: Limits, now: Callable[[], float]
+        self,
+        pool: Pool,
+        origin: Origin,
+        limits: Limits,
+        now: Callable[[], float],
+        *,
+        once: bool = False,
     ) -> None:
+        self._once = once
         self._pool = pool
         self._origin = origin
         self._limits = limits
@@ -227,6 +236,8 @@ class _Call:
         nursery: trio.Nursery | None,
     ) -> Response:
         """The response to the first try, or to the one more that is allowed."""
+        if self._once:
+            return await self._try(request, body, interim, nursery, fresh=True)
         try:
             return await self._try(request, body, interim, nursery, fresh=False)
         except ExchangeError as error:

@@ -111,6 +111,10 @@ class Group:
         """Whether a server may be asked without regret."""
         return self.members.is_alive(self.now())
 
+    def gives_way(self) -> bool:
+        """Whether another group had better take the next request, while this one starts slowly."""
+        return self.members.gives_way(self.now())
+
     def heed(self, standing: Mapping[str, Told]) -> None:
         """Believe what checks and the operator say of servers, by their ids; of one of which
         they say nothing, nothing holds any more. Raises ValueError for a weight that is none."""

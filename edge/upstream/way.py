@@ -2,8 +2,9 @@
 
 A `Way` has `fetch` and `upload_place` with the contract of an `Upstream`, and chooses one for each
 try: of its stops in order the first group with a live server; where no group has one, the first
-with any at all that has not been tried. A try needs a place in its group's breaker, and holds it
-until the response has ended, or the head of a 101 has come: what is under way after that is a
+with any at all that has not been tried. A group that is back and starts slowly gives way to the
+next live one for what is beyond its share. A try needs a place in its group's breaker, and holds
+it until the response has ended, or the head of a 101 has come: what is under way after that is a
 tunnel, and no request any more. A group whose breaker is full is passed over for the next.
 
 Another try, never at the same server, follows
@@ -14,9 +15,10 @@ Another try, never at the same server, follows
   answer with Retry-After is given as it is: whoever says when to come back does not want to be
   asked by another door at once;
 
-and all this `tries` times at most, the last one begun within `budget_s`. A try that has begun is
-bounded by its server's own settings: to break one off for the budget's sake would turn answers
-that are late into none. Where all tries fail, the last error is raised, or the last answer given.
+and all this `tries` times at most, the last one begun within `budget_s`; but one after the first
+may always be. The first, of a GET or HEAD, is given up when the budget is over and somebody else
+is left to be asked: one that hangs would have all of it. The others have all the time of their
+servers' own settings: to break one off would turn an answer that is late into none. Where all tries fail, the last error is raised, or the last answer given.
 
 What a try met with is told to the group's `Members`: how long the head took, failures of the
 server's, and that it went well. A client that left, or a fault of ours, tells nothing.
@@ -35,6 +37,7 @@ import trio
 
 from edge.errors import ExchangeError, Failure, Side
 from edge.routing.health import Outcome
+from edge.wire.proof import refusal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Container, Sequence
@@ -63,7 +66,7 @@ class Persistence:
 
     tries: int = field(default=3, metadata=_says("tries in all, each at another server"))
     budget_s: float = field(
-        default=10.0, metadata=_says("after which no further try is begun", "seconds")
+        default=10.0, metadata=_says("for a head to come, while another try is left", "seconds")
     )
 
 
@@ -71,7 +74,7 @@ class Stop(NamedTuple):
     """A group on a way, and how a request is dressed for one of its servers: the final head.
 
     A stop that is a `tier` of its own tries elsewhere by itself, so what it answers is given as
-    it is.
+    it is. Where it does not take this node for one of its edges, that is an error.
     """
 
     group: Group
@@ -83,10 +86,11 @@ class Way:
     """See the module. `stops` are in order of preference, one at least.
 
     `key` and `address` are what groups that balance by hash go by. `told` names who answered last,
-    or was tried last: the server's id, `eu http://a:80`; "" before any try.
+    or was tried last: the server's id, `eu http://a:80`; "" before any try. `refused` says which
+    tier has refused this node, and why, where another was asked instead; else it is "".
     """
 
-    __slots__ = ("_address", "_key", "_persistence", "_stops", "told")
+    __slots__ = ("_address", "_key", "_persistence", "_stops", "refused", "told")
 
     def __init__(
         self,
@@ -103,6 +107,7 @@ class Way:
         self._key = key
         self._address = address
         self.told = ""
+        self.refused = ""
 
     def fetch(
         self,
@@ -149,6 +154,7 @@ class _Passage:
         "_give_up",
         "_interim",
         "_request",
+        "_stops",
         "_tried",
         "_tries",
         "_way",
@@ -162,6 +168,7 @@ class _Passage:
         interim: Callable[[ResponseHead], Awaitable[None]] | None,
     ) -> None:
         self._way = way
+        self._stops = way._stops
         self._request = request
         self._body = body
         self._interim = interim
@@ -174,6 +181,8 @@ class _Passage:
 
     async def __aenter__(self) -> Response:
         self._give_up += trio.current_time()
+        if len(self._stops) > 1:
+            self._stops = _eased(self._stops)
         response = None
         try:
             response = await self._answer()
@@ -193,19 +202,21 @@ class _Passage:
         return await self._attempt.close(kind, error, trace)
 
     async def _answer(self) -> Response:
-        attempt = self._at_once(self._way._stops[0]) or await self._first()
+        attempt = self._at_once(self._stops[0]) or await self._first()
         while True:
             self._attempt = attempt
             self._way.told = attempt.name
             self._tries += 1
             try:
-                response = await attempt.open(self._request, self._body, self._interim)
+                response = await self._opened(attempt)
             except ExchangeError as error:
                 if not error.retry or self._is_spent():
                     raise
                 self._error = error
                 self._tried.setdefault(attempt.group, set()).add(attempt.index)
                 attempt = await self._first()
+                if error.failure is Failure.SHIELD_REFUSED:
+                    self._way.refused = error.detail
                 continue
             is_given = attempt.is_final or self._is_of_use(response.head)
             if is_given or self._is_spent():
@@ -221,7 +232,27 @@ class _Passage:
         """Whether no further try may be made."""
         if self._tries >= self._way._persistence.tries:
             return True
-        return trio.current_time() >= self._give_up
+        return self._tries > 1 and trio.current_time() >= self._give_up
+
+    async def _opened(self, attempt: _Attempt) -> Response:
+        """The head of a try's response. The first is not waited for past the budget while others
+        are left to be asked: one that hangs would have all of it."""
+        if not self._may_go_on():
+            return await attempt.open(self._request, self._body, self._interim)
+        with trio.CancelScope(deadline=self._give_up) as patience:
+            return await attempt.open(self._request, self._body, self._interim)
+        assert patience.cancelled_caught
+        attempt.settle(Outcome.BAD)
+        detail = f"no head in {self._way._persistence.budget_s:g} s, and others are left"
+        raise ExchangeError(Failure.FIRST_BYTE_TIMEOUT, detail, retry=True)
+
+    def _may_go_on(self) -> bool:
+        """Whether this try may be given up for another one."""
+        if self._tries > 1 or self._body is not None or self._request.method not in SAFE:
+            return False
+        if self._is_spent():
+            return False
+        return sum(len(stop.group.upstreams) for stop in self._stops) > self._tries
 
     def _is_of_use(self, head: ResponseHead) -> bool:
         """Whether to give this answer without asking for a better one."""
@@ -231,11 +262,11 @@ class _Passage:
 
     async def _first(self) -> _Attempt:
         """A try at the best server that has not been tried; raises what went wrong last."""
-        for stop in self._way._stops:
+        for stop in self._stops:
             attempt = self._at_once(stop) or await self._in_time(stop)
             if attempt is not None:
                 return attempt
-        for stop in self._way._stops:
+        for stop in self._stops:
             attempt = await self._in_need(stop)
             if attempt is not None:
                 return attempt
@@ -293,7 +324,7 @@ class _Passage:
 
     def _another(self, before: _Attempt) -> _Attempt | None:
         """A try at a live server in place of one that answered badly, if that needs no waiting."""
-        for stop in self._way._stops:
+        for stop in self._stops:
             group = stop.group
             if not group.members.is_alive(group.now(), besides=self._tried.get(group, ())):
                 continue
@@ -302,6 +333,19 @@ class _Passage:
             if attempt is not None:
                 return attempt
         return None
+
+
+def _eased(stops: Sequence[Stop]) -> Sequence[Stop]:
+    """`stops` as this request is to take them: a group that gives way comes behind the next live
+    one."""
+    live = (at for at, stop in enumerate(stops) if stop.group.is_alive())
+    first = next(live, None)
+    if first is None or not stops[first].group.gives_way():
+        return stops
+    instead = next(live, None)
+    if instead is None:
+        return stops
+    return [*stops[:first], stops[instead], *stops[first:instead], *stops[instead + 1 :]]
 
 
 class _Attempt:
@@ -354,13 +398,17 @@ class _Attempt:
         upstream = self.group.upstreams[self.index]
         dressed = self._stop.dress(request, upstream.origin)
         began = trio.current_time()
-        block = upstream.fetch(dressed, body, interim=interim)
+        # A tier takes the proof of an unsafe request once: sent again, it has to be dressed anew.
+        once = self.is_final and request.method not in SAFE
+        block = upstream.fetch(dressed, body, interim=interim, once=once)
         try:
             response = await block.__aenter__()
         except ExchangeError as error:
             self.settle(_blame(error))
             raise
         self._block = block
+        if self.is_final and (why := refusal(response.head)) is not None:
+            await self._refused(why, retry=body is None)
         # Behind a tier it is others that fail: it has answered, whatever it says of them.
         self._verdict = Outcome.GOOD if self.is_final else _verdict(response.head)
         if self._verdict is Outcome.GOOD:
@@ -368,6 +416,13 @@ class _Attempt:
             latency_s = None if body is not None else trio.current_time() - began
             self.group.members.heard(self.index, self._era, self.group.now(), latency_s)
         return response
+
+    async def _refused(self, why: Failure, *, retry: bool) -> None:
+        """Have done with a tier that has refused this node; raises SHIELD_REFUSED."""
+        # A proof that has counted already is of one request, and no evidence for the next.
+        self._verdict = Outcome.NEITHER if why is Failure.PROOF_USED else Outcome.BAD
+        await self.close(None, None, None)
+        raise ExchangeError(Failure.SHIELD_REFUSED, f"{self.name}: {why.slug}", retry=retry)
 
     def kept(self, response: Response) -> Response:
         """`response`, which is the one to give: what is held is given back when it has ended."""

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from edge.wire.fields import is_token
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from edge.wire.message import Headers
 
@@ -67,6 +67,25 @@ def values_of(headers: Headers, name: bytes) -> list[bytes]:
 @lru_cache(maxsize=256)  # the names are the sites'
 def _named(name: bytes) -> re.Pattern[bytes]:
     return re.compile(rb";[ \t]*+%b=([^;]*+)" % re.escape(name))
+
+
+def without_cookies(headers: Headers, names: Collection[bytes]) -> Headers:
+    """`headers` less the cookies of these names, and less a Cookie that is empty then.
+
+    As they are where a line cannot be read strictly: nobody knows what else would be taken out.
+    """
+    lines = headers.all(b"cookie")
+    if not any(name in line for line in lines for name in names):
+        return headers
+    cookies = parse_cookies(lines)
+    if cookies is None:
+        return headers
+    kept = [b"%b=%b" % pair for pair in cookies if pair[0] not in names]
+    if len(kept) == len(cookies):
+        return headers
+    if not kept:
+        return headers.without((b"cookie",))
+    return headers.replaced(b"cookie", b"; ".join(kept))
 
 
 # --- Set-Cookie ---------------------------------------------------------------
@@ -116,10 +135,10 @@ class CookieTerms:
     def _check_promises(self) -> Iterator[tuple[str, str]]:
         """What browsers demand of SameSite=None, and of a name's prefix (6265bis §4.1.3)."""
         if self.same_site == b"None" and not self.secure:
-            yield "secure", "browsers drop SameSite=None without Secure; set secure = true"
+            yield "secure", 'browsers drop SameSite=None without Secure; set secure = "always"'
         prefix = self.name[:9].lower()  # §5.7: compared without case
         if prefix.startswith((b"__secure-", b"__host-")) and not self.secure:
-            yield "secure", f"{_shown(self.name)} demands Secure; set secure = true"
+            yield "secure", f'{_shown(self.name)} demands Secure; set secure = "always"'
         if prefix.startswith(b"__host-"):
             if self.domain:
                 yield "domain", f"{_shown(self.name)} may have no domain; leave it out"

@@ -148,11 +148,12 @@ def _is_remade(name: bytes) -> bool:
     """Whether a client's field of this name stops here, or is written anew."""
     if b"_" in name:
         dashed = name.replace(b"_", b"-")
-        return _is_claim(dashed) or dashed in PROTECTED or dashed in HOP_BY_HOP
-    return name in _REMADE or _is_claim(name)
+        return is_claim(dashed) or dashed in PROTECTED or dashed in HOP_BY_HOP
+    return name in _REMADE or is_claim(name)
 
 
-def _is_claim(name: bytes) -> bool:
+def is_claim(name: bytes) -> bool:
+    """Whether a field of this name (lower case) says of its client what nobody has found out."""
     return name in CLAIMS or name.startswith(_CLAIM_PREFIXES)
 
 

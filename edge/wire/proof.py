@@ -23,6 +23,11 @@ Theory of operation
   authority ends in one of the two, `host` says it.
 
 Whether a proof was seen before is not asked here: see `mark`.
+
+*Refusals.* A shield that believes no proof answers 403 as it would to anyone. To an edge's client
+that would say something of what it asked for, and it has to be told apart from an origin's 403
+that comes through a shield. Both end in the shield's own member of Cache-Status, whatever an
+origin has put before that, and only a refusal's has the reason for its `detail`.
 """
 
 from __future__ import annotations
@@ -39,9 +44,19 @@ from edge.wire.hop import vouched_for
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edge.wire.message import RequestHead
+    from edge.wire.message import RequestHead, ResponseHead
 
 FIELD: Final = b"edge-proof"
+REFUSALS: Final = {
+    failure.slug.encode("ascii"): failure
+    for failure in (
+        Failure.NO_PROOF,
+        Failure.BAD_PROOF,
+        Failure.PROOF_EXPIRED,
+        Failure.PROOF_USED,
+        Failure.NOT_FROM_HERE,
+    )
+}
 MOST_BYTES: Final = 16_384  # of a field; a target of 8 KiB takes 11 of them
 SECRET_BYTES: Final = 16  # the least; 32 random ones are as good as any
 MOST_ORIGINS: Final = 32
@@ -149,6 +164,15 @@ def verify(secrets: Sequence[bytes], head: RequestHead, now: float, skew_s: floa
 def mark(head: RequestHead) -> bytes:
     """What tells the proof of `head`, which has been verified, from every other: 44 bytes."""
     return (head.headers.get(FIELD) or b"")[-45:-1]
+
+
+def refusal(head: ResponseHead) -> Failure | None:
+    """Why a shield has refused what `head` answers; None where it has not."""
+    if head.status != 403:
+        return None
+    own = (head.headers.joined(b"cache-status") or b"").rpartition(b",")[2]
+    _, mark, why = own.partition(b"; detail=")
+    return REFUSALS.get(why) if mark else None
 
 
 def _value(head: RequestHead) -> bytes:

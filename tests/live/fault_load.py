@@ -114,14 +114,16 @@ class Client:
         self._timeout_s = timeout_s
         self._sock: socket.socket | None = None
 
-    def ask(self, target: str) -> Answer | None:
+    def ask(self, target: str, *lines: str) -> Answer | None:
         """The answer, None where there was none at all; not `whole` where it broke off."""
+        lines = (f"GET {target} HTTP/1.1", "Host: load.example", *lines, "", "")
+        request = "\r\n".join(lines).encode()
         for attempt in (0, 1):
             fresh = self._sock is None
             try:
                 if self._sock is None:
                     self._sock = connect(self._port, self._timeout_s)
-                self._sock.sendall(f"GET {target} HTTP/1.1\r\nHost: load.example\r\n\r\n".encode())
+                self._sock.sendall(request)
                 data, end = self._read(self._sock)
             except OSError:
                 data, end = b"", "reset"

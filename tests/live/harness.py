@@ -193,6 +193,7 @@ class ScriptedOrigin:
         self.unexpected: list[Asked] = []
         self._asked: list[Asked] = []
         self._replies: defaultdict[str, deque[Reply]] = defaultdict(deque)
+        self._rest: dict[str, Reply] = {}
         self._open: dict[int, socket.socket] = {}
         self._changed = threading.Condition()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
@@ -203,6 +204,11 @@ class ScriptedOrigin:
         """Add the next replies to requests whose path begins with `/token`."""
         with self._changed:
             self._replies[token].extend(replies)
+
+    def always(self, token: str, reply: Reply) -> None:
+        """What requests for `token` get once their script is over."""
+        with self._changed:
+            self._rest[token] = reply
 
     def requests(self, token: str) -> list[Asked]:
         """The requests for `token` so far."""
@@ -266,11 +272,12 @@ class ScriptedOrigin:
     def _reply_to(self, asked: Asked) -> Reply:
         with self._changed:
             self._asked.append(asked)
-            replies = self._replies[token_of(asked.target)]
-            if not replies:
+            token = token_of(asked.target)
+            replies = self._replies[token]
+            if not replies and token not in self._rest:
                 self.unexpected.append(asked)
             self._changed.notify_all()
-            return replies.popleft() if replies else _UNSCRIPTED
+            return replies.popleft() if replies else self._rest.get(token, _UNSCRIPTED)
 
     @staticmethod
     def _send(sock: socket.socket, reply: Reply) -> None:

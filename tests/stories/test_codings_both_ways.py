@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from edge.question import Question
 from tests.stories import test_both_ways, test_by_hop, test_explain
-from tests.stories.test_both_ways import pending, rename
+from tests.stories.test_both_ways import rename
 from tests.stories.test_codings import ON, TEXT
-from tests.stories.test_explain import FRESHNESS, PAUSES, PURGES, SELECTIVE, fetching
+from tests.stories.test_explain import FRESHNESS, PAUSES, PURGES, SELECTIVE, fetching, pending
 
 if TYPE_CHECKING:
     from tests.stories.test_both_ways import Act

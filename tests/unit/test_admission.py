@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edge.admission import Admitted, admit
 from edge.errors import ExchangeError, Failure
+from edge.routing.geo import NOWHERE, Coordinates, Place
+from edge.wire.hop import to_origin
 from edge.wire.message import Headers, RequestHead
 from tests.unit.edgeparts import parts_of
 
@@ -117,3 +122,182 @@ def test_other_methods_of_plugins_purge_where_that_is_allowed_and_else_are_as_an
     assert not admitted(method=method, sets=(PURGING,)).purges
     assert not admitted(method=method).purges
     assert not admitted(sets=(PURGING,), peer=b"203.0.113.7").purges
+
+
+# --- places
+
+
+GEO: Final = ("node.geo=x.mmdb", 'site.place=["country","subdivision"]')
+BERLIN: Final = Place("DE", "EU", "DE-BE", Coordinates(52.5, 13.4))
+
+
+def there(
+    place: Place, *pairs: tuple[bytes, bytes], sets: tuple[str, ...] = (), **head: Any
+) -> Admitted:
+    """What is admitted of a client at a place, of which nothing else is known."""
+    parts = parts_of("node.geo=x.mmdb", *sets)
+    parts = replace(parts, ways=replace(parts.ways, place_of=lambda _: place))
+    told = {"method": b"GET", "scheme": b"http", "authority": b"site.example", "target": b"/a"}
+    return admit(parts, RequestHead(**{**told, **head}, headers=Headers(pairs)), CLIENT)
+
+
+def seen(one: Admitted, name: bytes) -> list[bytes]:
+    """What the origin is told under a name."""
+    return to_origin(one.request, one.forwarding).headers.all(name)
+
+
+def test_the_origin_is_told_what_the_site_says_of_the_place_and_answers_may_vary_on_it() -> None:
+    one = there(BERLIN, sets=('site.place=["country","subdivision"]',))
+    assert one.request.headers.get(b"x-geo-country") == b"DE"
+    assert seen(one, b"x-geo-country") == [b"DE"]
+    assert seen(one, b"x-geo-subdivision") == [b"DE-BE"]
+    assert seen(one, b"x-geo-continent") == []
+    assert one.place == BERLIN
+
+
+@pytest.mark.parametrize("place", [NOWHERE, BERLIN])
+def test_what_a_client_says_of_its_place_is_dropped(place: Place) -> None:
+    claims = [(b"x-geo-country", b"XX"), (b"x-geo-continent", b"XX"), (b"x_geo_country", b"XX")]
+    one = there(place, *claims, sets=('site.place=["country"]',))
+    kept = [b"DE"] if place is BERLIN else []
+    assert one.request.headers.all(b"x-geo-country") == kept
+    assert b"x-geo-continent" not in one.request.headers
+    assert seen(one, b"x-geo-country") == kept
+    assert seen(one, b"x_geo_country") == []
+    plain = there(place, *claims)
+    assert seen(plain, b"x-geo-country") == []
+
+
+def test_a_site_that_keys_by_place_has_a_key_for_each() -> None:
+    sets = ('site.key.place=["country","continent"]',)
+    places = [NOWHERE, BERLIN, Place("FR", "EU"), Place("", "EU"), Place("EU", "")]
+    keys = [there(place, sets=sets).key for place in places]
+    assert len({key.digest for key in keys}) == len(places)
+    assert {key.url for key in keys} == {b"http://site.example/a"}
+    near = replace(BERLIN, at=Coordinates(1.0, 2.0))
+    assert there(near, sets=sets).key == there(BERLIN, sets=sets).key
+    assert there(BERLIN).key == there(NOWHERE).key == admitted().key
+
+
+def test_a_place_that_matters_to_nobody_is_not_looked_up() -> None:
+    assert there(BERLIN).place is NOWHERE
+    assert there(BERLIN).by == b""
+
+
+def test_the_place_is_that_of_the_client_and_not_of_the_proxy() -> None:
+    parts = parts_of(TRUSTING, *GEO)
+    asked: list[bytes] = []
+
+    def place_of(address: bytes) -> Place:
+        asked.append(address)
+        return BERLIN
+
+    parts = replace(parts, ways=replace(parts.ways, place_of=place_of))
+    through = Headers([(b"x-forwarded-for", b"203.0.113.5")])
+    admit(parts, RequestHead(b"GET", b"http", b"site.example", b"/", through), CLIENT)
+    assert asked == [b"203.0.113.5"]
+
+
+# --- experiments
+
+
+TWO_ARMS: Final = 'arms={control={weight=1},new={weight=1,prefix="/n"}}'
+ARMED: Final = f'site.experiment=[{{name="e",cookie={{name="ab"}},{TWO_ARMS}}}]'
+
+
+def drawing(roll: float, *pairs: tuple[bytes, bytes], **options: Any) -> Admitted:
+    parts = parts_of(ARMED, chance=lambda: roll)
+    head = RequestHead(b"GET", b"http", b"site.example", b"/a?b", Headers(pairs))
+    return admit(parts, head, CLIENT, **options)
+
+
+def told(one: Admitted) -> list[tuple[bytes, bool]]:
+    return [(each.arm.name, each.is_new) for each in one.arms]
+
+
+def test_a_newcomer_is_drawn_an_arm_and_who_has_one_keeps_it() -> None:
+    assert told(drawing(0.1)) == [(b"control", True)]
+    assert told(drawing(0.9)) == [(b"new", True)]
+    assert told(drawing(0.1, (b"cookie", b"ab=new"))) == [(b"new", False)]
+
+
+def test_only_an_arm_that_changes_something_is_in_the_key() -> None:
+    control, new = drawing(0.1), drawing(0.9)
+    plain = admitted(target=b"/a?b")
+    assert (control.by, control.key) == (b"", plain.key)
+    assert new.by
+    assert new.key != plain.key
+    assert new.key.url == plain.key.url
+
+
+def test_an_arms_prefix_is_the_origins_alone_to_see() -> None:
+    one = drawing(0.9)
+    assert (one.request.target, one.asked) == (b"/a?b", b"/n/a?b")
+    assert drawing(0.1).asked == b"/a?b"
+
+
+def test_what_another_worker_has_drawn_holds_and_a_cookie_holds_more() -> None:
+    drawn = ((b"e", b"new"),)
+    assert told(drawing(0.1, drawn=drawn, relayed=True)) == [(b"new", True)]
+    kept = drawing(0.1, (b"cookie", b"ab=control"), drawn=drawn, relayed=True)
+    assert told(kept) == [(b"control", False)]
+    assert told(drawing(0.1, drawn=((b"other", b"new"), (b"e", b"gone")))) == [(b"control", True)]
+
+
+@given(st.floats(0, 1, exclude_max=True))
+def test_who_is_told_what_was_drawn_draws_the_same_whatever_the_chance(roll: float) -> None:
+    first = drawing(roll)
+    drawn = tuple((each.experiment.name, each.arm.name) for each in first.arms)
+    again = drawing(1.0 - roll - 2**-53 if roll < 0.9 else 0.0, drawn=drawn)
+    assert (again.key, again.asked, told(again)) == (first.key, first.asked, told(first))
+
+
+def test_a_purge_is_for_no_arm() -> None:
+    one = admitted(method=b"PURGE", sets=(PURGING, ARMED), peer=b"203.0.113.7")
+    assert (one.arms, one.by) == ((), b"")
+
+
+# --- rewriting and redirecting
+
+
+def test_a_rewrite_changes_what_the_origin_is_asked_for_and_no_key() -> None:
+    sets = ('site.rewrite={strip="/x",add="/y"}',)
+    one = admitted(target=b"/x/a?b", sets=sets)
+    assert (one.asked, one.request.target) == (b"/y/a?b", b"/x/a?b")
+    assert one.key == admitted(target=b"/x/a?b").key
+    assert admitted(target=b"/z", sets=sets).asked == b"/z"
+    assert admitted(method=b"OPTIONS", target=b"*", sets=sets).asked == b"*"
+
+
+def test_an_arms_prefix_goes_before_what_is_rewritten() -> None:
+    sets = ('site.rewrite={strip="/x"}', ARMED)
+    assert admitted((b"cookie", b"ab=new"), target=b"/x/a", sets=sets).asked == b"/n/a"
+
+
+def test_a_path_that_would_leave_where_it_is_put_is_refused() -> None:
+    leaving = b"/x/..%2Fsecret"
+    assert admitted(target=leaving).asked == leaving
+    assert refusal(target=leaving, sets=('site.rewrite={add="/y"}',)) is Failure.BAD_MESSAGE
+    assert refusal((b"cookie", b"ab=new"), target=leaving, sets=(ARMED,)) is Failure.BAD_MESSAGE
+
+
+MOVED: Final = 'site.rule=[{match={path="/old/*"},redirect={to="/new/*",status=301}}]'
+
+
+def test_a_rule_may_send_clients_somewhere_else() -> None:
+    one = admitted(target=b"/old/a?b", sets=(MOVED,))
+    assert one.redirect is not None
+    assert one.redirect.status == 301
+    assert one.redirect.headers.get(b"location") == b"http://site.example/new/a?b"
+    assert admitted(target=b"/a", sets=(MOVED,)).redirect is None
+
+
+def test_nobody_is_sent_to_where_they_are_and_no_purge_is_sent_on() -> None:
+    here = 'site.rule=[{match={path="/a/*"},redirect={to="/a/*"}}]'
+    assert admitted(target=b"/a/b", sets=(here,)).redirect is None
+    purging = admitted(
+        method=b"PURGE", target=b"/old/a", sets=(PURGING, MOVED), peer=b"203.0.113.7"
+    )
+    assert purging.redirect is None
+    everything = 'site.rule=[{match={},redirect={to="/x"}}]'
+    assert admitted(method=b"OPTIONS", target=b"*", sets=(everything,)).redirect is None

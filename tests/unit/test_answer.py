@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from edge.answer import TO_THE_END, FieldRules, finished, for_its_client, from_entry, refusal
+from edge.answer import (
+    TO_THE_END,
+    FieldRules,
+    finished,
+    for_its_client,
+    from_entry,
+    redirection,
+    refusal,
+)
 from edge.cache.entry import Entry, Key, Seq, Source, Terms, Times
 from edge.cache.ranges import Span
 from edge.errors import ExchangeError, Failure
@@ -138,3 +146,37 @@ def test_a_refusal_is_neutral_and_of_its_own_length(failure: Failure) -> None:
     assert head.headers.get(b"cache-control") == b"no-store"
     assert (b"allow" in head.headers) == (failure.status == 405)
     assert (b"retry-after" in head.headers) == (failure.status == 503)
+
+
+def test_cookies_are_for_this_client_beside_those_of_the_answer_whatever_the_site_removes() -> (
+    None
+):
+    head = ResponseHead(200, Headers([(b"set-cookie", b"own=1"), (b"etag", b'"1"')]))
+    rules = FieldRules(frozenset({b"server"}), put=((b"x-a", b"1"),))
+    told = finished(
+        head, name=b"edge1", rules=rules, cache_status=b"edge1; hit", cookies=(b"ab=a", b"cd=b")
+    )
+    assert told.headers.all(b"set-cookie") == [b"own=1", b"ab=a", b"cd=b"]
+    assert told.headers.pairs[-2:] == ((b"set-cookie", b"ab=a"), (b"set-cookie", b"cd=b"))
+    strict = FieldRules(frozenset({b"set-cookie"}))
+    kept = finished(
+        head, name=b"edge1", rules=strict, cache_status=b"edge1; hit", cookies=(b"ab=a",)
+    )
+    assert kept.headers.all(b"set-cookie") == [b"ab=a"]  # or visitors would be drawn for ever
+    assert head.headers.all(b"set-cookie") == [b"own=1"]  # what is stored never has them
+
+
+def test_without_cookies_a_head_is_finished_as_if_there_were_no_such_thing() -> None:
+    head = ResponseHead(200, Headers([(b"etag", b'"1"')]))
+    told = finished(head, name=b"edge1", rules=FieldRules(), cache_status=b"edge1; hit")
+    assert b"set-cookie" not in told.headers
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirection_is_a_whole_answer_without_content(status: int) -> None:
+    head = redirection(status, b"https://b.example/x")
+    assert head.status == status
+    assert head.headers.pairs == (
+        (b"location", b"https://b.example/x"),
+        (b"content-length", b"0"),
+    )

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
 import trio
 
 from edge import clearing
-from edge.answer import FieldRules
 from edge.cache.entry import Key
 from edge.cache.flight import Flights
 from edge.cache.journal import JournalError
 from edge.cache.key import KeyPolicy, key_of
-from edge.cache.ruling import CachePolicy
+from edge.cache.scope import tag_name
 from edge.errors import ExchangeError, Failure
+from edge.late import Late
 from edge.routing.site import HostTable
+from edge.terms import Site, Terms
 from edge.visit import Visit
 from edge.wire.message import Chunk, End, Headers, Message, RequestHead, ResponseHead
 from tests.unit.unpurged import nothing_purged
@@ -34,11 +35,22 @@ class Purging:
         self.hosts: list[bytes | None] = []
         self.orders: list[Any] = []
         self.urls: list[tuple[bytes, bytes, str]] = []
+        self.ahead: list[bytes] = []
+        self.late: tuple[Late, ...] = ()
+        self.is_full = True
 
-    async def carry_out(self, order: object, who: str, *, host: bytes | None = None) -> None:
+    async def send_ahead(self, order: bytes) -> tuple[Late, ...]:
+        await trio.lowlevel.checkpoint()
+        assert self.orders == []  # shields are first
+        self.ahead.append(order)
+        return self.late
+
+    async def carry_out(self, order: object, who: str, *, host: bytes | None = None) -> Any:
         self.hosts.append(host)
         self.orders.append(order)
         await trio.lowlevel.checkpoint()
+        if not self.is_full:
+            return SimpleNamespace(number=17)
         raise JournalError(FULL)
 
     async def invalidate_url(self, authority: bytes, target: bytes, who: str) -> None:
@@ -100,7 +112,7 @@ class Desk:
         self,
         method: bytes,
         *pairs: tuple[bytes, bytes],
-        reach: str = "host",
+        reach: Literal["host", "node"] = "host",
         relays: Relays | None = None,
         body: bytes = b"",
     ) -> None:
@@ -127,18 +139,14 @@ class Desk:
         self.visit = Visit(tools, parts, cast("Any", self.stream), head)
         self.visit.request = head
         self.visit.key = key_of(b"http", b"Site.example:81", b"/a", head)
-        self.visit.site = cast(
-            "Any",
-            SimpleNamespace(
-                key=KeyPolicy(), cache=CachePolicy(), fields=FieldRules(), purge_reach=reach
-            ),
-        )
+        self.visit.terms, self.visit.arms = Terms(), ()
+        self.visit.site = Site("site", KeyPolicy(), self.visit.terms, purge_reach=reach)
 
     async def _settle(self, *, synced: bool) -> None:
         assert not synced
         await trio.lowlevel.checkpoint()
 
-    def answer(self) -> tuple[int, dict[str, object]]:
+    def answer(self) -> tuple[int, dict[str, Any]]:
         head, body = self.stream.sent[:2]
         assert isinstance(head, ResponseHead)
         assert isinstance(body, Chunk)
@@ -156,7 +164,7 @@ async def test_a_purge_that_cannot_be_recorded_is_a_503_that_tells_nothing_of_ou
 
 @pytest.mark.parametrize(("reach", "host"), [("host", b"site.example"), ("node", None)])
 async def test_a_purge_is_confined_to_its_host_unless_its_reach_is_the_node(
-    reach: str, host: bytes | None
+    reach: Literal["host", "node"], host: bytes | None
 ) -> None:
     desk = Desk(b"PURGE", (b"xkey", b"front"), reach=reach)
     await clearing.purge(desk.visit)
@@ -169,6 +177,37 @@ async def test_a_purge_that_cannot_be_read_says_what_to_send_instead() -> None:
     status, document = desk.answer()
     assert (status, document["status"]) == (400, "refused")
     assert document["detail"]
+
+
+async def test_shields_are_told_what_the_purge_is_and_for_which_host() -> None:
+    desk = Desk(b"PURGE", (b"fastly-soft-purge", b"1"))
+    desk.purging.is_full = False
+    await clearing.purge(desk.visit)
+    (order,) = map(json.loads, desk.purging.ahead)
+    url = "http://site.example:81/a"
+    assert order == {"soft": True, "on": "site.example", "url": [url]}
+    assert desk.answer() == (200, {"status": "ok", "id": "17", "soft": True})
+
+
+@pytest.mark.parametrize(("count", "said"), [(1, "1 shield has"), (2, "2 shields have")])
+async def test_a_purge_that_a_shield_has_not_made_is_no_success(count: int, said: str) -> None:
+    desk = Desk(b"PURGE")
+    desk.purging.is_full = False
+    desk.purging.late = (Late("http://inner.example", "why"),) * count
+    await clearing.purge(desk.visit)
+    status, document = desk.answer()
+    assert (status, document["status"], document["id"]) == (503, "incomplete", "17")
+    assert document["detail"].startswith(f"purged here, but {said} not acknowledged it")
+    assert "inner" not in str(document)
+    assert len(desk.purging.orders) == 1
+
+
+async def test_an_order_of_a_node_that_is_known_may_be_for_one_host() -> None:
+    desk = Desk(b"PURGE", JSON, body=b'{"on": "site.example", "tag": ["front"]}')
+    desk.visit.orders = True
+    await clearing.purge(desk.visit)
+    assert desk.purging.hosts == [b"site.example"]
+    assert desk.purging.orders[0].names == (tag_name(b"front", b"site.example"),)
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,7 @@ class Origin:
         self.scripts = list(scripts)
         self.asked: list[RequestHead] = []
         self.told = "eu http://a.example:80"
+        self.refused = ""
 
     @asynccontextmanager
     async def fetch(
@@ -136,6 +137,15 @@ async def test_a_flight_says_who_answered() -> None:
     assert flight.upstream is None
     await desk.errands.fetch(flight, desk.trip(Origin(answering(FRESH))))
     assert flight.upstream == "eu http://a.example:80"
+
+
+async def test_that_a_shield_has_refused_is_told_to_the_operator_and_to_nobody_else() -> None:
+    desk, flight = Desk(), Desk().flight()
+    origin = Origin(answering(FRESH))
+    origin.refused = "shield http://s:80: bad-proof"
+    await desk.errands.fetch(flight, desk.trip(origin))
+    assert desk.complaints == ["shield http://s:80: bad-proof"]
+    assert isinstance(flight.outcome, Stored)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,6 @@ from edge.recorder import RemoteRecorder
 from edge.settings import Fault
 from edge.standing import NamedServer, Roll
 from edge.tally import Tallies
-from edge.upstream.group import server_url
 from edge.upstream.origin import parse_origin
 from edge.upstream.probe import Checkable, CheckPolicy
 from tests.unit.test_recorder import purge
@@ -228,7 +227,7 @@ async def test_servers_are_checked_by_the_keeper_and_what_is_found_is_on_the_boa
     nobody = socket.create_server(("127.0.0.1", 0))
     origin = parse_origin(f"http://127.0.0.1:{nobody.getsockname()[1]}")
     nobody.close()
-    server = NamedServer("eu", server_url(origin))
+    server = NamedServer("eu", origin.url)
     check = Checkable(server.id, origin, CheckPolicy(every_s=0.02, timeout_s=5, down_after=2))
     monkeypatch.setattr(behind, "roll", lambda _: Roll((server,)))
     monkeypatch.setattr(behind, "checkable", lambda _: [check])

@@ -12,6 +12,7 @@ import pytest
 from edge.cache.purge import Manner
 from edge.call import Refused
 from edge.control import Control
+from edge.late import Late
 from edge.leash import Reloaded
 from edge.listen.connection import ConnectionPolicy
 from edge.nodecontrol import NodeControl
@@ -123,6 +124,36 @@ async def test_a_purge_is_in_force_when_it_is_told(tmp_path: Path) -> None:
         assert (purge["who"], purge["confined"]) == ("uid 7, pid 42", False)
         explained = await house.call("GET", "/v1/explain", url=URL)
         assert explained["verdict"]["reason"] == "soft-purged"
+
+
+async def test_shields_purge_first_and_are_named_where_they_have_not(tmp_path: Path) -> None:
+    ahead: list[tuple[bytes, int]] = []
+    late = Late("http://s.example:80", "no answer within 5 s")
+    async with a_house(tmp_path, 1) as house:
+
+        async def send_ahead(order: bytes) -> tuple[Late, ...]:
+            latest = (await house.call("GET", "/v1/purges"))["latest"]
+            ahead.append((order, latest))
+            return (late,)
+
+        house.edge.purging.send_ahead = send_ahead
+        done = await house.call("POST", "/v1/purge", {"tag": ["front"]})
+        assert (done["number"], done["late"]) == (1, (msgspec.to_builtins(late),))
+        assert ahead == [(b'{"tag": ["front"]}', 0)]
+        local = await house.call("POST", "/v1/purge", {"tag": ["front"], "local": True})
+        assert (local["number"], local["late"]) == (2, ())
+        await house.call("POST", "/v1/purge", {"tag": ["front"], "dry_run": True})
+        assert len(ahead) == 1
+        told = await house.call("POST", "/v1/ahead", {"all": True})
+        assert told == {"late": (msgspec.to_builtins(late),)}
+        assert len(ahead) == 2
+
+
+async def test_an_order_for_one_host_is_confined_to_it(tmp_path: Path) -> None:
+    async with a_house(tmp_path, 1) as house:
+        await house.call("POST", "/v1/purge", {"tag": ["front"], "on": "site.example"})
+        (purge,) = (await house.call("GET", "/v1/purges"))["purges"]
+        assert (purge["confined"], purge["scopes"]) == (True, ("tag front on site.example",))
 
 
 async def test_a_refused_order_purges_nothing(tmp_path: Path) -> None:

@@ -325,7 +325,7 @@ def test_unknown_doubled_and_mistaken_members_are_told_all_at_once() -> None:
         b'{"urls": [1], "tag": ["a"], "tag": ["b"], "host": "shop.example", "url": [7, null, "x"],'
         b' "soft": 1, "all": null, "\\u202e\\u0000": {}, "prefix": {"a": 1}}'
     )
-    known = "is unknown; there is url, prefix, host, tag, all, soft, dry_run"
+    known = "is unknown; there is url, prefix, host, tag, all, soft, dry_run, local, on"
     assert refused(document) == [
         ("urls", "[…]", known),
         ("tag", "[…]", "is there twice; give it once, with all its values"),
@@ -370,12 +370,44 @@ def test_a_hundred_thousand_faults_are_read_in_linear_time(value: object) -> Non
     assert perf_counter() - began < 10.0  # half a second, on a machine with time to spare
 
 
+def test_an_order_for_one_host_names_nothing_of_another() -> None:
+    within = order_from_json(
+        b'{"on": "Shop.example", "tag": ["a"], "host": ["shop.example"], "local": true,'
+        b' "url": ["http://shop.example:8080/"], "prefix": ["https://shop.example/b"]}',
+        SITES,
+    )
+    assert (within.on, within.local) == (b"shop.example", True)
+    assert within.names[-1] == tag_name(b"a", b"shop.example")
+    beyond = (
+        b'{"on": "shop.example", "host": ["plain.example"], "url": ["http://no.example/"],'
+        b' "prefix": ["http://plain.example/"]}'
+    )
+    faults = refused(beyond)
+    assert [place for place, _, _ in faults] == ["url[0]", "prefix[0]", "host[0]"]
+    assert {why for _, _, why in faults} == {
+        "is not on shop.example, as the order says of all of it"
+    }
+
+
+@pytest.mark.parametrize("on", ["7", "null", '"a b"', '""', '"*"', '["shop.example"]'])
+def test_a_host_that_is_none_is_no_bound(on: str) -> None:
+    document = f'{{"on": {on}, "tag": ["a"]}}'.encode()
+    assert [(place, why[:10]) for place, _, why in refused(document)] == [("on", "is no host")]
+
+
+def test_everything_is_not_on_one_host() -> None:
+    ((place, _, why),) = refused(b'{"on": "shop.example", "all": true}')
+    assert (place, why) == ("on", "one host and everything: purge the host")
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=10),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=8,
 )
-MEMBERS = st.sampled_from(["url", "prefix", "host", "tag", "all", "soft", "dry_run", "x"])
+MEMBERS = st.sampled_from(
+    ["url", "prefix", "host", "tag", "all", "soft", "dry_run", "local", "on", "x"]
+)
 
 
 @given(

@@ -297,3 +297,31 @@ async def test_more_than_the_board_takes_is_told_and_what_was_there_stays(
     monkeypatch.setattr("edge.standing.MOST_SERVERS", 0)
     overseer._heed_verdict(EU.id, Verdict(False, "refused", 3))
     assert "at most 0 servers" in node.lines[1]
+
+
+async def test_a_server_that_is_set_aside_is_asked_by_nobody_before_it_is_taken_back(
+    tmp_path: Path,
+) -> None:
+    node = Node(tmp_path)
+    async with node.running() as (overseer, workers):
+        await overseer.set_aside(EU.id, "it owes")
+        told = [each.standing.server(EU.id) for each in workers]
+        assert [(each.checked, each.why) for each in told] == [(Checked.DOWN, "it owes")] * 2
+        overseer.take_up(ROLL, (), {EU.id: "it owes"})  # other settings change nothing of that
+        assert overseer.standing.server(EU.id).is_up is False
+        overseer.take_back(EU.id)
+        assert overseer.standing == Standing()
+        overseer.take_back(EU.id)
+
+
+async def test_who_is_aside_from_the_start_is_down_before_anybody_looks(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    overseer = node.overseer()
+    overseer.take_up(ROLL, (), {EU.id: "it owes", "gone http://x": "it owes"})
+    read = node.board.read()
+    assert read is not None
+    assert from_bytes(read[1]).server(EU.id).is_up is False
+    await overseer.carry_out(to_drain("us"))
+    assert overseer.standing.server(EU.id).is_up is False
+    overseer.take_up(ROLL, ())
+    assert overseer.standing.server(EU.id).is_up is None

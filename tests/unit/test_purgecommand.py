@@ -96,6 +96,31 @@ def test_the_socket_behind_the_kind_counts(path: Path) -> None:
     assert told.stderr.startswith(f"edge: {none}: no socket is there")
 
 
+def test_a_shield_that_has_not_purged_is_named_and_it_is_no_success(path: Path) -> None:
+    late = [
+        {"url": "http://a:80", "why": "no answer within 5 s", "owed": True},
+        {"url": "http://b:80", "why": "it answered 400", "owed": False},
+    ]
+    with standing_in(path, {"POST /v1/purge": replying({**DONE, "late": late})}):
+        told = edge("purge", "tag", "a", path=path)
+        safe = edge("purge", "tag", "a", "--json", path=path)
+    assert (told.exit_code, safe.exit_code) == (1, 1)
+    assert told.stdout.startswith("purge 17: 1 tag, ")
+    assert json.loads(safe.stdout)["late"] == late
+    assert told.stderr == safe.stderr
+    assert told.stderr.splitlines() == [
+        "edge: purged here, but 2 shields have not acknowledged it:",
+        "  http://a:80: no answer within 5 s; it will be sent again until it is acknowledged",
+        "  http://b:80: it answered 400; it will not be sent again",
+    ]
+
+
+def test_a_purge_may_be_for_this_node_alone(path: Path) -> None:
+    with standing_in(path, {"POST /v1/purge": replying(DONE)}) as calls:
+        assert edge("purge", "tag", "a", "--local", path=path).exit_code == 0
+    assert asked(calls) == {"tag": ["a"], "local": True}
+
+
 # Files.
 
 

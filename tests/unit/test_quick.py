@@ -7,6 +7,8 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
+import pytest
+
 from edge.admission import admit
 from edge.cache.entry import Entry, Seq, Source, Terms, Times
 from edge.cache.flight import Flights
@@ -17,8 +19,10 @@ from edge.errors import ExchangeError, Failure
 from edge.exchange import Exchange
 from edge.listen.lane import After
 from edge.quick import KNOWN_BYTES, PEERS, Quick
+from edge.routing.geo import NOWHERE, Place
 from edge.wire.grammar import Limits
-from edge.wire.message import Headers, RequestHead
+from edge.wire.message import Headers, RequestHead, ResponseHead
+from edge.wire.serial import plain_head
 from tests.unit.edgeparts import parts_of
 from tests.unit.sent import joined
 from tests.unit.unpurged import nothing_purged
@@ -303,3 +307,186 @@ def test_where_nothing_is_remembered_each_request_is_admitted_anew() -> None:
     assert text_of(desk.ask()).startswith(b"HTTP/1.1 405 ")
     assert desk.ask(method=b"PURGE") is None  # it may count, and the exchange will admit it
     assert asked == [b"GET", b"GET", b"GET"]
+
+
+# --- what more than a request's bytes has to be known for
+
+EXPERIMENT = 'site.experiment=[{name="e",cookie={name="ab"},arms={%s}}]'
+SAME_FOR_ALL = EXPERIMENT % "x={weight=1},y={weight=1}"
+PREFIXED = EXPERIMENT % 'x={weight=1},y={weight=1,prefix="/y"}'
+
+
+def key_by(desk: Desk, target: bytes, *fields: tuple[bytes, bytes]) -> Any:
+    """The key that a request has whose cookie tells its arm."""
+    head = RequestHead(b"GET", b"http", b"site.example", target, Headers(fields))
+    return desk.parts.admit(desk.parts, head, PEER).key
+
+
+def test_a_new_visitor_is_told_its_arm_with_the_answer_that_all_get() -> None:
+    desk, plain = Desk(SAME_FOR_ALL), Desk()
+    held = desk.keep()
+    plain.keep()
+    for roll, arm in ((0.1, b"x"), (0.9, b"y"), (0.1, b"x"), (0.9, b"y")):
+        desk.roll = roll
+        answered = desk.ask()
+        cookie = b"set-cookie: ab=%b; Max-Age=2592000; Path=/; HttpOnly; SameSite=Lax\r\n" % arm
+        head, _, body = text_of(plain.ask()).partition(b"\r\n\r\n")
+        assert text_of(answered) == head + b"\r\n" + cookie + b"\r\n" + body
+        assert answered is not None
+        assert answered[1].arms == (f"*/e={arm.decode()};new",)
+        kept = desk.ask(b"/a", b"Cookie: ab=" + arm)
+        assert kept is not None
+        assert text_of(kept) == text_of(plain.ask())
+        assert kept[1].arms == (f"*/e={arm.decode()}",)
+    assert held.hits == 8
+
+
+@pytest.mark.parametrize("last", [(), (b"Connection: close",)])
+@pytest.mark.parametrize("condition", [(), (b'If-None-Match: "1"',), (b"Range: bytes=1-2",)])
+def test_what_is_told_stands_where_the_exchange_puts_it(
+    last: tuple[bytes, ...], condition: tuple[bytes, ...]
+) -> None:
+    desk, plain = Desk(SAME_FOR_ALL), Desk()
+    desk.keep()
+    plain.keep()
+    for _ in range(2):
+        told = text_of(desk.ask(b"/a", *last, *condition)).partition(b"\r\n\r\n")[0]
+        lines = text_of(plain.ask(b"/a", *last, *condition)).partition(b"\r\n\r\n")[0]
+        status, *pairs = lines.split(b"\r\n")
+        head = ResponseHead(
+            int(status.split()[1]),
+            Headers([(n, v) for n, _, v in (line.partition(b": ") for line in pairs)]).without(
+                (b"Connection",)
+            ),
+        )
+        cookie = told.rpartition(b"set-cookie: ")[2]
+        again = replace(head, headers=head.headers.plus((b"set-cookie", cookie)))
+        assert plain_head(again, is_last=bool(last)) == told + b"\r\n\r\n"
+
+
+def test_each_arm_has_what_is_stored_for_it() -> None:
+    desk = Desk(PREFIXED)
+    desk.keep(body=b"for all")
+    desk.keep(body=b"for y", key=key_by(desk, b"/a", (b"cookie", b"ab=y")))
+    for roll, body in ((0.1, b"for all"), (0.9, b"for y"), (0.1, b"for all")):
+        desk.roll = roll
+        assert text_of(desk.ask()).endswith(b"\r\n\r\n" + body)
+    assert text_of(desk.ask(b"/a", b"Cookie: ab=y")).endswith(b"\r\n\r\nfor y")
+
+
+def test_what_is_stale_is_validated_for_the_arm_that_was_drawn() -> None:
+    desk = Desk(PREFIXED)
+    stale = Terms(60.0, Source.MAX_AGE, while_revalidate_s=600.0)
+    desk.keep(key=key_by(desk, b"/a", (b"cookie", b"ab=y")), terms=stale, keep_until=T + 900)
+    asked: list[Any] = []
+
+    def refresh(parts: Parts, asking: Any, *rest: Any) -> None:
+        asked.append(asking)
+
+    cast("Any", desk.exchange).refresh = refresh
+    desk.now += 100
+    rolls = iter([0.1, 0.9, *[0.1] * 9])  # to root what is known, to draw, and for what is left
+    desk.exchange.parts = replace(
+        desk.parts, ways=replace(desk.parts.ways, chance=lambda: next(rolls))
+    )
+    assert text_of(desk.ask()).startswith(b"HTTP/1.1 200 ")
+    ((arm,),) = (each.arms for each in asked)
+    assert arm.arm.name == b"y"
+    assert asked[0].asked == b"/y/a"
+
+
+def test_a_client_is_sent_somewhere_else_from_here() -> None:
+    moved = 'site.rule=[{match={path="/old/*"},redirect={to="/new/*"}}]'
+    desk = Desk(moved, SAME_FOR_ALL)
+    for _ in range(2):
+        answered = desk.ask(b"/old/a?b")
+        head = text_of(answered)
+        assert head.startswith(b"HTTP/1.1 308 Permanent Redirect\r\ncontent-length: 0\r\n")
+        assert b"\r\nlocation: http://site.example/new/a?b\r\n" in head
+        assert b"\r\nset-cookie: ab=x; " in head
+        assert head.endswith(b"\r\n\r\n")
+        assert answered is not None
+        record = answered[1]
+        assert (record.status, record.reason, record.bytes) == (308, "redirect", 0)
+        assert (record.arms, answered[2]) == (("*/e=x;new",), After.PARK)
+    last = desk.ask(b"/old/a", b"Connection: close", method=b"HEAD")
+    assert b"\r\nConnection: close\r\n" in text_of(last)
+    assert last is not None
+    assert last[2] is After.CLOSE
+
+
+PLACES = {b"192.0.2.1": Place("DE", "EU"), b"192.0.2.2": Place("FR", "EU")}
+
+
+def placed(*sets: str) -> Desk:
+    """A desk that knows where some clients are."""
+    desk = Desk("node.geo=x.mmdb", *sets)
+    ways = replace(desk.parts.ways, place_of=lambda client: PLACES.get(client, NOWHERE))
+    desk.parts = desk.exchange.parts = replace(desk.parts, ways=ways)
+    return desk
+
+
+def test_each_country_has_what_is_stored_for_it() -> None:
+    desk = placed('site.key.place=["country"]')
+    for peer, place in PLACES.items():
+        head = RequestHead(b"GET", b"http", b"site.example", b"/a")
+        desk.keep(body=place.country.encode(), key=desk.parts.admit(desk.parts, head, peer).key)
+    for _ in range(2):
+        for peer, place in PLACES.items():
+            assert text_of(desk.ask(peer=peer)).endswith(b"\r\n\r\n" + place.country.encode())
+        assert desk.ask(peer=b"192.0.2.3") is None
+
+
+BY_COUNTRY = (
+    'site.rule=[{match={country=["DE"]},rewrite={add="/r"}},'
+    '{match={country=["FR"]},cache={bypass=true}}]'
+)
+
+
+@pytest.mark.parametrize("first", PLACES)
+def test_what_one_country_is_refused_or_has_fetched_is_not_so_for_others(first: bytes) -> None:
+    desk = placed(BY_COUNTRY)
+    desk.keep(b"/a/..%2Fb")  # a path that leaves where it is rewritten to
+    for _ in range(2):  # the reader gives the same object from the second time on
+        assert desk.ask(b"/a/..%2Fb", peer=first) is None
+    answered = desk.ask(b"/a/..%2Fb", peer=PEER)
+    assert answered is None or text_of(answered).startswith(b"HTTP/1.1 200 ")
+
+
+def test_that_one_countrys_requests_pass_by_the_store_slows_no_others() -> None:
+    desk = placed(BY_COUNTRY)
+    desk.keep()
+    _, france = PLACES
+    for _ in range(2):
+        assert desk.ask(peer=france) is None
+    assert text_of(desk.ask(peer=PEER)).startswith(b"HTTP/1.1 200 ")
+    assert desk.ask(peer=france) is None
+
+
+def test_branches_are_charged_to_what_is_known_of_requests() -> None:
+    desk = placed('site.key.place=["subdivision"]')
+    numbers = iter(range(10_000))
+    ways = replace(
+        desk.parts.ways, place_of=lambda _: Place("DE", "EU", f"DE-{next(numbers) % 100}")
+    )
+    desk.exchange.parts = replace(desk.parts, ways=ways)
+    quick = desk.quick
+    for number in range(300):
+        desk.ask(b"/%d" % (number % 3))
+        generations = (quick._young, quick._old)
+        known = [known for each in generations for known in each.values()]
+        kept = sum(1 + len(each.branches) for each in known if each.branches is not None)
+        assert kept <= 2 * 11
+
+
+def test_a_first_visitor_whom_the_store_is_not_for_decides_no_arm_for_others() -> None:
+    desk = placed(BY_COUNTRY, SAME_FOR_ALL)
+    desk.keep()
+    _, france = PLACES
+    for _ in range(2):
+        assert desk.ask(peer=france) is None
+    for roll, arm in ((0.1, "x"), (0.9, "y"), (0.1, "x")):
+        desk.roll = roll
+        answered = desk.ask(peer=PEER)
+        assert answered is not None
+        assert answered[1].arms == (f"*/e={arm};new",)

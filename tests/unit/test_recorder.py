@@ -17,6 +17,7 @@ from edge.cache.purge import Manner, Verdict
 from edge.cache.scope import digest, packed
 from edge.call import Call, Refused, Reply
 from edge.desk import Desk
+from edge.late import Late
 from edge.recorder import AT_ONCE, Recording, RemoteRecorder, recording_of, settle_all
 from tests.unit.desks import at_desk, breaking_off
 from tests.unit.standin import refusing, replying
@@ -138,3 +139,23 @@ async def test_a_worker_settles_by_asking_the_keeper(tmp_path: Path) -> None:
     async with at_desk(tmp_path / "k.sock", {b"/v1/settle": {b"POST": settle}}) as desk:
         await RemoteRecorder(desk).settle()
     assert asked == [b"/v1/settle"]
+
+
+async def test_an_order_for_shields_goes_by_the_keeper(tmp_path: Path) -> None:
+    late = {"url": "http://s.example:80", "why": "no answer", "owed": False}
+    calls: list[Call] = []
+
+    async def ahead(call: Call) -> Reply:
+        await trio.lowlevel.checkpoint()
+        calls.append(call)
+        return Reply(200, {"late": [late]})
+
+    async with at_desk(tmp_path / "k", {b"/v1/ahead": {b"POST": ahead}}) as desk:
+        told = await RemoteRecorder(desk).send_ahead(b'{"all":true}')
+    assert told == (Late("http://s.example:80", "no answer", owed=False),)
+    assert [call.body for call in calls] == [b'{"all":true}']
+
+
+async def test_without_a_keeper_no_shield_is_known_to_have_purged(tmp_path: Path) -> None:
+    with pytest.raises(JournalError, match="did not answer"):
+        await RemoteRecorder(Desk(str(tmp_path / "none"))).send_ahead(b"{}")

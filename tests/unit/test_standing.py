@@ -28,6 +28,7 @@ from edge.standing import (
     stopped,
     taken_back,
     to_bytes,
+    unfound,
     unramped,
     weight_for_share,
     weighted,
@@ -371,3 +372,9 @@ def test_there_is_an_end_to_what_may_be_told(monkeypatch: pytest.MonkeyPatch) ->
 def test_what_is_no_standing_is_told(document: bytes) -> None:
     with pytest.raises(ValueError, match="no standing"):
         from_bytes(document)
+
+
+def test_what_was_found_can_be_forgotten_and_orders_stay() -> None:
+    standing = found(drained(PLAIN, [EU1]), EU1.id, is_up=False, why="it owes", now=5.0)
+    assert unfound(standing, EU1.id) == drained(PLAIN, [EU1])
+    assert unfound(found(PLAIN, US.id, is_up=False, why="", now=5.0), US.id) == PLAIN

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.status import clean
-from edge.telling import explained, faults, looked, matched, purged, purges, span, stored
+from edge.telling import explained, faults, late, looked, matched, purged, purges, span, stored
 
 
 def test_a_purge_is_told_with_its_number_and_its_milliseconds() -> None:
@@ -334,3 +334,14 @@ def test_whatever_a_node_says_has_a_line_that_is_safe_to_print(document: dict[st
     lines += [purged(document, "tag", 1.0), looked(document), matched(document)]
     lines += [*purges(document, 80), *explained(document).splitlines()]
     assert all(line == clean(line) for line in lines)
+
+
+@pytest.mark.parametrize("found", [None, [], 7, [7], {}])
+def test_where_no_shield_is_late_nothing_is_said(found: object) -> None:
+    assert late({"late": found}) == []
+
+
+def test_a_shield_that_is_late_is_named_on_a_line_that_is_safe_to_print() -> None:
+    told = late({"late": [{"url": "http://a:80\x1b", "why": "no\nanswer", "owed": True}]})
+    assert told[0] == "purged here, but a shield has not acknowledged it:"
+    assert all(line.isprintable() for line in told)

@@ -3,71 +3,99 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+from edge.admission import Admitted, admit
 from edge.cache.entry import Key, Seq
 from edge.cache.ruling import CachePolicy
 from edge.finding import NOTHING, Found
-from edge.trip import crowd_of, flight_key, trip_for, trip_of
-from edge.upstream.origin import parse_origin
-from edge.wire.hop import Forwarding
+from edge.trip import Trip, crowd_of, flight_key, trip_for, trip_of
 from edge.wire.message import Headers, RequestHead
+from tests.unit.edgeparts import parts_of
 
 if TYPE_CHECKING:
-    from edge.upstream.fetch import Upstream
+    from edge.visit import Parts
+    from edge.wire.message import Pair
 
 DIGEST = b"d" * 16
-UPSTREAM = cast("Upstream", SimpleNamespace(origin=parse_origin("http://origin.example:8080")))
-UPSTREAMS = {"main": UPSTREAM}
+PEER = b"192.0.2.1"
+ARMED = (
+    'site.experiment=[{name="e",cookie={name="ab"},arms='
+    '{old={weight=0},new={weight=1,header={X-Arm="new"}}}}]'
+)
 
 
-def asking(
-    *pairs: tuple[bytes, bytes], authority: bytes = b"site.example", host: bytes | None = None
-) -> Any:
+def asked(*fields: Pair, sets: tuple[str, ...] = ()) -> tuple[Parts, Admitted]:
+    parts = parts_of(*sets)
+    head = RequestHead(b"GET", b"http", b"site.example", b"/a", Headers(fields))
+    return parts, admit(parts, head, PEER)
+
+
+def trip(*fields: Pair, sets: tuple[str, ...] = ()) -> Trip:
+    parts, admitted = asked(*fields, sets=sets)
+    return trip_of(admitted, parts.ways, Seq(3), NOTHING)
+
+
+def test_a_trip_has_its_way_its_terms_and_the_purge_before_it() -> None:
+    parts, admitted = asked()
+    made = trip_of(admitted, parts.ways, Seq(3), NOTHING)
+    assert [stop.group for stop in made.upstream._stops] == [parts.ways.groups["default"]]
+    assert (made.as_of, made.in_background, made.terms) == (3, False, admitted.terms)
+    assert made.policy is admitted.policy
+    assert made.key == admitted.key
+
+
+def test_what_goes_out_tells_of_the_hop_before() -> None:
+    made = trip((b"x-real-ip", b"1.1.1.1"))
+    headers = made.outgoing(made.request, b"websocket").headers
+    assert b"x-real-ip" not in headers
+    assert headers.get(b"x-forwarded-for") == PEER
+    assert headers.get(b"upgrade") == b"websocket"
+
+
+def test_the_site_changes_fields_of_what_goes_out_and_not_of_what_is_judged() -> None:
+    sets = ('site.request={set={X-A="1"},remove=["x-b"]}',)
+    made = trip((b"x-a", b"0"), (b"x-b", b"0"), sets=sets)
+    seen = made.outgoing(made.request).headers
+    assert seen.all(b"x-a") == [b"1"]
+    assert b"x-b" not in seen
+    assert made.request.headers.pairs == ((b"x-a", b"0"), (b"x-b", b"0"))
+
+
+def test_an_arms_fields_win_over_the_sites_and_the_clients() -> None:
+    made = trip((b"x-arm", b"mine"), sets=(ARMED, 'site.request={set={X-Arm="site"}}'))
+    assert made.outgoing(made.request).headers.all(b"x-arm") == [b"new"]
+
+
+def test_what_has_nothing_to_change_goes_out_as_any_request() -> None:
+    made = trip((b"accept", b"a"))
+    assert made.outgoing(made.request).headers.pairs[0] == (b"accept", b"a")
+
+
+def test_a_visit_knows_all_that_a_trip_needs() -> None:
+    parts, admitted = asked()
+    visit: Any = SimpleNamespace(
+        parts=parts, as_of=Seq(7), id="id-1",
+        **{name: getattr(admitted, name) for name in (
+            "terms", "request", "key", "forwarding", "client", "arms", "asked",
+        )},
+    )  # fmt: skip
+    held = varying(b"accept-encoding")
+    found = Found(variants=(held,))
+    made = trip_for(visit, found)
+    assert (made.as_of, made.variants, made.in_background) == (7, (held,), False)
+
+
+def asking(*fields: Pair) -> Any:
     return SimpleNamespace(
-        site=SimpleNamespace(origin="main", host=host),
-        request=RequestHead(b"GET", b"http", authority, b"/a", Headers(pairs)),
+        request=RequestHead(b"GET", b"http", b"site.example", b"/a", Headers(fields)),
         policy=CachePolicy(),
         key=Key(DIGEST, b"http://site.example/a"),
-        forwarding=Forwarding(b"edge1", b"192.0.2.1", b"http", authority),
     )
 
 
 def varying(*names: bytes) -> Any:
     return SimpleNamespace(entry=SimpleNamespace(variant=tuple((name, None) for name in names)))
-
-
-def test_the_origin_is_sent_the_clients_host() -> None:
-    trip = trip_of(asking(), UPSTREAMS, Seq(3), NOTHING)
-    assert (trip.upstream, trip.as_of, trip.in_background) == (UPSTREAM, 3, False)
-    assert trip.outgoing(trip.request).authority == b"site.example"
-
-
-def test_a_site_may_have_another_host_sent() -> None:
-    trip = trip_of(asking(host=b"inner.example"), UPSTREAMS, Seq(0), NOTHING)
-    assert trip.outgoing(trip.request).authority == b"inner.example"
-
-
-def test_who_names_no_host_has_the_origins_own_sent() -> None:
-    trip = trip_of(asking(authority=b""), UPSTREAMS, Seq(0), NOTHING)
-    assert trip.outgoing(trip.request).authority == b"origin.example:8080"
-
-
-def test_what_goes_out_tells_of_the_hop_before() -> None:
-    trip = trip_of(asking((b"x-real-ip", b"1.1.1.1")), UPSTREAMS, Seq(0), NOTHING)
-    headers = trip.outgoing(trip.request, b"websocket").headers
-    assert b"x-real-ip" not in headers
-    assert headers.get(b"x-forwarded-for") == b"192.0.2.1"
-    assert headers.get(b"upgrade") == b"websocket"
-
-
-def test_a_visit_knows_all_that_a_trip_needs() -> None:
-    visit = asking()
-    visit.parts, visit.as_of = SimpleNamespace(upstreams=UPSTREAMS), Seq(7)
-    held = varying(b"accept-encoding")
-    found = Found(variants=(held,))
-    trip = trip_for(visit, found)
-    assert (trip.as_of, trip.variants, trip.in_background) == (7, (held,), False)
 
 
 def test_requests_that_select_alike_share_a_flight() -> None:

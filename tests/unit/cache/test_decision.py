@@ -553,3 +553,55 @@ def test_a_site_may_name_other_targeted_fields() -> None:
     kept = decision.on_response(request_of({}), ResponseHead(200, headers(lines)), NOW, policy)
     assert isinstance(kept, Keep)
     assert kept.terms.lifetime_s == 7
+
+
+class Css:
+    """One media type."""
+
+    def takes(self, content_type: bytes) -> bool:
+        return content_type == b"text/css"
+
+
+TYPED = CachePolicy(
+    by_type=((Css(), CachePolicy(freshness=FreshnessPolicy(ttl_s=7.0), tags=(b"x-tags",))),)
+)
+
+
+def typed(content_type: bytes, status: int = 200) -> ResponseHead:
+    told = [(b"content-type", content_type), (b"cache-control", b"max-age=60"), (b"etag", b'"1"')]
+    return ResponseHead(status, Headers([*told, (b"x-tags", b"a"), (b"xkey", b"b")]))
+
+
+@pytest.mark.parametrize(
+    ("content_type", "lifetime_s", "tags"),
+    [(b"text/css", 7.0, (b"a",)), (b"text/html", 60.0, (b"b",))],
+)
+def test_an_answer_is_kept_by_the_rule_of_its_type(
+    content_type: bytes, lifetime_s: float, tags: tuple[bytes, ...]
+) -> None:
+    get = RequestHead(b"GET", b"http", b"example.com", b"/")
+    keep = decision.on_response(get, typed(content_type), NOW, TYPED)
+    assert isinstance(keep, Keep)
+    assert (keep.terms.lifetime_s, keep.tags) == (lifetime_s, tags)
+    stored = keep.entry(KEY, 200, NOW, Seq(0), length=1)
+    renewed = decision.on_response(
+        get, typed(content_type, 304), NOW, TYPED, variants=(stored,), validating=True
+    )
+    assert isinstance(renewed, Freshen)
+    assert renewed.entry.terms.lifetime_s == lifetime_s
+
+
+def test_an_answer_that_its_type_keeps_out_is_not_stored_and_not_renewed() -> None:
+    get = RequestHead(b"GET", b"http", b"example.com", b"/")
+    none = replace(TYPED, by_type=((Css(), CachePolicy(bypass=True)),))
+    assert decision.on_response(get, typed(b"text/css"), NOW, none) == Forward(Reason.BYPASS)
+    keep = decision.on_response(get, typed(b"text/css"), NOW, TYPED)
+    assert isinstance(keep, Keep)
+    stored = keep.entry(KEY, 200, NOW, Seq(0), length=1)
+    for status, method in ((304, b"GET"), (200, b"HEAD")):
+        ruled = decision.on_response(
+            replace(get, method=method), typed(b"text/css", status), NOW, none,
+            variants=(stored,), validating=True,
+        )  # fmt: skip
+        assert ruled.because is Reason.BYPASS
+    assert isinstance(decision.on_response(get, typed(b"text/html"), NOW, none), Keep)

@@ -31,3 +31,28 @@ def test_an_entry_has_the_scopes_of_its_key_its_tags_and_its_groups() -> None:
         group_name(b"http", b"example.com", b"news"),
     ):
         assert packed([name]) in entry.scopes
+
+
+class Ending:
+    """Media types that end so."""
+
+    def __init__(self, end: bytes) -> None:
+        self.end = end
+
+    def takes(self, content_type: bytes) -> bool:
+        return content_type.endswith(self.end)
+
+
+def of_type(content_type: bytes) -> Headers:
+    return Headers([(b"content-type", content_type)])
+
+
+def test_the_first_policy_whose_types_fit_is_that_of_an_answer() -> None:
+    png, any_image = CachePolicy(bypass=True), CachePolicy(store_post=True)
+    policy = CachePolicy(by_type=((Ending(b"/png"), png), (Ending(b"g"), any_image)))
+    assert policy.of_answer(of_type(b"image/png")) is png
+    assert policy.of_answer(of_type(b"image/jpeg")) is any_image
+    assert policy.of_answer(of_type(b"text/css")) is policy
+    assert policy.of_answer(Headers()) is policy
+    plain = CachePolicy()
+    assert plain.of_answer(of_type(b"image/png")) is plain

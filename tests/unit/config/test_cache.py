@@ -4,17 +4,14 @@ from dataclasses import fields
 
 from edge.cache.freshness import FreshnessPolicy
 from edge.cache.ruling import CachePolicy
-from edge.cache.tags import DEFAULT_FIELDS
 from edge.cache.vary import VaryPolicy
-from edge.config import CacheSettings, SiteSettings, VarySettings
+from edge.config import CacheSettings, VarySettings
 from edge.config.policies import cache_policy
 from edge.settings.schema import declared
 
 
 def test_the_defaults_are_those_of_the_policies() -> None:
     assert cache_policy(CacheSettings()) == CachePolicy()
-    told = {each.name: each for each in declared(SiteSettings)}
-    assert tuple(name.encode() for name in told["tags"].default()) == DEFAULT_FIELDS
 
 
 def test_every_field_of_the_cache_policies_is_a_setting() -> None:
@@ -23,6 +20,6 @@ def test_every_field_of_the_cache_policies_is_a_setting() -> None:
     read = {f.name for f in (*fields(CachePolicy), *fields(VaryPolicy))}
     read |= {f.name.removesuffix("_s") for f in fields(FreshnessPolicy)}
     # its own fields; what a rule's match says, and the site
-    not_told = {"freshness", "by_path", "by_extension", "tags"}
+    not_told = {"freshness", "by_path", "by_extension", "by_type", "tags"}
     assert read - told == not_told
     assert told <= read

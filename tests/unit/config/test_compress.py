@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edge.coding.negotiate import Coding
+from edge.coding.policy import CompressPolicy
 from edge.config import for_proxy, policies
 from edge.settings import SettingsError
 
@@ -21,14 +22,14 @@ def test_without_the_table_nothing_is_compressed() -> None:
 
 
 def test_an_empty_table_is_enough() -> None:
-    policy = policies.CompressPolicy(dictionaries=False)
+    policy = CompressPolicy(dictionaries=False)
     assert policy_of("site.compress={}") == policy
 
 
 def test_what_is_told_is_gone_by() -> None:
     told = 'site.compress={codings=["br"], min="1KiB", max="2KiB", types=["text/*"], ask="coded"}'
     policy = policy_of(told)
-    assert isinstance(policy, policies.CompressPolicy)
+    assert isinstance(policy, CompressPolicy)
     assert policy.codings == (Coding.BR,)
     assert (policy.min_bytes, policy.most_bytes, policy.ask) == (1024, 2048, "coded")
     assert policy.types.takes(b"text/css")

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 
 from edge.errors import ExchangeError, Failure
-from edge.listen.connection import Connection, ConnectionPolicy
+from edge.listen.connection import FIRST_S, Connection, ConnectionPolicy
 from edge.upstream.transport import FileSpan
 from edge.wire.message import Chunk, End, Headers, ResponseHead
 from tests.stories.line import Line
@@ -262,6 +263,47 @@ async def test_what_was_read_before_there_was_a_task_is_answered_also_while_drai
         client.close()
     assert b"connection: close" in said
     assert said.endswith(b"/a")
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+async def test_who_came_just_before_the_draining_has_a_moment_to_ask(
+    autojump_clock: MockClock, *, is_running: bool
+) -> None:
+    node = Node(answer)
+    client, server = Line.pair()
+    connection = Connection(server, b"192.0.2.2", ConnectionPolicy(), answer, node._refuse)
+    async with trio.open_nursery() as nursery:
+        if is_running:
+            nursery.start_soon(connection.run)
+            await trio.testing.wait_all_tasks_blocked()
+        connection.drain()
+        if not is_running:
+            nursery.start_soon(connection.run)
+        await trio.sleep(FIRST_S / 2)
+        await client.send_all(GET)
+        said = await everything(client)
+    assert b"connection: close" in said
+    assert said.endswith(b"/a")
+
+
+async def test_who_has_asked_before_or_says_nothing_is_closed_by_draining(
+    autojump_clock: MockClock,
+) -> None:
+    node = Node(answer)
+    for has_asked, waits_s in ((True, 0.0), (False, FIRST_S)):
+        client, server = Line.pair()
+        policy = ConnectionPolicy(linger_s=0.0)
+        connection = Connection(server, b"192.0.2.2", policy, answer, node._refuse)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.run)
+            if has_asked:
+                await client.send_all(GET)
+            await trio.testing.wait_all_tasks_blocked()
+            began = trio.current_time()
+            connection.drain()
+            said = await everything(client)
+        assert said.endswith(b"/a") is has_asked
+        assert trio.current_time() - began == waits_s
 
 
 @pytest.mark.parametrize("behind", [b"", GET[:9], GET])

@@ -172,7 +172,7 @@ def test_the_edges_choice_of_origins_counts_as_far_as_they_are_known() -> None:
 def test_of_the_origins_that_the_edge_names_the_first_is_asked_as_it_wants_to_be() -> None:
     desk = Desk()
     admitted = desk.ask(proven(claims=replace(CLAIMS, origins=(b"b", b"a"), target=b"/arm/a")))
-    stops = desk.parts.ways.way_of(admitted).stops
+    stops = desk.parts.ways.way_of(admitted)._stops
     assert [stop.group.name for stop in stops] == ["b", "a"]
     seen = [s.dress(admitted.request, s.group.settings.servers[0]) for s in stops]
     assert [(head.authority, head.target) for head in seen] == [
@@ -185,9 +185,9 @@ def test_an_edge_that_names_origins_leaves_nothing_to_chance() -> None:
     desk = Desk(route='pool = ["a"], canary = { to = ["b"], weight = 100 }')
     claims = replace(CLAIMS, origins=(b"a",))
     admitted = desk.ask(proven(claims=claims))
-    assert [stop.group.name for stop in desk.parts.ways.way_of(admitted).stops] == ["a"]
+    assert [stop.group.name for stop in desk.parts.ways.way_of(admitted)._stops] == ["a"]
     own = desk.ask(proven())
-    assert [stop.group.name for stop in desk.parts.ways.way_of(own).stops] == ["b", "a"]
+    assert [stop.group.name for stop in desk.parts.ways.way_of(own)._stops] == ["b", "a"]
 
 
 def test_so_many_choices_are_kept_and_no_more() -> None:
@@ -240,4 +240,4 @@ def test_a_client_that_came_by_a_socket_has_no_address() -> None:
 
 
 def test_a_secret_stands_in_no_traceback() -> None:
-    assert SECRET.decode() not in repr(Desk().admission._terms)
+    assert SECRET.decode() not in repr(Desk().entry)

@@ -394,6 +394,34 @@ def test_a_server_that_starts_slowly_is_given_less() -> None:
     assert Counter(members.choose(0.0) for _ in range(110)) == {0: 10, 1: 100}
 
 
+def test_a_group_that_starts_slowly_gives_way_beyond_its_share() -> None:
+    members = group(2, Balance.ROUND_ROBIN, 3, 1)
+    for told in (DOWN, UP):
+        members.told(0, told, 0.0)
+    assert not members.gives_way(0.0)  # the other has never been away
+    members.told(1, DOWN, 0.0)
+    for now, share in ((0.0, 0.1), (5.0, 0.55)):
+        taken = sum(not members.gives_way(now) for _ in range(200))
+        assert taken == pytest.approx(200 * share, abs=1)
+    members.told(1, UP, 5.0)
+    both = (3 * 0.55 + 1 * 0.1) / 4
+    assert sum(not members.gives_way(5.0) for _ in range(200)) == pytest.approx(200 * both, abs=1)
+    assert not any(members.gives_way(10.0) for _ in range(5))
+
+
+def test_a_group_gives_no_way_where_it_is_on_trial_dead_or_quick_to_start() -> None:
+    members = group(1, after=1, for_s=10.0)
+    ask(members, 0, Outcome.BAD)
+    assert states(members, 10.0) == [State.TRIAL]
+    assert not members.gives_way(10.0)
+    members.told(0, DOWN, 10.0)
+    assert not members.gives_way(10.0)
+    quick = Members(["a"], CALM, [1])
+    for told in (DOWN, UP):
+        quick.told(0, told, 0.0)
+    assert not quick.gives_way(0.0)
+
+
 def test_a_server_that_was_drained_starts_slowly_too() -> None:
     members = group(2)
     members.told(0, Told(drained=True), 0.0)

@@ -261,6 +261,17 @@ async def test_no_try_is_begun_once_the_budget_is_spent(
     assert trio.current_time() == 12
 
 
+async def test_one_that_hangs_is_given_up_for_another_when_the_budget_is_over(
+    autojump_clock: Clock, network: Network
+) -> None:
+    network["a"].after_s = math.inf
+    groups = a_group(network, "eu", "a"), a_group(network, "us", "b")
+    assert await get(a_way(*groups)) == (200, b"hi")
+    assert trio.current_time() == 10
+    assert asked(network, "a", "b") == [1, 1]
+    assert_all_is_given_back(*groups)
+
+
 async def test_the_budget_breaks_off_no_try_that_has_begun(
     autojump_clock: Clock, network: Network
 ) -> None:
@@ -343,6 +354,68 @@ async def test_an_answer_in_hand_is_not_given_up_for_a_wait(
     assert_all_is_given_back(eu, us)
 
 
+# --- tiers
+
+
+REFUSED: Final = b"Cache-Status: shield1; detail=%b"
+
+
+def behind_a_tier(tier: Group, *others: Group) -> Way:
+    stops = [Stop(tier, as_it_is, is_tier=True), *(Stop(one, as_it_is) for one in others)]
+    return Way(stops, FEW)
+
+
+async def test_what_a_tier_answers_is_given_as_it_is(
+    autojump_clock: Clock, network: Network
+) -> None:
+    tier, eu = a_group(network, "shield", "s"), a_group(network, "eu", "a")
+    for says in (
+        answer(503, b"Retry-After: 5"),
+        answer(502),
+        answer(403, b"Cache-Status: o; detail=bad-proof, shield1; fwd=uri-miss; detail=no-store"),
+        answer(404, REFUSED % b"bad-proof"),
+    ):
+        network["s"].says = says
+        way = behind_a_tier(tier, eu)
+        assert (await get(way))[0] == int(says[9:12])
+        assert way.refused == ""
+    assert asked(network, "a") == [0]
+    assert tier.statistics().servers[0].health.failures == 0
+
+
+@pytest.mark.parametrize("why", ["no-proof", "bad-proof", "proof-expired", "not-from-here"])
+async def test_a_tier_that_takes_us_for_a_stranger_is_passed_over_and_that_is_told(
+    autojump_clock: Clock, network: Network, why: str
+) -> None:
+    tier, eu = a_group(network, "shield", "s", policy=KEEN), a_group(network, "eu", "a")
+    network["s"].says = answer(403, REFUSED % why.encode(), body=b"403 Error")
+    way = behind_a_tier(tier, eu)
+    assert await get(way) == (200, b"hi")
+    assert way.refused == f"shield http://s:80: {why}"
+    assert await get(behind_a_tier(tier, eu)) == (200, b"hi")
+    assert asked(network, "s", "a") == [1, 2]  # it has been ejected
+    assert_all_is_given_back(tier, eu)
+
+
+async def test_a_tiers_refusal_is_an_error_where_nobody_else_may_be_asked(
+    autojump_clock: Clock, network: Network
+) -> None:
+    tier, eu = a_group(network, "shield", "s"), a_group(network, "eu", "a")
+    network["s"].says = answer(403, REFUSED % b"bad-proof")
+    with pytest.raises(ExchangeError, match="shield http://s:80: bad-proof") as raised:
+        await get(behind_a_tier(tier))
+    assert (raised.value.failure, raised.value.status) == (Failure.SHIELD_REFUSED, 502)
+    with pytest.raises(ExchangeError) as raised:  # of which a part may be gone
+        await get(behind_a_tier(tier, eu), request(b"POST"), Body(b"one"))
+    assert not raised.value.retry
+    assert tier.statistics().servers[0].health.failures == 2
+    network["s"].says = answer(403, REFUSED % b"proof-used")
+    with pytest.raises(ExchangeError):
+        await get(behind_a_tier(tier))
+    assert tier.statistics().servers[0].health.failures == 2  # it is of that request alone
+    assert_all_is_given_back(tier, eu)
+
+
 # --- groups
 
 
@@ -355,6 +428,33 @@ async def test_a_group_without_a_live_server_is_passed_over(
     eu.heed({"eu http://a:80": Told(up=True, drained=True)})
     await get(a_way(eu, us))
     assert asked(network, "a", "b") == [0, 2]
+
+
+async def test_a_group_that_starts_slowly_gives_way_to_the_next_live_one(
+    autojump_clock: Clock, network: Network
+) -> None:
+    eu, us, ap = (a_group(network, *each) for each in (("eu", "a"), ("us", "b"), ("ap", "c")))
+    for up in (False, True):
+        eu.heed({"eu http://a:80": Told(up=up)})
+    us.heed({"us http://b:80": Told(up=False)})
+    for _ in range(25):
+        await get(a_way(eu, us, ap))
+    assert asked(network, "a", "b", "c") == [2, 0, 23]  # a tenth at first
+    ap.heed({"ap http://c:80": Told(up=False)})
+    for _ in range(20):
+        await get(a_way(eu, us, ap))
+    assert asked(network, "a", "b", "c") == [22, 0, 23]  # nobody else is left
+
+
+async def test_who_gives_way_is_asked_where_the_next_one_fails(
+    autojump_clock: Clock, network: Network
+) -> None:
+    eu, us = a_group(network, "eu", "a"), a_group(network, "us", "b")
+    for up in (False, True):
+        eu.heed({"eu http://a:80": Told(up=up)})
+    network["b"].refuses = True
+    assert await get(a_way(eu, us)) == (200, b"hi")
+    assert asked(network, "a", "b") == [1, 0]
 
 
 async def test_where_no_group_lives_the_first_is_asked_all_the_same(
@@ -758,9 +858,13 @@ async def test_the_nearest_dies_under_load_and_comes_back_slowly(
 
         network["a2"].refuses = False
         eu.heed({"eu http://a2:80": Told(up=True)})
-        results.clear()
-        await trio.sleep(1)
-        assert results[-1] == "eu http://a2:80"  # one alone has all, however slowly it starts
+        alone = []
+        for _ in range(3):
+            results.clear()
+            await trio.sleep(4)
+            alone.append(results.count("eu http://a2:80") / len(results))
+        assert 0.1 < alone[0] < alone[1] < alone[2]  # the others' share is left to the next group
+        assert results[-1] == "eu http://a2:80"
 
         network["a1"].refuses = False
         while eu.statistics().servers[0].health.state is not State.WARMING:  # noqa: ASYNC110

@@ -193,7 +193,7 @@ def test_another_reader_sees_what_was_given(terms: CookieTerms, value: bytes) ->
         (CookieTerms(b"ab", same_site=b"lax"), "same_site", "use Strict, Lax or None"),
         (CookieTerms(b"ab", same_site=b"None"), "secure", "SameSite=None without Secure"),
         (CookieTerms(b"__Secure-ab"), "secure", '"__Secure-ab" demands Secure'),
-        (CookieTerms(b"__SECURE-ab", secure=False), "secure", "set secure = true"),
+        (CookieTerms(b"__SECURE-ab", secure=False), "secure", 'set secure = "always"'),
         (CookieTerms(b"__Host-ab"), "secure", "demands Secure"),
         (
             CookieTerms(b"__Host-ab", domain=b"a.example", secure=True),

@@ -124,6 +124,19 @@ def test_a_question_is_the_head_that_it_relays() -> None:
     question = ask(head, b"192.0.2.1", "id-7", has_body=True, length=None)
     assert question.head == head
     assert (question.id, question.peer, question.has_body) == ("id-7", b"192.0.2.1", True)
+    assert question.drawn == ()
+
+
+def test_a_question_tells_which_arms_were_drawn_for_the_visitor() -> None:
+    head = RequestHead(b"GET", b"http", b"a", b"/")
+    arms = ((b"checkout", b"new"), (b"search", b"old"))
+    question = ask(head, b"192.0.2.1", "id-7", has_body=False, length=None, drawn=arms)
+    reader = FrameReader()
+    reader.receive(b"".join(map(bytes, written(question))))
+    read = reader.next()
+    assert read == question
+    assert isinstance(read, Ask)
+    assert read.drawn == arms
 
 
 @pytest.mark.parametrize(

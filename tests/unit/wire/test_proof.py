@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from edge.errors import Failure, Side
 from edge.wire.hop import to_origin
-from edge.wire.message import Headers, RequestHead
+from edge.wire.message import Headers, RequestHead, ResponseHead
 from edge.wire.proof import (
     FIELD,
     MOST_BYTES,
     Claims,
     ProofError,
     mark,
+    refusal,
     sign,
     verify,
 )
@@ -243,3 +244,23 @@ def test_length_costs_no_more_than_it_is(junk: bytes) -> None:
         return min(tries)
 
     assert took_s(16_000) < 100 * took_s(1_600) + 0.001
+
+
+@pytest.mark.parametrize(
+    ("status", "fields", "why"),
+    [
+        (403, ["shield1; detail=bad-proof"], Failure.BAD_PROOF),
+        (403, ["shield1; detail=no-proof"], Failure.NO_PROOF),
+        (403, ["outer; detail=x", "shield1; detail=not-from-here"], Failure.NOT_FROM_HERE),
+        (403, ["forged; detail=bad-proof, shield1; fwd=uri-miss; detail=no-store"], None),
+        (403, ["shield1; fwd=uri-miss; fwd-status=403; detail=no-store"], None),
+        (403, ["shield1; detail=no-such-site"], None),
+        (403, [], None),
+        (200, ["shield1; detail=bad-proof"], None),
+    ],
+)
+def test_a_shields_refusal_is_told_from_an_origins(
+    status: int, fields: list[str], why: Failure | None
+) -> None:
+    pairs = [(b"cache-status", value.encode()) for value in fields]
+    assert refusal(ResponseHead(status, Headers(pairs))) is why

@@ -1,0 +1,244 @@
+"""Purges on their way to shields, which are scripted; on a clock that jumps."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from edge.backlog import EVERYTHING, Backlog
+from edge.envoy import PATIENCE_S, SHORT_S, Envoy
+from edge.errors import ExchangeError, Failure
+from edge.late import Late
+from edge.shielding import Voice
+from edge.upstream.origin import parse_origin
+from edge.wire.message import Headers, RequestHead
+from edge.wire.proof import verify
+from tests.stories.world import ScriptedOrigin
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from edge.upstream.origin import Origin
+    from tests.stories.line import Line
+    from tests.stories.world import Asked
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
+NOW = 1_800_000_000.0
+VOICE = Voice(b"fra1", b"0123456789abcdef")
+ONE, TWO = "http://one.example:80", "http://two.example:80"
+ORDER = b'{"tag":["front"]}'
+REFUSED = ExchangeError(Failure.CONNECT_REFUSED, "refused", retry=True)
+
+
+class Tier:
+    """Two shields, the envoy to them, and what it has others do."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.lines: list[str] = []
+        self.aside: dict[str, str] = {}
+        self.shields = {"one.example": ScriptedOrigin(), "two.example": ScriptedOrigin()}
+        self.one, self.two = self.shields.values()
+        self.envoy = self.made()
+
+    def made(self) -> Envoy:
+        return Envoy(
+            Backlog(self.root, self.lines.append),
+            aside=self._set_aside,
+            back=self._take_back,
+            now=lambda: NOW,
+            new_id=lambda: "purge-1",
+            tell=self.lines.append,
+            connect=self._connect,
+        )
+
+    async def _set_aside(self, url: str, why: str) -> None:
+        self.aside[url] = why
+        await trio.lowlevel.checkpoint()
+
+    def _take_back(self, url: str) -> None:
+        del self.aside[url]
+
+    async def _connect(self, origin: Origin) -> Line:
+        return await self.shields[origin.host].connect(origin)
+
+    @asynccontextmanager
+    async def running(self, *urls: str) -> AsyncIterator[Envoy]:
+        self.envoy.take_up(map(parse_origin, urls or (ONE, TWO)), VOICE)
+        async with trio.open_nursery() as nursery:
+            for each in self.shields.values():
+                each.nursery = nursery
+            nursery.start_soon(self.envoy.run)
+            yield self.envoy
+            nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def tier(tmp_path: Path) -> Tier:
+    return Tier(tmp_path)
+
+
+async def acknowledge(shield: ScriptedOrigin, times: int = 1) -> list[bytes]:
+    """Acknowledge purges; their orders."""
+    orders = []
+    for _ in range(times):
+        asked = await shield.next_request()
+        orders.append(await asked.body())
+        await asked.reply(200, {}, b'{"status":"ok","id":"17"}\n')
+    return orders
+
+
+def claimed(asked: Asked, authority: bytes) -> Any:
+    pairs = [(name.encode(), value.encode()) for name, value in asked.headers.pairs]
+    head = RequestHead(asked.method.encode(), b"http", authority, b"/", Headers(pairs))
+    return verify([VOICE.secret], head, NOW, 1.0)
+
+
+async def test_all_shields_are_asked_at_once_and_each_with_a_proof(tier: Tier) -> None:
+    got: list[tuple[Late, ...]] = []
+    async with tier.running() as envoy, trio.open_nursery() as nursery:
+
+        async def send() -> None:
+            got.append(await envoy.send(ORDER))
+
+        nursery.start_soon(send)
+        first, second = await tier.one.next_request(), await tier.two.next_request()
+        assert (first.method, first.headers["content-type"]) == ("PURGE", "application/json")
+        assert (claimed(first, b"one.example").edge, await first.body()) == (b"fra1", ORDER)
+        assert claimed(second, b"two.example").client == b"unix"
+        await first.reply(200, {}, b"{}")
+        await trio.testing.wait_all_tasks_blocked()
+        assert got == []
+        await second.reply(200, {}, b"{}")
+    assert got == [()]
+    assert (tier.aside, tier.lines) == ({}, [])
+
+
+async def test_without_shields_nothing_is_done(tier: Tier) -> None:
+    assert await tier.envoy.send(ORDER) == ()
+
+
+async def test_one_that_does_not_answer_is_named_set_aside_and_asked_again(tier: Tier) -> None:
+    async with tier.running() as envoy, trio.open_nursery() as nursery:
+        nursery.start_soon(acknowledge, tier.one)
+        began = trio.current_time()
+        (late,) = await envoy.send(ORDER)
+        assert trio.current_time() - began == pytest.approx(PATIENCE_S, abs=0.1)
+        assert late == Late(TWO, f"no answer within {PATIENCE_S:g} s")
+        assert tier.aside == {TWO: "it has not acknowledged 1 purge"} == envoy.behind()
+        assert Backlog(tier.root, print).count(TWO) == 1  # on the disk already
+        (await tier.two.next_request()).break_off()  # the first try, given up
+        assert await acknowledge(tier.two) == [ORDER]
+        await trio.testing.wait_all_tasks_blocked()
+        assert (tier.aside, envoy.behind()) == ({}, {})
+        await trio.sleep(1)
+        assert Backlog(tier.root, print).count(TWO) == 0
+    assert tier.two.unasked
+    assert [line.partition(" has ")[0] for line in tier.lines] == [f"shield {TWO}"] * 2
+
+
+async def test_further_orders_wait_their_turn_and_not_for_long(tier: Tier) -> None:
+    tier.two.trouble = REFUSED
+    async with tier.running(TWO) as envoy:
+        assert await envoy.send(b"0") != ()
+        began = trio.current_time()
+        (late,) = await envoy.send(b"1")
+        assert trio.current_time() - began == pytest.approx(SHORT_S, abs=0.01)
+        assert late.why == "it has not acknowledged 2 purges"
+        tier.two.trouble = None
+        async with trio.open_nursery() as nursery:
+            got: list[tuple[Late, ...]] = []
+
+            async def send() -> None:
+                got.append(await envoy.send(b"2"))
+
+            nursery.start_soon(send)
+            assert await acknowledge(tier.two, 3) == [b"0", b"1", b"2"]
+        assert got == [()]  # it was waited for, and has come in time
+        assert tier.aside == {}
+
+
+async def test_a_connection_that_died_while_it_was_kept_is_no_failure(tier: Tier) -> None:
+    async with tier.running(ONE) as envoy, trio.open_nursery() as nursery:
+        nursery.start_soon(acknowledge, tier.one)
+        assert await envoy.send(ORDER) == ()
+        tier.one.connections[-1].abort()
+        nursery.start_soon(acknowledge, tier.one)
+        assert await envoy.send(ORDER) == ()
+    assert len(tier.one.connections) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "owed", "why"),
+    [
+        (400, False, "it answered 400: no"),
+        (403, True, "it answered 403"),
+        (503, True, "it answered 503: full"),
+    ],
+)
+async def test_what_a_shield_says_instead_is_told(
+    tier: Tier, status: int, owed: bool, why: str
+) -> None:
+    bodies = {400: b'{"detail":"no"}', 403: b"<html>", 503: b'{"detail":"full"}'}
+
+    async def answer() -> None:
+        await (await tier.one.next_request()).reply(status, {}, bodies[status])
+
+    async with tier.running(ONE) as envoy, trio.open_nursery() as nursery:
+        nursery.start_soon(answer)
+        assert await envoy.send(ORDER) == (Late(ONE, why, owed),)
+        assert bool(envoy.behind()) is bool(tier.aside) is owed
+
+
+async def test_an_owed_order_that_is_refused_does_not_hold_up_the_rest(tier: Tier) -> None:
+    tier.one.trouble = REFUSED
+    async with tier.running(ONE) as envoy:
+        await envoy.send(b"0")
+        await envoy.send(b"1")
+        tier.one.trouble = None
+        await (await tier.one.next_request()).reply(400, {}, b'{"detail":"no"}')
+        assert await acknowledge(tier.one) == [b"1"]
+        await trio.testing.wait_all_tasks_blocked()
+        assert tier.aside == {}
+    assert f"shield {ONE} refuses a purge that it was owed: it answered 400: no" in tier.lines
+
+
+async def test_what_is_owed_is_sent_by_the_next_process(tier: Tier) -> None:
+    tier.one.trouble = REFUSED
+    async with tier.running(ONE) as envoy:
+        await envoy.send(ORDER)
+    tier.one.trouble, tier.envoy = None, tier.made()
+    async with tier.running(ONE) as envoy:
+        assert envoy.behind() == {ONE: "it has not acknowledged 1 purge"}
+        assert await acknowledge(tier.one) == [ORDER]
+
+
+async def test_other_settings_have_other_shields(tier: Tier) -> None:
+    tier.one.trouble = REFUSED
+    async with tier.running(ONE) as envoy:
+        await envoy.send(ORDER)
+        envoy.take_up([parse_origin(TWO)], VOICE)
+        assert envoy.behind() == {}
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(acknowledge, tier.two)
+            assert await envoy.send(ORDER) == ()
+        envoy.take_up((), None)
+        assert await envoy.send(ORDER) == ()
+
+
+async def test_a_disk_that_fails_is_told_and_the_order_kept_in_mind(
+    tier: Tier, tmp_path: Path
+) -> None:
+    tier.root = tmp_path / "none"
+    tier.envoy = tier.made()
+    tier.one.trouble = REFUSED
+    async with tier.running(ONE) as envoy:
+        assert len(await envoy.send(EVERYTHING)) == 1
+        assert any("is not on disk" in line for line in tier.lines)
+        tier.one.trouble = None
+        assert await acknowledge(tier.one) == [EVERYTHING]
