@@ -82,13 +82,16 @@ class Backlog:
         return debts[0] if debts else None
 
     def owe(self, url: str, order: bytes) -> Debt:
-        """One more for a shield, behind those that it is owed."""
+        """One more for a shield, behind those that it is owed; the same again is no more."""
         debts = self._owed.setdefault(url, [])
+        for debt in debts[1:]:  # the first may be on its way, and arrive before this one
+            if debt.order == order:
+                return debt
         self._changes += 1
         debts.append(debt := Debt(order))
         if len(debts) > MOST_ORDERS or sum(len(each.order) for each in debts) > MOST_BYTES:
             self._tell(f"{url} is owed too many purges; it will purge everything in their place")
-            debts[:] = [debt := Debt(EVERYTHING)]  # a new one: the first may be on its way
+            debts[:] = [debt := Debt(EVERYTHING)]
         return debt
 
     def pay(self, url: str, debt: Debt) -> None:

@@ -4,7 +4,7 @@ Whatever follows from a request's bytes alone is worked out once (`quick`). On a
 its clients' places, or that draws arms for new visitors, one more step is needed each time: the
 place is looked up, the arm is drawn, and what follows from those is what was worked out for that
 place and those arms before. The drawing is all that differs from one such request to the next, and
-costs a microsecond or two.
+costs a microsecond or less, where there is one experiment.
 
 Branches of one request are bounded: a site with many countries and arms begins anew past
 `MOST_BRANCHES`.
@@ -14,8 +14,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from edge.routing.geo import NOWHERE
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
     from edge.ways import Ways
 
     Drawn = tuple[tuple[bytes, bytes], ...]
+    Branch = tuple[str, *tuple[bytes, ...]]  # an area, and an arm of each experiment
 
 Known = TypeVar("Known")
 
@@ -36,7 +35,7 @@ class Branches(Generic[Known]):
     out for a peer and for what was drawn.
     """
 
-    __slots__ = ("_experiments", "_known", "_make", "_needs_place", "_ways")
+    __slots__ = ("_alone", "_experiments", "_known", "_make", "_needs_place", "_ways")
 
     def __init__(
         self,
@@ -49,7 +48,8 @@ class Branches(Generic[Known]):
         self._needs_place = needs_place
         self._experiments = tuple(experiments)
         self._make = make
-        self._known: dict[tuple[str, str, str, Drawn], Known] = {}
+        self._alone = self._experiments[0] if len(self._experiments) == 1 else None
+        self._known: dict[Branch, Known] = {}
 
     def __bool__(self) -> bool:
         return self._needs_place or bool(self._experiments)
@@ -60,14 +60,24 @@ class Branches(Generic[Known]):
     def take(self, client: bytes) -> Known:
         """What is known for a client who asks now."""
         ways = self._ways
-        place = ways.place_of(client) if self._needs_place else NOWHERE
-        drawn = tuple([(e.name, e.rolled(ways.chance()).arm.name) for e in self._experiments])
         # Without its coordinates, of which a country has as many as towns: they choose an origin,
         # and that is asked anew.
-        branch = place.country, place.continent, place.subdivision, drawn
+        area = ways.place_of(client).area if self._needs_place else ""
+        branch: Branch
+        if self._alone is not None:  # as quick as can be: of hits this is what experiments cost
+            branch = area, self._alone.rolled(ways.chance()).arm.name
+        elif not self._experiments:
+            branch = (area,)
+        else:
+            branch = area, *[each.rolled(ways.chance()).arm.name for each in self._experiments]
         known = self._known.get(branch)
-        if known is None:
-            if len(self._known) >= MOST_BRANCHES:
-                self._known.clear()
-            known = self._known[branch] = self._make(client, drawn)
+        return self._made(branch, client) if known is None else known
+
+    def _made(self, branch: Branch, client: bytes) -> Known:
+        if len(self._known) >= MOST_BRANCHES:
+            self._known.clear()
+        names = [each.name for each in self._experiments]
+        known = self._known[branch] = self._make(
+            client, tuple(zip(names, branch[1:], strict=True))
+        )
         return known

@@ -61,6 +61,8 @@ async def purge(visit: Visit) -> None:
         await _tell(visit, 503, {"status": "failed", "detail": "the purge could not be recorded"})
     else:
         told: dict[str, str | bool] = {"id": str(done.number), "soft": order.soft}
+        for each in late:
+            tools.complain("shields", f"{each.url} has not purged: {each.why}", visit.id)
         if late:
             await _tell(visit, 503, {"status": "incomplete", **told, "detail": _lacking(late)})
         else:
@@ -69,11 +71,10 @@ async def purge(visit: Visit) -> None:
 
 def _lacking(late: Sequence[Late]) -> str:
     """How many shields have not purged; which, only the log says."""
-    one = len(late) == 1
-    return (
-        f"purged here, but {len(late)} shield{'' if one else 's'} "
-        f"{'has' if one else 'have'} not acknowledged it; purge again to be sure"
-    )
+    count = "a shield has" if len(late) == 1 else f"{len(late)} shields have"
+    if all(each.owed for each in late):
+        return f"purged here, but {count} not acknowledged it; it will be sent there again"
+    return f"purged here, but {count} not taken it; the log of this node says why"
 
 
 async def _order(visit: Visit) -> tuple[Order, bytes | None]:

@@ -67,7 +67,7 @@ def explain(
         edge explain https://shop.example/a
         edge explain https://shop.example/a -H 'Accept-Encoding: gzip' --from 192.0.2.7
     """
-    from edge.telling import explained
+    from edge.explaining import explained
 
     query = _query(url, fields, address, method)
     with answering(as_json=as_json):
@@ -176,11 +176,11 @@ def status(path: Path, *, as_json: bool) -> None:
         edge status --socket /run/edge/admin.sock
         edge status --json | jq .requests
     """
-    from edge.status import as_text
+    from edge.status import overview
 
     with answering(as_json=as_json):
         document = node_at(path).get("/v1/status")
-        print_result(document if as_json else as_text(document).rstrip("\n"))
+        print_result(document if as_json else overview(document).rstrip("\n"))
 
 
 @click.command("reload")

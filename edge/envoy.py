@@ -58,14 +58,16 @@ LONGEST_PAUSE_S: Final = 15.0
 TRIES: Final = 2  # at once: a connection that was kept may have died
 AT_ONCE: Final = 8  # connections to one shield
 ANSWER_BYTES: Final = 65_536
+BEHIND: Final = "it has not acknowledged every purge"
 
 
 @dataclass(slots=True, eq=False)
 class _Shield:
-    """A shield, and what is done for it."""
+    """A shield, and what is done for it; where it cannot be asked at all, `fault` says why."""
 
     origin: Origin
-    upstream: Upstream
+    upstream: Upstream | None
+    fault: str = ""
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     woken: trio.Event = field(default_factory=trio.Event)
 
@@ -82,8 +84,8 @@ class _Shield:
 class Envoy:
     """See the module. `aside` is given the URL of a shield that is not to be asked and why, and
     returns when nobody asks it; `back` is given that of one that may be asked again. `now` is in
-    Unix seconds, `new_id` names requests, `tell` takes a line for the error log; `connect` stands
-    in for the network."""
+    Unix seconds; `new_id` names requests, each otherwise, or a proof could be that of another;
+    `tell` takes a line for the error log; `connect` stands in for the network."""
 
     def __init__(
         self,
@@ -108,8 +110,7 @@ class Envoy:
         self._nursery: trio.Nursery | None = None
 
     def take_up(self, shields: Iterable[Origin], voice: Voice | None) -> None:
-        """Go by these settings; where there are shields, there is a voice. Raises ValueError
-        where one cannot be asked, and then nothing has changed."""
+        """Go by these settings; where there are shields, there is a voice."""
         wanted = [_bounded(each) for each in shields]
         made = {each.url: self._made(each) for each in wanted}
         for shield in self._shields.values():
@@ -124,13 +125,17 @@ class Envoy:
 
     def _made(self, origin: Origin) -> _Shield:
         before = self._shields.get(origin.url)
-        if before is not None and before.origin == origin:
+        if before is not None and before.origin == origin and before.upstream is not None:
             return before
-        return _Shield(origin, Upstream(origin, connect=self._connect, now=self._now))
+        try:
+            upstream = Upstream(origin, connect=self._connect, now=self._now)
+        except ValueError as error:  # its file of authorities has gone: it owes what we cannot ask
+            return _Shield(origin, None, str(error))
+        return _Shield(origin, upstream)
 
     def behind(self) -> dict[str, str]:
         """The URLs of shields that are owed purges, and that in words."""
-        return {url: self._debt(url) for url in self._shields if self._backlog.next(url)}
+        return {url: BEHIND for url in self._shields if self._backlog.next(url)}
 
     def _debt(self, url: str) -> str:
         count = self._backlog.count(url)
@@ -171,7 +176,7 @@ class Envoy:
                 return
             debt, why = self._owe(shield, order), reply.why
             self._tell(f"shield {url} has not acknowledged a purge: {why}; it is owed it")
-            await self._aside(url, self._debt(url))
+            await self._aside(url, BEHIND)
         if not debt.paid.is_set():
             late.append(Late(url, why or self._debt(url)))
 
@@ -185,7 +190,8 @@ class Envoy:
     async def _tend(self, shield: _Shield) -> None:
         with shield.scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(shield.upstream.run)
+                if shield.upstream is not None:
+                    nursery.start_soon(shield.upstream.run)
                 nursery.start_soon(self._pay, shield)
 
     async def _pay(self, shield: _Shield) -> None:
@@ -234,6 +240,8 @@ class Envoy:
 
     async def _asked(self, shield: _Shield, order: bytes) -> _Reply:
         assert self._voice is not None  # or there would be no shields
+        if shield.upstream is None:
+            return _Reply(0, shield.fault)
         pairs = [(b"content-type", b"application/json")]
         origin = shield.origin
         head = RequestHead(

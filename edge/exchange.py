@@ -14,17 +14,18 @@ who may not share it, goes round again, and after `ROUNDS` alone.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from edge import answer, clearing, coded, finding
+from edge import answer, clearing, finding
+from edge.admission import NONE
 from edge.answer import Answer
 from edge.cache import decision, vary
 from edge.cache.flight import Failed, Flight, Private, Spurned, Stored
 from edge.cache.freshness import current_age, time_to_live
-from edge.cache.held import NOTHING as NO_COPIES
 from edge.cache.purge import Verdict
 from edge.cache.reasons import Reason
 from edge.cache.ruling import Fetch, Refuse, Revalidate, Serve, ServeStale
@@ -43,8 +44,9 @@ from edge.wire.hop import (
 from edge.wire.message import Headers, ResponseHead
 
 if TYPE_CHECKING:
+    from edge.admission import Drawn
     from edge.cache.body import Body
-    from edge.cache.entry import Entry, Key, Seq
+    from edge.cache.entry import Entry, Seq
     from edge.cache.held import Held
     from edge.cache.purge import Purges
     from edge.errand import AnyFlight
@@ -58,6 +60,8 @@ if TYPE_CHECKING:
 
 ROUNDS: Final = 4  # a crowd that turns out to be of many variants settles in three
 HALF_CLOSED_S: Final = 5.0
+MOST_DRAWN: Final = 1_024  # kinds of requests for which arms were drawn, and so many of a kind:
+MOST_ALIKE: Final = 64  # past that, some draw again
 
 
 class Exchange:
@@ -67,6 +71,30 @@ class Exchange:
         self.parts = parts
         self._tools = tools
         self._encodings = Encodings(tools)
+        self._drawn: dict[tuple[bytes, bytes, bytes], deque[Drawn]] = {}
+
+    def expect(self, head: RequestHead, peer: bytes, drawn: Drawn) -> None:
+        """A request comes for which these arms were drawn already, in vain.
+
+        To draw again would give an arm the less often, the less of it is stored: whoever drew it
+        and found nothing would have another chance to draw one that is.
+        """
+        if len(self._drawn) >= MOST_DRAWN:
+            self._drawn.clear()
+        alike = peer, head.authority, head.target
+        self._drawn.setdefault(alike, deque(maxlen=MOST_ALIKE)).append(drawn)
+
+    def _drawn_for(self, visit: Visit) -> Drawn:
+        if visit.hop is not None:
+            return visit.hop.drawn
+        alike = visit.stream.peer, visit.head.authority, visit.head.target
+        waiting = self._drawn.get(alike)
+        if waiting is None:
+            return NONE
+        drawn = waiting.popleft()
+        if not waiting:
+            del self._drawn[alike]
+        return drawn
 
     async def serve(self, stream: ClientStream, head: RequestHead) -> None:
         """Answer one request, whatever it is; leaves one log record, also when cancelled."""
@@ -110,7 +138,7 @@ class Exchange:
         try:
             is_relayed = visit.hop is not None
             parts, head, peer = visit.parts, visit.head, visit.stream.peer
-            drawn = visit.hop.drawn if visit.hop is not None else ()
+            drawn = self._drawn_for(visit)
             visit.admit(parts.admit(parts, head, peer, relayed=is_relayed, drawn=drawn))
             await self._answer(visit)
         except ExchangeError as error:
@@ -156,29 +184,9 @@ class Exchange:
     async def _serve_copy(self, visit: Visit, relays: Relays) -> bool:
         """Answer with a copy, where there is one and nothing but a hit may come of it."""
         visit.as_of = self._purges.latest
-        policy = visit.terms.compress
-        wished = coded.wish(visit.head, policy) if policy is not None else None
-        for key in coded.keys_of_copies(visit.key, wished):
-            found = self._copies(visit, relays, key)
-            if found.held is None:
-                continue
-            if not coded.may_stand_alone(found.held.entry, visit.request, wished, policy):
-                return False
-            return await self._serve(visit, found, Reason.HIT)
-        return False
-
-    def _copies(self, visit: Visit, relays: Relays, key: Key) -> Found:
-        """What is held under `key` of another worker's, if it may answer as a hit."""
-        now = self._tools.now()
-        copies = relays.store.find_nowait(key, now) or NO_COPIES
-        found = finding.select(copies, visit.request, visit.policy, self._purges)
-        if found.dead:
-            relays.store.drop_copies(key)
-        ruling = finding.rule(
-            visit.request, found, visit.key.digest, self._tools.flights, visit.policy, now
-        )
-        is_hit = isinstance(ruling, Serve) and ruling.because is Reason.HIT
-        return found if is_hit else NOTHING
+        tools, now = self._tools, self._tools.now()
+        found = finding.copied(visit, relays.store, tools.flights, self._purges, now)
+        return found.held is not None and await self._serve(visit, found, Reason.HIT)
 
     async def _round(self, visit: Visit) -> bool:
         """One try at an answer; False if the store has changed under it."""

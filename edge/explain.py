@@ -65,8 +65,8 @@ _MOST_SCOPES: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What the next such request gets: hit, stale, revalidate, fetch, bypass, refuse, purge or
-    redirect.
+    """What the next such request gets: hit, stale, revalidate, fetch, bypass, redirect, refuse or
+    purge.
 
     `reason` is a slug of the log; `status` is None where an origin has yet to say it. `goes` is
     how it goes to the origin: alone, leads, joins, or behind an answer; b"" where it does not.
@@ -169,9 +169,10 @@ def _of_ruling(case: Case, policy: ConnectionPolicy, ruling: OnRequest | ServeSt
             assert_never(ruling)
 
 
-def _sent_on(redirect: ResponseHead) -> Outlook:
-    location = plain(redirect.headers.get(b"location") or b"")
-    return Outlook("redirect", Reason.REDIRECT.slug, f"sent on to {location}", redirect.status)
+def _sent_on(head: ResponseHead) -> Outlook:
+    where = plain(head.headers.get(b"location") or b"")
+    says = f"answered here, by the rule that takes it: sent on to {where}"
+    return Outlook("redirect", Reason.REDIRECT.slug, says, head.status)
 
 
 def _of_purge(admitted: Admitted) -> Outlook:

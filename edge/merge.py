@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _LEAST: Final = frozenset({"swept_to"})  # a purge is swept where every worker has swept it
-_MOST: Final = frozenset({"failures_in_a_row", "built", "age_s"})
+_MOST: Final = frozenset({"failures_in_a_row", "built_unix", "age_s"})
 
 
 def merged(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

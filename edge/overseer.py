@@ -90,8 +90,8 @@ class Overseer:
 
     @property
     def checked(self) -> frozenset[str]:
-        """The ids of the servers that are checked."""
-        return self._checked
+        """The ids of the servers that are checked, and of those that are set aside."""
+        return self._checked | self._aside.keys()
 
     def take_up(
         self, roll: Roll, checked: Sequence[Checkable], aside: Mapping[str, str] | None = None
@@ -136,9 +136,7 @@ class Overseer:
             if len(to_bytes(ordered)) > MOST_BYTES // 2:  # the other half is for what checks find
                 raise Unordered("there are more orders than the board takes; take some back")
             await self._write(ordered)
-            left = ordered.with_checks_of(self.standing).under(
-                self.roll, self._checked | self._aside.keys()
-            )
+            left = ordered.with_checks_of(self.standing).under(self.roll, self.checked)
             version = self._put_up(left)
         return Carried(version, await self._behind(version))
 

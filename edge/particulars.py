@@ -23,6 +23,7 @@ from edge.cache.validation import conditional
 from edge.errand import without_credentials
 from edge.finding import NOTHING, is_overtaken, look_at
 from edge.question import plain
+from edge.routing.site import TypeMatch
 from edge.trip import crowd_of, flight_key, trip_of
 from edge.wire.hop import upgrade_offered
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from edge.cache.entry import Entry
     from edge.cache.held import Held, Resource
     from edge.cache.purge import Cover, Purge, Purges
+    from edge.cache.ruling import Types
     from edge.finding import Found
     from edge.question import Question
     from edge.routing.site import Match
@@ -45,7 +47,7 @@ _STATES: Final = {
     Verdict.STALE: "soft-purged",
     Verdict.DEAD: "purged",
 }
-_NOT_SETTINGS: Final = ("by_path",)
+_NOT_SETTINGS: Final = ("by_path", "by_type")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ def of(
     sent = _sent(case, goes, reason)
     held = case.held
     stored = held.entry if held is not None else None
+    is_here = case.admitted.redirect is not None  # no one is asked, and nothing is fetched
     return {
         "request": {
             **of_question(case.question, case.parts),
@@ -100,8 +103,8 @@ def of(
         "freshness": None if stored is None else _freshness(case, stored),
         "purges": _purges(case, held, recall),
         "decision": decision(case, goes, reason),
-        "flight": _flight(case),
-        "route": _route(case, sent, goes),
+        "flight": None if is_here else _flight(case),
+        "route": None if is_here else _route(case, sent, goes),
     }
 
 
@@ -171,7 +174,17 @@ def _site(case: Case) -> dict[str, Any]:
         "rule": matched,
         "rules": len(site.rules),
         "cache": _differing(admitted.policy, CachePolicy()),
+        "by_type": [
+            {"types": _types(types), "cache": _differing(policy, CachePolicy())}
+            for types, policy in admitted.policy.by_type
+        ],
     }
+
+
+def _types(types: Types) -> list[str]:
+    """The media types that a rule waits for, as they are written."""
+    globs = types.globs if isinstance(types, TypeMatch) else ()
+    return [lines(b"*".join(glob.parts)) for glob in globs]
 
 
 def _words(match: Match) -> str:
@@ -403,6 +416,8 @@ def _cover(cover: Cover, purge: Purge | None) -> dict[str, Any]:
 def decision(case: Case, goes: str, reason: str) -> list[str]:
     """The questions of the law and their answers, one sentence each."""
     chain = [f"the site is {case.admitted.site.name}"]
+    if case.admitted.redirect is not None:
+        return [*chain, f"so: {reason}, by its rule"]
     if not case.resource.variants:
         chain.append("nothing is stored under the key")
     else:

@@ -77,7 +77,7 @@ class PlacesStatistics:
 
     path: str
     type: str
-    built: float  # Unix seconds
+    built_unix: float
     age_s: float
     lookups: int
     cached: int
@@ -227,7 +227,7 @@ class Places:
         return PlacesStatistics(
             path=str(self._path),
             type=self._database.type,
-            built=self._database.built,
+            built_unix=self._database.built,
             age_s=self._age_s(),
             lookups=self._lookups,
             cached=self._lookups - self._reads,
@@ -344,7 +344,7 @@ def _open(path: Path) -> io.FileIO:
     try:
         state = os.stat(path)  # first: to open a pipe would wait for its other end
     except FileNotFoundError as error:
-        raise FileNotFoundError(error.errno, f"{error.strerror}; {SOURCE}", str(path)) from error
+        raise FileNotFoundError(f"{path} is not there; {SOURCE}") from error
     if not S_ISREG(state.st_mode):
         raise ValueError(f"{path} is no file; {SOURCE}")
     if not state.st_size:

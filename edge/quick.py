@@ -108,6 +108,7 @@ class Quick:
         self._log = log
         self._done: list[Record] = []
         self._now = 0.0
+        self._drawn: Drawn = NONE  # for the request that is being answered
         self._room = room_bytes
         self._lends = lends
         self.take_up(limits)
@@ -147,8 +148,12 @@ class Quick:
         head = self._reader.read(data)
         if head is None:
             return None
+        self._drawn = NONE
         try:
-            return self._answer(head, len(data), peer)
+            answered = self._answer(head, len(data), peer)
+            if answered is None and self._drawn:
+                self._exchange.expect(head, peer, self._drawn)
+            return answered
         except ExchangeError:
             return None
         except Exception as error:  # around a stream: no request takes its worker down
@@ -180,6 +185,7 @@ class Quick:
                 known = known.branches.take(peer)
         else:
             known = self._made(head, peer)
+        self._drawn = known.drawn
         admitted = known.admitted
         if admitted is None:
             return self._refusal(known, known.refused, text(peer)) if known.refused else None
@@ -243,7 +249,7 @@ class Quick:
         if shown.held is not found.held:
             found.held.count_hit()
             self._tools.store.use(shown.held.entry.key)
-        request_id = admitted.id or self._tools.new_id()
+        request_id = self._id(known)
         if asking is not None:
             self._exchange.refresh(self._parts, asking, found, as_of, request_id)
         record = Record(
@@ -281,7 +287,7 @@ class Quick:
 
     def _refusal(self, known: Known, error: ExchangeError, client: str) -> Answered | None:
         """The answer that tells of a client's error, as `deliver_refusal` does."""
-        now, new_id = self._now, self._tools.new_id()
+        now, new_id = self._now, self._id(known)
         head, body = own_answer(error, new_id, now, self._parts.name)
         after = known.after
         written = plain_head(head, is_last=after is After.CLOSE)
@@ -310,7 +316,7 @@ class Quick:
             return None
         written = known.told(written)
         record = Record(
-            now, self._tools.new_id(), client or text(admitted.client), known.method, known.host,
+            now, self._id(known), client or text(admitted.client), known.method, known.host,
             known.target, "1.1", sent_on.status, 0, OUTCOMES[because], because.slug,
             arms=known.arms,
         )  # fmt: skip
@@ -378,6 +384,11 @@ class Quick:
         return source if is_now else None
 
     # What is asked.
+
+    def _id(self, known: Known) -> str:
+        """What the request goes by: the name that somebody before has given it, or a new one."""
+        named = known.admitted.id if known.admitted is not None else ""
+        return named or self._tools.new_id()
 
     def _client(self, peer: bytes) -> str:
         """The client that `peer` is, in words; empty where it is not to be remembered."""

@@ -1,5 +1,8 @@
 """What a node answers, as text for people: tables of names and values, in words and units.
 
+`as_text` gives each value a line, for what is read through. `overview` is for what is glanced at:
+a table's values follow each other on its line, and tables that are alike are rows of one.
+
 A document may carry what came from outside (names of origins, URLs, fields): nothing of it gets
 to a terminal but what can be printed.
 """
@@ -7,14 +10,17 @@ to a terminal but what can be printed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 DEEPEST: Final = 16  # tables in tables; further ones are told on one line
-_UNITS: Final = ("_bytes", "_s")
+WIDTH: Final = 100  # columns; what is wider has further lines
+_UNITS: Final = ("_bytes", "_s", "_unix")
+_LAST_MOMENT: Final = 253_402_300_800  # Unix seconds; later years have five digits
 
 
 def ask(path: Path) -> dict[str, Any]:
@@ -29,6 +35,97 @@ def as_text(document: Mapping[str, Any]) -> str:
     return "".join(f"{line}\n" for line in _lines(document, 0))
 
 
+def overview(document: Mapping[str, Any]) -> str:
+    """A document at a glance: a table's values on one line, and tables that are alike as rows."""
+    return "".join(f"{line}\n" for line in _glance(document, 0, ""))
+
+
+def _glance(table: Mapping[str, Any], depth: int, unit: str) -> Iterator[str]:
+    indent = "  " * depth
+    names = _names(table)
+    width = max(map(len, names.values()), default=0)
+    for name, value in table.items():
+        label = f"{indent}{names[name]:<{width}}  "
+        rows = _alike(value)
+        if rows is not None and (lines := _columns(rows, depth + 1)) is not None:
+            yield label.rstrip()
+            yield from lines
+        elif isinstance(value, Mapping) and _is_block(value, depth):
+            inner = _unit_of(name)
+            yield from _wrapped(label, _pairs(value, depth + 1, inner))
+            blocks = {key: each for key, each in value.items() if _is_block(each, depth + 1)}
+            yield from _glance(blocks, depth + 1, inner)
+        elif _is_block(value, depth):
+            yield label.rstrip()
+            yield from _block(value, depth + 1, _unit_of(name))
+        else:
+            yield label + told(_in_unit(name, unit), value)
+
+
+def _in_unit(name: str, unit: str) -> str:
+    """A name that says what its value is in; `unit` is its table's."""
+    return name if name == "count" else f"{name}{unit}"
+
+
+def _pairs(table: Mapping[str, Any], depth: int, unit: str) -> list[str]:
+    """The plain values of a table, each with its name."""
+    names = _names(table)
+    return [
+        f"{names[name]} {told(_in_unit(name, unit), value)}"
+        for name, value in table.items()
+        if not _is_block(value, depth)
+    ]
+
+
+def _wrapped(label: str, pairs: Sequence[str]) -> Iterator[str]:
+    """Pairs behind a label, on as many lines as they take, below each other."""
+    line = label
+    for number, pair in enumerate(pairs):
+        if number and len(line) + len(pair) >= WIDTH:
+            yield line.rstrip()
+            line = " " * len(label)
+        line += f"{pair}, " if number < len(pairs) - 1 else pair
+    yield line.rstrip()
+
+
+def _alike(value: object) -> list[tuple[str, Mapping[str, Any]]] | None:
+    """Tables under names, or in a list, that have the same names with plain values; else None."""
+    if isinstance(value, Mapping):
+        tables = [(words(name), each) for name, each in value.items()]
+    elif isinstance(value, list):
+        tables = [("", each) for each in value]
+    else:
+        return None
+    if not tables or not all(isinstance(each, Mapping) and each for _, each in tables):
+        return None
+    shape = list(tables[0][1])
+    is_alike = all(
+        list(each) == shape and not any(_is_block(inner, 0) for inner in each.values())
+        for _, each in tables
+    )
+    return tables if is_alike else None
+
+
+def _columns(rows: Sequence[tuple[str, Mapping[str, Any]]], depth: int) -> list[str] | None:
+    """Tables that are alike as rows below their names; None where they are too wide."""
+    head = ["", *_names(rows[0][1]).values()]
+    cells = [[name, *(told(key, each) for key, each in table.items())] for name, table in rows]
+    if not any(name for name, _ in rows):
+        head, cells = head[1:], [line[1:] for line in cells]
+    lines = [head, *cells]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    if 2 * depth + sum(widths) + 2 * (len(widths) - 1) > WIDTH:
+        return None
+    return [
+        "  " * depth
+        + "  ".join(
+            f"{cell:<{width}}" if not at else f"{cell:>{width}}"
+            for at, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+
+
 def _lines(table: Mapping[str, Any], depth: int, unit: str = "") -> Iterator[str]:
     """A table's lines; `unit` is what its numbers are in where their own names do not say."""
     indent = "  " * depth
@@ -37,8 +134,7 @@ def _lines(table: Mapping[str, Any], depth: int, unit: str = "") -> Iterator[str
     width = max((len(names[name]) for name in plain), default=0)
     for name, value in table.items():
         if name in plain:
-            in_unit = name if name == "count" else f"{name}{unit}"
-            yield f"{indent}{names[name]:<{width}}  {told(in_unit, value)}"
+            yield f"{indent}{names[name]:<{width}}  {told(_in_unit(name, unit), value)}"
         else:
             yield f"{indent}{names[name]}"
             yield from _block(value, depth + 1, _unit_of(name))
@@ -53,7 +149,7 @@ def _names(table: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-_KINDS: Final = {"_bytes": "size", "_s": "time", "": "rows"}
+_KINDS: Final = {"_bytes": "size", "_s": "time", "_unix": "moment", "": "rows"}
 
 
 def _unit_of(name: str) -> str:
@@ -106,6 +202,8 @@ def _number(name: str, value: float) -> str:
         return f"{value:.1%}"
     if name.endswith("_s"):
         return seconds(value)
+    if name.endswith("_unix") and 0 <= value < _LAST_MOMENT:
+        return f"{datetime.fromtimestamp(int(value), UTC):%Y-%m-%dT%H:%M:%SZ}"
     return ""
 
 

@@ -20,7 +20,7 @@ to choose between continents, which is what it is for.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import asin, cos, radians, sin, sqrt
 from typing import TYPE_CHECKING, Final, TypeGuard, TypeVar
 
@@ -56,13 +56,19 @@ class Place:
     """Where a client is, as far as it is known; "" and None are unknown.
 
     Codes are in capitals: a country by ISO 3166-1 ("DE"), a continent by two letters ("EU"), a
-    subdivision by ISO 3166-2 with its country ("DE-BE").
+    subdivision by ISO 3166-2 with its country ("DE-BE"). `area` is the three of them in one text,
+    which is quick to look things up by.
     """
 
     country: str = ""
     continent: str = ""
     subdivision: str = ""
     at: Coordinates | None = None
+    area: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        area = f"{self.country} {self.continent} {self.subdivision}"
+        object.__setattr__(self, "area", area)
 
 
 NOWHERE: Final = Place()

@@ -180,15 +180,11 @@ class _Binder:
     def _complain(self, said: Complaint, place: _Place, schema: type) -> None:
         hint: Any = schema
         for key in said.keys:
-            if isinstance(key, int):
-                place, hint = place.item(key), member_of(hint)
-                continue
             each = _declared_at(hint, key)
-            place = place.key(key, _list_words(each))
-            if each is not None:
-                hint = each.hint
-            elif shape_of(hint) == Shape.NAMED:
-                hint = member_of(hint)
+            words = _list_words(each)
+            place = place.item(key) if isinstance(key, int) else place.key(key, words)
+            has_members = shape_of(hint) in (Shape.LIST, Shape.NAMED)
+            hint = member_of(hint) if has_members else each and each.hint
         self._fault(place, None if said.value is None else _shown(said.value), said.message)
 
     def _unknown(

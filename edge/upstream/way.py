@@ -18,7 +18,8 @@ Another try, never at the same server, follows
 and all this `tries` times at most, the last one begun within `budget_s`; but one after the first
 may always be. The first, of a GET or HEAD, is given up when the budget is over and somebody else
 is left to be asked: one that hangs would have all of it. The others have all the time of their
-servers' own settings: to break one off would turn an answer that is late into none. Where all tries fail, the last error is raised, or the last answer given.
+servers' own settings: to break one off would turn an answer that is late into none. Where all
+tries fail, the last error is raised, or the last answer given.
 
 What a try met with is told to the group's `Members`: how long the head took, failures of the
 server's, and that it went well. A client that left, or a fault of ours, tells nothing.

@@ -22,6 +22,11 @@ Theory of operation
   scheme, and between edge and shield that is another than the client's. Where the client's
   authority ends in one of the two, `host` says it.
 
+- *`purge`* is a place for what an edge knows of the shield's purges. Edges do not fill it, and a
+  shield does not go by it: an edge sends a shield every purge until it is acknowledged, and asks
+  it for nothing before that (`envoy`). So a shield that is put back to an older state, its journal
+  with it, answers with what it held then, until that is purged again.
+
 Whether a proof was seen before is not asked here: see `mark`.
 
 *Refusals.* A shield that believes no proof answers 403 as it would to anyone. To an edge's client

@@ -13,7 +13,19 @@ pytestmark = pytest.mark.live
 
 TOOL = Path(__file__).parents[2] / "tools" / "faults"
 SHORT = ["worker", "full", "rot", "planted", "crowd", "hostile"]
-LONG = ["kill", "power", "index", "origin", "clock", "descriptors", "readers", "writers", "reload"]
+LONG = [
+    "kill",
+    "power",
+    "index",
+    "origin",
+    "clock",
+    "descriptors",
+    "readers",
+    "writers",
+    "reload",
+    "nearest",
+    "shield",
+]
 
 
 def played(row: str) -> dict[str, object]:

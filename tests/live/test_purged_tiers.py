@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edge.envoy import PATIENCE_S, SHORT_S
+from edge.envoy import BEHIND, PATIENCE_S, SHORT_S
 from tests.live.harness import Answer, Client, Reply, ScriptedOrigin, eventually
 from tests.live.hostile_harness import EDGE, Node, children_of, free_port
 from tests.live.test_shield import FRESH, SECRET, SHIELD
@@ -106,9 +105,13 @@ def get(node: Node, target: str) -> Answer:
 def purge(node: Node, *args: str) -> tuple[int, dict[str, Any], str, float]:
     """The exit code, the document, what is said on standard error, and the seconds it took."""
     began = time.monotonic()
-    command = [sys.executable, "-m", "edge", "purge", *args, "--json", "--socket", str(node.admin)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = command(node, "purge", *args, "--json")
     return done.returncode, json.loads(done.stdout), done.stderr, time.monotonic() - began
+
+
+def command(node: Node, *args: str) -> subprocess.CompletedProcess[str]:
+    whole = [*EDGE, *args, "--socket", str(node.admin)]
+    return subprocess.run(whole, capture_output=True, text=True, timeout=30, check=False)
 
 
 def everyone(node: Node) -> list[int]:
@@ -156,8 +159,7 @@ def test_a_purge_by_a_client_reaches_the_shield_for_its_host(tmp_path: Path) -> 
             for number, fields in enumerate((["cache-tag: front"], []), 1):
                 assert client.ask("PURGE", "/page/", fields).status == 200
                 assert client.ask("GET", "/page/").body == b"%d" % number
-        command = [*SHIELD, "purges", "--json", "--socket", str(all_.shield.admin)]
-        told = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+        told = json.loads(command(all_.shield, "purges", "--json").stdout)
         assert [each["scopes"] for each in told["purges"]] == [
             ["url example.com/page/"],
             ["tag front on example.com"],
@@ -186,6 +188,7 @@ def test_a_shield_that_hangs_is_named_and_gets_the_purge_later(tmp_path: Path) -
             assert f"  {url}: no answer within 5 s; it will be sent again" in said
             assert latest(one) == 1
             assert get(one, "/page/").body == b"1"  # from the origin
+            assert BEHIND in command(one, "origin", "list").stdout
             code, _, _, took_s = purge(one, "tag", "other")
             assert (code, took_s < SHORT_S + SLACK_S) == (1, True)
         assert eventually(lambda: latest(all_.shield) == 2)

@@ -227,7 +227,7 @@ def test_a_purge_by_tag_at_the_shield_and_then_at_the_edge_brings_what_is_new(
         assert world.ask("/page/").body == b"one"  # the edge has been told nothing
         order(world.edge, "purge", "tag", "news")
         assert world.ask("/page/").body == b"two"
-        order(world.edge, "purge", "tag", "front")
+        order(world.edge, "purge", "tag", "front", "--local")
         again = world.ask("/page/")
         assert again.body == b"two"
         assert tiers_of(again)[0].startswith("shield1; hit")

@@ -7,18 +7,25 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
 
+from edge.backlog import Backlog
+from edge.envoy import Envoy
 from edge.guard.address import Networks
 from edge.shielding import Voice, claims_of, dress
+from edge.upstream.origin import parse_origin
 from edge.wire.hop import Forwarding
 from edge.wire.message import Headers, RequestHead
 from origin_shield.edges import Admission, BySecret, Entry
 from origin_shield.used import Used
+from tests.stories.line import Line
 from tests.stories.world import settings, told
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
+    from edge.upstream.origin import Origin
     from tests.stories.wire import Reply
     from tests.stories.world import Client, Edge, Pending, ScriptedOrigin
 
@@ -163,6 +170,38 @@ async def test_an_edge_purges_for_all_hosts(edges: Edges, origin: ScriptedOrigin
     reply = await edges.send("PURGE", "/", body=order, fields=fields).response()
     assert reply.status == 200
     assert (await told(origin, edges.send("GET", "/a"), 200, tagged, b"new")).body == b"new"
+
+
+async def test_an_edge_purges_on_a_shield_by_whatever_name_it_has(
+    edges: Edges, origin: ScriptedOrigin, edge: Edge, tmp_path: Path
+) -> None:
+    async def connect(_: Origin) -> Line:
+        await trio.lowlevel.checkpoint()
+        here, there = Line.pair()
+        edge.accept(there)
+        return here
+
+    async def set_aside(url: str, why: str) -> None:
+        raise AssertionError(f"{url}: {why}")
+
+    ids = count(1)
+    envoy = Envoy(
+        Backlog(tmp_path, print),
+        aside=set_aside,
+        back=print,
+        now=lambda: edge.now,
+        new_id=lambda: f"purge-{next(ids)}",
+        tell=print,
+        connect=connect,
+    )
+    envoy.take_up([parse_origin("http://shield.example:7000")], VOICE)
+    await told(origin, edges.send("GET", "/a"), 200, FRESH, b"old")
+    assert await envoy.send(b'{"on":"other.example","host":["other.example"]}') == ()
+    assert (await edges.get("/a")).body == b"old"
+    assert await envoy.send(b'{"on":"site.example","url":["http://site.example/a"]}') == ()
+    assert (await told(origin, edges.send("GET", "/a"), 200, FRESH, b"new")).body == b"new"
+    (late,) = await envoy.send(b'{"url":["x"]}')
+    assert (late.owed, late.why.partition(":")[0]) == (False, "it answered 400")
 
 
 async def test_what_is_stale_stands_in_while_the_origin_is_down(

@@ -54,14 +54,22 @@ async def test_too_much_is_everything(tmp_path: Path, order: bytes, count: int) 
     lines: list[str] = []
     backlog = Backlog(tmp_path, lines.append)
     first = backlog.owe(ONE, order)
-    for _ in range(count - 2):
-        backlog.owe(ONE, order)
+    for number in range(count - 2):
+        backlog.owe(ONE, b"%d" % number)
     assert backlog.next(ONE) is first
     last = backlog.owe(ONE, order)
     assert (backlog.next(ONE), last.order) == (last, EVERYTHING)
     backlog.pay(ONE, first)  # which was on its way: it pays nothing that came after it
     assert owed(backlog, ONE) == [EVERYTHING]
     assert "it will purge everything" in lines[0]
+
+
+async def test_the_same_order_is_owed_once_unless_it_may_be_on_its_way(tmp_path: Path) -> None:
+    backlog = Backlog(tmp_path, print)
+    first, second = backlog.owe(ONE, b"a"), backlog.owe(ONE, b"a")
+    assert first is not second
+    assert backlog.owe(ONE, b"a") is second
+    assert owed(backlog, ONE) == [b"a", b"a"]
 
 
 async def test_who_is_no_shield_any_more_is_owed_nothing(tmp_path: Path) -> None:

@@ -189,16 +189,25 @@ async def test_shields_are_told_what_the_purge_is_and_for_which_host() -> None:
     assert desk.answer() == (200, {"status": "ok", "id": "17", "soft": True})
 
 
-@pytest.mark.parametrize(("count", "said"), [(1, "1 shield has"), (2, "2 shields have")])
-async def test_a_purge_that_a_shield_has_not_made_is_no_success(count: int, said: str) -> None:
+@pytest.mark.parametrize(
+    ("late", "said"),
+    [
+        ([True], "a shield has not acknowledged it; it will be sent there again"),
+        ([True, True], "2 shields have not acknowledged it; it will be sent there again"),
+        ([True, False], "2 shields have not taken it; the log of this node says why"),
+    ],
+)
+async def test_a_purge_that_a_shield_has_not_made_is_no_success(
+    late: list[bool], said: str
+) -> None:
     desk = Desk(b"PURGE")
     desk.purging.is_full = False
-    desk.purging.late = (Late("http://inner.example", "why"),) * count
+    desk.purging.late = tuple(Late("http://inner.example", "why", each) for each in late)
     await clearing.purge(desk.visit)
     status, document = desk.answer()
     assert (status, document["status"], document["id"]) == (503, "incomplete", "17")
-    assert document["detail"].startswith(f"purged here, but {said} not acknowledged it")
-    assert "inner" not in str(document)
+    assert document["detail"] == f"purged here, but {said}"
+    assert desk.complaints == ["http://inner.example has not purged: why"] * len(late)
     assert len(desk.purging.orders) == 1
 
 

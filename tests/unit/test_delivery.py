@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 import trio
 
-from edge.answer import TO_THE_END, Answer, FieldRules
+from edge.answer import TO_THE_END, Answer
 from edge.cache.body import MemoryBody
 from edge.cache.flight import Failed, Flight
 from edge.cache.ranges import Span
@@ -24,7 +24,10 @@ from edge.delivery import (
     own_status,
 )
 from edge.errors import ExchangeError, Failure
+from edge.routing.experiment import Arm, Assignment, Experiment
+from edge.terms import Terms
 from edge.visit import Parts, Tools, Visit
+from edge.wire.cookies import CookieTerms
 from edge.wire.message import Chunk, End, Headers, RequestHead, ResponseHead
 from tests.unit.unpurged import nothing_purged
 
@@ -111,7 +114,7 @@ def a_visit(stream: Stream, method: bytes = b"GET", version: bytes = b"1.1") -> 
     parts = SimpleNamespace(name=b"edge1")
     head = RequestHead(method, b"http", b"site.example", b"/a", version=version)
     visit = Visit(cast("Tools", tools), cast("Parts", parts), stream, head)
-    visit.site = cast("Any", SimpleNamespace(fields=FieldRules(), origin="o"))
+    visit.terms, visit.arms = Terms(), ()
     return visit
 
 
@@ -124,6 +127,21 @@ async def test_head_and_a_small_body_leave_in_one_write() -> None:
     assert isinstance(head, ResponseHead)
     assert head.headers.get(b"cache-status") == b"edge1; hit; ttl=9"
     assert (chunk, end) == (Chunk(b"body"), End())
+
+
+async def test_a_new_visitor_is_told_its_arm_and_no_other_visitor_is() -> None:
+    arms = (Arm(b"x", 1.0), Arm(b"y", 1.0))
+    experiment = Experiment(b"e", CookieTerms(b"ab", ttl_s=None), arms)
+    for is_new in (True, False):
+        stream = Stream()
+        visit = a_visit(stream)
+        visit.request = visit.head
+        visit.arms = (Assignment(experiment, arms[1], is_new=is_new),)
+        await deliver(visit, Answer(ResponseHead(204)), None, Reason.HIT)
+        (head, _), *_ = stream.writes
+        assert isinstance(head, ResponseHead)
+        told = head.headers.all(b"set-cookie")
+        assert [each.partition(b";")[0] for each in told] == [b"ab=y"] * is_new
 
 
 async def test_what_is_at_hand_does_not_wait_for_what_is_not() -> None:

@@ -315,6 +315,39 @@ async def test_by_default_no_purge_is_remembered_by_who_did_it(autojump_clock: M
         assert document["verdict"]["says"].endswith("what is stored was purged (purge 1)")
 
 
+async def test_a_redirect_is_told_with_where_to(autojump_clock: MockClock) -> None:
+    rules = 'site.rule=[{ match = { path = "/a*" }, redirect = { to = "/b*", status = 301 } }]'
+    async with a_node(rules) as node:
+        assert await node.verdict() == ("bypass", "redirect", 301)
+        document = await node.explain()
+        assert document["verdict"]["says"].endswith(": http://site.example/b")
+        assert document["decision"][-1] == "so: redirect, by its rule"
+        assert document["route"] is None
+        assert await node.verdict(url=b"http://site.example/c") == ("fetch", "uri-miss", None)
+
+
 def test_a_verdict_has_four_members() -> None:
     outlook = replace(Outlook("hit", "hit", "fine"), status=200)
     assert list(outlook.document()) == ["outcome", "reason", "says", "status"]
+
+
+async def test_who_is_sent_somewhere_else_is_told_where(autojump_clock: MockClock) -> None:
+    rule = 'site.rule=[{match={path="/old/*"},redirect={to="/new/*",status=301}}]'
+    async with a_node(rule) as node:
+        sent_on = await node.explain(url=b"http://site.example/old/a")
+        assert sent_on["verdict"] == {
+            "outcome": "redirect",
+            "reason": "redirect",
+            "says": "answered here, by the rule that takes it: "
+            "sent on to http://site.example/new/a",
+            "status": 301,
+        }
+        assert await node.verdict(url=b"http://site.example/a") == ("fetch", "uri-miss", None)
+
+
+async def test_rules_that_wait_for_the_answers_type_are_told(autojump_clock: MockClock) -> None:
+    rule = 'site.rule=[{match={content_type=["image/*","text/css"]},cache={ttl="5s"}}]'
+    async with a_node(rule) as node:
+        site = (await node.explain())["site"]
+        assert site["cache"] == {}
+        assert site["by_type"] == [{"types": ["image/*", "text/css"], "cache": {"ttl": 5.0}}]

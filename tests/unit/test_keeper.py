@@ -44,11 +44,13 @@ if TYPE_CHECKING:
 class House:
     """A keeper's parent."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *sets: str) -> None:
         root = directory / "store"
         self.config = for_proxy(
             ["127.0.0.1:0"], "http://a.example", hostname="h",
-            sets=[f"store.dir={root}", f"node.admin={directory}/a.sock", "node.error_log=off"],
+            sets=[
+                f"store.dir={root}", f"node.admin={directory}/a.sock", "node.error_log=off", *sets,
+            ],
         )  # fmt: skip
         self.estate = Estate(root)
         self.estate.enter(1)
@@ -94,8 +96,8 @@ class House:
 
 
 @asynccontextmanager
-async def a_house(directory: Path) -> AsyncIterator[House]:
-    house = House(directory)
+async def a_house(directory: Path, *sets: str) -> AsyncIterator[House]:
+    house = House(directory, *sets)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(house.run)
         with trio.fail_after(30):
@@ -247,3 +249,30 @@ async def test_servers_are_checked_by_the_keeper_and_what_is_found_is_on_the_boa
         assert await house.heard() == Taken(7)  # in spite of which it is checked as before
         (told,) = (await house.admin.document(b"GET", b"/v1/origins"))[1]["servers"]
         assert told["check"]["state"] == "down"
+
+
+async def test_a_shield_that_has_not_purged_is_named_and_asked_by_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobody = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+    nobody.close()
+    monkeypatch.setenv("SHIELD_SECRET", "0123456789abcdef")
+    sets = f'shield.nodes=["{url}"]', 'shield.secret={ env = "SHIELD_SECRET" }'
+    for number in (1, 2):  # and by the next keeper, too
+        async with a_house(tmp_path, *sets) as house:
+            house.inner.desks[0].close()  # no worker is waited for
+            worker = Heeding(house.board, 0, 0)
+            assert (worker.standing.server(f"shield {url}").is_up is False) is (number == 2)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(worker.run)
+                told = await house.admin.document(b"POST", b"/v1/purge", b'{"host": ["a"]}')
+                nursery.cancel_scope.cancel()
+            assert told[0] == 200
+            assert told[1]["number"] == number
+            assert [(each["url"], each["owed"]) for each in told[1]["late"]] == [(url, True)]
+            assert worker.standing.server(f"shield {url}").is_up is False
+            house.leash.say(Settings(7), b"other")
+            assert await house.heard() == Taken(7)
+            asked = await RemoteRecorder(Desk(house.inner.paths.keeper)).send_ahead(b"{}")
+            assert [each.url for each in asked] == [url]

@@ -58,8 +58,17 @@ async def test_a_request_is_told_as_it_is_taken_and_as_it_leaves(
         assert request["rewritten"] == ["x-forwarded-for"]
         assert document["route"] == {
             "goes": "leads",
+            "arms": [],
+            "place": None,
+            "via": None,
+            "origins": [
+                {
+                    "name": "default",
+                    "alive": True,
+                    "servers": [{"server": "http://origin.example:80", "state": "up"}],
+                }
+            ],
             "origin": "default",
-            "server": "http://origin.example",
             "host": "site.example",
             "target": "/~a?b",
             "conditions": {},
@@ -79,7 +88,7 @@ async def test_a_site_is_told_by_what_differs_from_the_usual(autojump_clock: Moc
         other = (await explained(edge, url=b"http://other.example/"))["site"]
         assert other == {
             "name": "*", "host": "*", "rule": {"index": 1, "match": "hosts other.example"},
-            "rules": 3, "cache": {},
+            "rules": 3, "cache": {}, "by_type": [],
         }  # fmt: skip
         rest = (await explained(edge))["site"]
         assert rest["rule"] == {"index": 2, "match": "everything"}
@@ -273,3 +282,22 @@ def test_what_is_very_long_is_cut() -> None:
 def test_a_host_of_which_too_much_was_purged_is_told_as_that() -> None:
     cover = particulars._cover(Cover(Seq(1), Manner.HARD, b"hsite.example", is_floor=True), None)
     assert cover["scope"] == "host site.example, or too much on it to be remembered"
+
+
+async def test_where_it_goes_is_told_by_arm_and_rule(autojump_clock: MockClock) -> None:
+    arms = 'arms={a={weight=1},b={weight=0,route=["other"],prefix="/b"}}'
+    sets = [
+        'origin.other={servers=["http://o-1","http://o-2"],host="inner.example"}',
+        f'site.experiment=[{{name="e",cookie={{name="ab"}},{arms}}}]',
+        'site.rewrite={add="/r"}',
+    ]
+    async with a_world(sets) as (edge, _, _):
+        plain = (await explained(edge))["route"]
+        assert (plain["origin"], plain["host"], plain["target"]) == (
+            "default", "site.example", "/r/a",
+        )  # fmt: skip
+        armed = (await explained(edge, (b"Cookie", b"ab=b")))["route"]
+        assert (armed["origin"], armed["host"], armed["target"]) == (
+            "other", "inner.example", "/b/r/a",
+        )  # fmt: skip
+        assert armed["arms"] == [{"experiment": "e", "arm": "b", "by": "cookie", "keyed": True}]

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from msgspec import UNSET
 
 from edge.admission import admit
 from edge.cache.entry import Entry, Seq, Source, Terms, Times
@@ -16,7 +17,7 @@ from edge.cache.held import Held
 from edge.cache.key import key_of
 from edge.cache.store import Store
 from edge.errors import ExchangeError, Failure
-from edge.exchange import Exchange
+from edge.exchange import MOST_ALIKE, MOST_DRAWN, Exchange
 from edge.listen.lane import After
 from edge.quick import KNOWN_BYTES, PEERS, Quick
 from edge.routing.geo import NOWHERE, Place
@@ -490,3 +491,82 @@ def test_a_first_visitor_whom_the_store_is_not_for_decides_no_arm_for_others() -
         answered = desk.ask(peer=PEER)
         assert answered is not None
         assert answered[1].arms == (f"*/e={arm};new",)
+
+
+class Stream:
+    """A client that takes what it is sent."""
+
+    peer = PEER
+    head_sent = False
+    sent_bytes = 0
+
+    async def send(self, message: object, *, more: bool = False) -> None:
+        self.head_sent = True
+
+
+ONLY_STORED = (b"cache-control", b"only-if-cached")
+
+
+async def arm_of(desk: Desk, target: bytes, *, by_lane: bool = True) -> str:
+    """The arm of a new visitor who asks for what is not stored, as the exchange logs it."""
+    if by_lane:
+        assert desk.ask(target, b"Cache-Control: only-if-cached") is None
+    head = RequestHead(b"GET", b"http", b"site.example", target, Headers((ONLY_STORED,)))
+    desk.tools.relays = None
+    await desk.exchange.serve(cast("Any", Stream()), head)
+    record = desk.records.pop()
+    assert (record.status, record.arms) != (0, UNSET)
+    (arm,) = cast("tuple[str, ...]", record.arms)
+    return arm
+
+
+def rolling(desk: Desk, *rolls: float) -> None:
+    left = iter(rolls)
+    ways = replace(desk.parts.ways, chance=lambda: next(left))
+    desk.exchange.parts = desk.parts = replace(desk.parts, ways=ways)
+
+
+async def test_who_draws_and_finds_nothing_does_not_draw_again() -> None:
+    desk = Desk(SAME_FOR_ALL)
+    for drawn in (0.1, 0.9, 0.1, 0.9):
+        rolling(desk, 0.5, drawn, 1.0 - drawn, 1.0 - drawn)  # to root; to draw; once more
+        arm = "x" if drawn < 0.5 else "y"
+        assert await arm_of(desk, b"/none") == f"*/e={arm};new"
+    rolling(desk, 0.9)
+    assert await arm_of(desk, b"/none", by_lane=False) == "*/e=y;new"
+
+
+async def test_what_was_drawn_is_for_the_request_that_it_was_drawn_for() -> None:
+    desk = Desk(SAME_FOR_ALL)
+    rolling(desk, 0.5, 0.9, 0.5, 0.1)  # the last for the other request
+    assert desk.ask(b"/other") is None
+    assert await arm_of(desk, b"/none", by_lane=False) == "*/e=x;new"
+
+
+def test_what_was_drawn_in_vain_is_bounded() -> None:
+    desk = Desk(SAME_FOR_ALL)
+    for number in range(3 * MOST_DRAWN):
+        desk.exchange.expect(
+            RequestHead(b"GET", b"http", b"a", b"/%d" % number), PEER, ((b"e", b"x"),)
+        )
+        desk.exchange.expect(RequestHead(b"GET", b"http", b"a", b"/"), PEER, ((b"e", b"x"),))
+    waiting = desk.exchange._drawn
+    assert len(waiting) <= MOST_DRAWN
+    assert max(map(len, waiting.values())) <= MOST_ALIKE
+
+
+def test_a_request_goes_by_the_name_that_it_came_with() -> None:
+    moved = 'site.rule=[{match={path="/old/*"},redirect={to="/new/*"}}]'
+    desk = Desk(moved)
+    desk.keep()
+
+    def named(parts: Parts, head: RequestHead, peer: bytes, **options: Any) -> Admitted:
+        return replace(admit(parts, head, peer, **options), id="ab-7")
+
+    desk.exchange.parts = replace(desk.parts, admit=named, remembers=False)
+    only_stored = b"Cache-Control: only-if-cached"
+    desk.keep(b"/old", terms=Terms(0.0, Source.MAX_AGE))
+    for answered in (desk.ask(), desk.ask(b"/old/a"), desk.ask(b"/old", only_stored)):
+        assert answered is not None
+        assert answered[1].id == "ab-7"
+    assert b"request ab-7" in text_of(desk.ask(b"/old", only_stored))

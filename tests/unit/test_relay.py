@@ -17,6 +17,7 @@ from edge.cache.leases import Leases
 from edge.cache.lending import HEAD_BYTES, LendingStore
 from edge.cache.loans import Loans
 from edge.cache.ranges import Span
+from edge.coded import Shown
 from edge.errors import ExchangeError, Failure
 from edge.listen.link import Link
 from edge.observe import Outcome, Record
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from edge.wire.frames import Frame
 
 KEY = entry_of().key
+DRAWN = ((b"checkout", b"new"),)  # the arms that chance has given the visitor
 OK = ResponseHead(200, Headers([(b"content-length", b"5")]))
 FACTS = Facts("hit", "hit", 7, None, None, None, 200)
 ANSWER: list[Frame] = [Answered(OK, FACTS), Chunk(b"12345"), End()]
@@ -121,6 +123,7 @@ def visit_of(client: Client, method: bytes = b"GET") -> Visit:
         head=RequestHead(method, b"http", b"example.com", b"/a"),
         id="id-9",
         key=KEY,
+        drawn=DRAWN,
         record=Record(0.0, "id-9", "c"),
     )
     visit.head_sent = lambda status: setattr(visit.record, "status", status)
@@ -360,6 +363,7 @@ async def test_a_body_is_sent_when_it_is_wanted(nursery: trio.Nursery) -> None:
     question, *body = got
     assert isinstance(question, Ask)
     assert (question.has_body, question.length, body) == (True, 3, [Chunk(b"abc"), End()])
+    assert question.drawn == DRAWN  # or the owner would draw anew
     assert client.sent == SENT
 
 
@@ -536,7 +540,7 @@ WHOLE = Answer(ResponseHead(200), (Span(0, 5),))
 def lending(held: Held, composed: Answer, method: bytes = b"GET", lease: int | None = 3) -> Any:
     head = RequestHead(method, b"http", b"a", b"/")
     visit = SimpleNamespace(head=head, lease=lease, variants=(held,))
-    return copy_of(cast("Visit", visit), held, composed)
+    return copy_of(cast("Visit", visit), Shown(held, held.entry, held.entry), composed)
 
 
 def test_a_copy_goes_with_a_whole_answer_to_a_get() -> None:

@@ -154,7 +154,7 @@ async def test_an_order_about_servers_is_told_when_all_workers_go_by_it(tmp_path
 async def test_a_worker_that_does_not_go_by_an_order_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(overseeing, "OBEYED_S", 0.1)
+    monkeypatch.setattr(overseeing, "OBEYED_S", 1.0)
     async with a_house(tmp_path) as house:
         house.board.sit(2, 7, 4711, 1)
         told = await house.post("/v1/origins/drain", {"servers": [EU1.url]})

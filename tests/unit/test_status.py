@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.status import as_text, ask, clean, size, told
+from edge.status import WIDTH, as_text, ask, clean, overview, size, told
 from tests.unit.standin import replying, standing_in
 
 if TYPE_CHECKING:
@@ -103,6 +103,52 @@ def test_a_value_without_a_unit_is_told_as_it_is(value: object, text: str) -> No
     assert told("value", value) == text
 
 
+def test_an_overview_has_a_table_on_its_line_and_tables_that_are_alike_as_rows() -> None:
+    text = overview(
+        {
+            "name": "fra1",
+            "workers": [
+                {"slot": 0, "up_s": 2.5, "fine": True},
+                {"slot": 1, "up_s": 2, "fine": False},
+            ],
+            "errors": {},
+            "first_byte_s": {"count": 3, "p50": 0.25},
+            "store": {"filling": 0, "disk": {"rows": 4, "kept_bytes": 2048}, "places": {"a": 1}},
+            "origins": {"e\x1bu": {"open": 1, "idle": 20}, "us": {"open": 0, "idle": 0}},
+        }
+    )
+    assert text.splitlines() == [
+        "name        fra1",
+        "workers",
+        "  slot       up  fine",
+        "  0     2.500 s   yes",
+        "  1         2 s    no",
+        "errors      -",
+        "first byte  count 3, p50 250 ms",
+        "store       filling 0",
+        "  disk    rows 4, kept 2.0 KiB",
+        "  places  a 1",
+        "origins",
+        "       open  idle",
+        "  e?u     1    20",
+        "  us      0     0",
+    ]
+
+
+def test_an_overview_keeps_to_its_width() -> None:
+    wide = {f"a rather long name {n}": n for n in range(12)}
+    lines = overview({"many": wide, "rows": {"a": wide, "b": wide}}).splitlines()
+    assert all(len(line) <= WIDTH for line in lines)
+    assert lines[0].startswith("many  a rather long name 0 0, ")
+    assert lines[1].startswith("      a rather long name ")
+    assert "  a  a rather long name 0 0, " in "\n".join(lines)
+
+
+@pytest.mark.parametrize(("moment", "text"), [(1.7e9, "2023-11-14T22:13:20Z"), (1e300, "1e+300")])
+def test_a_moment_has_a_date(moment: float, text: str) -> None:
+    assert overview({"built_unix": moment}) == f"built  {text}\n"
+
+
 json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -113,7 +159,8 @@ json = st.recursive(
 @settings(max_examples=150)
 @given(st.dictionaries(st.text(), json, max_size=4))
 def test_whatever_a_node_says_has_a_text_that_is_safe_to_print(document: dict[str, Any]) -> None:
-    assert all(line == clean(line) for line in as_text(document).split("\n"))
+    for text in (as_text(document), overview(document)):
+        assert all(line == clean(line) for line in text.split("\n"))
 
 
 def test_tables_in_tables_without_end_are_told_on_one_line() -> None:
@@ -121,6 +168,7 @@ def test_tables_in_tables_without_end_are_told_on_one_line() -> None:
     for _ in range(500):
         document = {"a": document}
     assert len(as_text(document).splitlines()) == 17
+    assert len(overview(document).splitlines()) == 16
 
 
 def test_the_status_is_asked_of_a_node(tmp_path: Path) -> None:

@@ -174,17 +174,27 @@ def start_node(
     """This node as a caching proxy of `origin`, its store and logs in `directory`; ready."""
     port = port or free_port()
     command = [
-        *pinned(core), sys.executable, "-m", "edge", "proxy",
-        "--listen", f"127.0.0.1:{port}", "--to", origin, "--workers", str(workers),
+        "proxy", "--listen", f"127.0.0.1:{port}", "--to", origin, "--workers", str(workers),
         "--store", str(directory / "store"),
         "--access-log", str(directory / "access.log"), *extra,
     ]  # fmt: skip
+    return _start("this node", command, directory, port, core)
+
+
+def start_node_by_file(name: str, settings: Path, port: int, *, core: int | None = 0) -> Server:
+    """This node by a settings file, which says that it listens on `port`, in the directory of
+    that file; ready."""
+    return _start(name, ["run", str(settings)], settings.parent, port, core)
+
+
+def _start(name: str, words: list[str], directory: Path, port: int, core: int | None) -> Server:
+    command = [*pinned(core), sys.executable, "-m", "edge", *words]
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "error.log").open("a") as log:
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT
         )
-    server = Server("this node", port, process, directory / "error.log")
+    server = Server(name, port, process, directory / "error.log")
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line.startswith("ready "):

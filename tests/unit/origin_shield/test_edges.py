@@ -227,6 +227,17 @@ def test_a_shield_says_how_it_is_to_edges_alone() -> None:
     assert desk.refused(proven(b"OPTIONS", b"*", authority=b"shield")) is Failure.MISDIRECTED
 
 
+def test_an_order_to_purge_is_of_no_site() -> None:
+    desk = Desk(hosts="only.example")
+    field = (b"content-type", b"application/json")
+    admitted = desk.ask(proven(b"PURGE", b"/", field, authority=b"shield"))
+    assert (admitted.site.name, admitted.purges, admitted.orders) == ("*", True, True)
+    other = replace(CLAIMS, id=b"ab-2")
+    plain = proven(b"PURGE", b"/", claims=other, authority=b"shield")
+    assert desk.refused(plain) is Failure.METHOD_REFUSED
+    assert desk.refused(proven(b"POST", b"/", field, authority=b"shield")) is Failure.MISDIRECTED
+
+
 def test_a_circle_and_a_host_of_no_site_are_refused_as_at_an_edge() -> None:
     desk = Desk(hosts="only.example")
     assert desk.refused(proven()) is Failure.MISDIRECTED

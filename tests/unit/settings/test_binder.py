@@ -133,3 +133,29 @@ def test_a_text_that_is_not_toml_is_told_with_its_line() -> None:
 )
 def test_a_text_that_no_parser_takes_is_told_as_a_fault(text: str, told: str) -> None:
     assert faults(text) == [told]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class House:
+    """Tables in lists in tables by name, and who finds fault with all of them."""
+
+    roots: Mapping[str, Root] = field(default_factory=dict, metadata=setting("Roots.", key="root"))
+    at: tuple[str, ...] = field(default=(), metadata=setting("Where."))
+
+    def check(self) -> Iterator[Complaint]:
+        for name in self.roots:
+            below = ("root", name)
+            yield Complaint((*below, "site", 0, "terms", "tags", 1), "x", "is bad")
+            yield Complaint((*below, "words", "site"), None, "is a word")
+            yield Complaint((*below, "nothing", "site"), None, "is nowhere")
+
+
+def test_a_fault_between_settings_stands_under_the_names_that_other_faults_do() -> None:
+    text = 'at = []\n[root.site]\nwords = { site = "b" }\n[[root.site.site]]\nname = "a"'
+    with pytest.raises(SettingsError) as caught:
+        load(House, text)
+    assert [fault.at("f") for fault in caught.value.faults] == [
+        "f:2: root.site.nothing.site: is nowhere",
+        "f:3: root.site.words.site: is a word",
+        'f:4: root.site.sites[0].terms.tags[1]: "x" is bad',
+    ]
