@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from edge.cache.entry import Key
 from edge.coding.negotiate import SILENT, Acceptance, Coding, acceptance, choose
-from edge.coding.policy import forbids_transform, origin_coding, pays
+from edge.coding.policy import forbids_transform, may_recompress, origin_coding, pays
 from edge.coding.representation import (
     coded_headers,
     decoded_headers,
@@ -204,6 +204,15 @@ def may_stand_alone(
     if copy.made_of:
         return b"range" not in request.headers
     return coding_for(copy, wished, policy) is None
+
+
+def is_final(shown: Shown, policy: CompressPolicy | None) -> bool:
+    """Whether what is shown is what its owner will go on showing, so that copies of it are worth
+    making: who answers with a copy does not tell the owner, who would never see it earn more."""
+    held, length = shown.held, shown.source.length
+    if policy is None or held is None or not shown.entry.made_of or held.uncodable:
+        return True
+    return length is None or not may_recompress(length, policy)
 
 
 # --- conditions

@@ -14,6 +14,9 @@ who set it off. What is no one's to share is coded for its one client (`passing`
   says of which of them a client has a part.
 - *For nobody* a variant is made to its end only where its source is here whole. What is yet to
   come of the source is not waited for: how long to do that is the errand's affair.
+- *What has earned it* is coded again, as well as can be, by a thread that takes what is left
+  over (`earn`): what that makes comes in place of the first, with a tag of its own, if it is
+  smaller. It is tried once.
 - *Bounded* by the coders: where too many are at work, the answer goes as it is.
 """
 
@@ -31,8 +34,9 @@ from edge.cache.entry import Times, body_mark
 from edge.cache.held import NOTHING
 from edge.cache.purge import Verdict
 from edge.cache.validation import Outcome, preconditions
+from edge.coding.merit import Merit
 from edge.coding.negotiate import Coding
-from edge.coding.policy import is_worth, origin_coding
+from edge.coding.policy import is_worth, may_recompress, origin_coding
 from edge.errors import ExchangeError, Failure
 from edge.finding import look_at
 from edge.recoding import PIECE_BYTES, Decoded, Encoded
@@ -60,6 +64,7 @@ class Encodings:
         self._tools = tools
         self._numbers = count()
         self._turns = trio.Semaphore(STEPS_AT_ONCE)
+        self._merits: dict[tuple[int, float], Merit] = {}  # as many as sites have settings
 
     async def shown(self, visit: Visit, source: Held) -> coded.Shown:
         """What `visit` is answered with of what is held; raises as `Store.open` does."""
@@ -191,6 +196,75 @@ class Encodings:
         if not held.dropped:
             self._tools.store.drop(held)
 
+    # What has earned it.
+
+    def earn(self, source: Held, variant: Held, policy: CompressPolicy) -> None:
+        """A request was answered with a whole `variant` of what is held: if many were, have that
+        made anew, smaller."""
+        length = source.entry.length
+        if variant.uncodable or variant.fill is not None or length is None:
+            return
+        if self._tools.coders is None or not may_recompress(length, policy):
+            return
+        terms = policy.recompress_after, policy.recompress_within_s
+        merit = self._merits.get(terms)
+        if merit is None:
+            merit = self._merits[terms] = Merit(*terms)
+        if merit.hit(variant.entry.key.digest, trio.current_time()):
+            self._tools.background.start_soon(self._improve, source, variant, length, policy)
+
+    async def _improve(
+        self, source: Held, variant: Held, length: int, policy: CompressPolicy
+    ) -> None:
+        """Put a smaller variant in the place of this one, if there is one to be had."""
+        try:
+            coded_body = await self._coded_harder(source, variant, length, policy)
+            if coded_body is not None:
+                await self._replace(source, variant, coded_body)
+        except ExchangeError:
+            pass  # the source has gone meanwhile, or its body has
+        except Exception as unknown:  # around a flight: its end is told, not thrown
+            self._tools.complain(Failure.INTERNAL.slug, f"a coding failed: {unknown!r}", None)
+
+    async def _coded_harder(
+        self, source: Held, variant: Held, length: int, policy: CompressPolicy
+    ) -> bytes | None:
+        variant.uncodable = True  # whatever comes of it
+        coding = origin_coding(variant.entry.headers)
+        coders = self._tools.coders
+        if coding is None or coding is Coding.IDENTITY or coders is None:
+            return None
+        body = await self._tools.store.peek_body(source)
+        try:
+            made = await coders.recompress(coding, policy, length, _pieces(body))
+        finally:
+            body.close()
+        is_smaller = made is not None and len(made) < (variant.entry.length or 0)
+        return made if is_smaller else None
+
+    async def _replace(self, source: Held, variant: Held, body: bytes) -> None:
+        """Store `body` in place of that of `variant`, if that is still what fits its source."""
+        store, entry = self._tools.store, source.newest.entry
+        found = await store.find(variant.entry.key, self._tools.now())
+        now = coded.fitting(found, entry)
+        coding = origin_coding(variant.entry.headers)
+        if now is None or now.entry.body != variant.entry.body or coding is None:
+            return
+        made = store.begin(coded.entry_of(entry, coding, self._new_mark(), len(body)))
+        made.uncodable = True
+        fill = made.fill
+        assert fill is not None
+        whole = False
+        try:
+            await fill.write(body)
+            whole = True
+        finally:
+            if not whole:
+                store.abort(made, ExchangeError(Failure.DRAINING))
+        await store.commit(made)
+
+    # What is not kept.
+
     @asynccontextmanager
     async def passing(
         self, visit: Visit, head: ResponseHead, body: Body
@@ -221,6 +295,14 @@ class Encodings:
                 else:
                     fields = coded.fields_of(head.headers, coding, self._new_mark())
                     yield replace(head, headers=fields), recoded
+
+
+async def _pieces(body: Body) -> AsyncIterator[bytes | memoryview]:
+    """All of a body, piece by piece."""
+    at = 0
+    while data := await body.read(at, PIECE_BYTES):
+        at += len(data)
+        yield data
 
 
 def has_part_of(request: RequestHead, source: Entry, variant: Held | None) -> bool:

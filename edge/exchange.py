@@ -70,7 +70,7 @@ class Exchange:
     def __init__(self, tools: Tools, parts: Parts) -> None:
         self.parts = parts
         self._tools = tools
-        self._encodings = Encodings(tools)
+        self.encodings = Encodings(tools)
         self._drawn: dict[tuple[bytes, bytes, bytes], deque[Drawn]] = {}
 
     def expect(self, head: RequestHead, peer: bytes, drawn: Drawn) -> None:
@@ -253,10 +253,12 @@ class Exchange:
         """
         store = self._tools.store
         try:
-            shown = await self._encodings.shown(visit, held)
+            shown = await self.encodings.shown(visit, held)
             body = store.open_nowait(shown.held) if shown.held is not None else None
             if shown.held is not None and shown.held is not held and fate is None:
                 shown.held.count_hit()
+                if visit.terms.compress is not None:
+                    self.encodings.earn(held, shown.held, visit.terms.compress)
             composed = _composed(visit, shown.entry, body)
             if body is None and composed.pieces:  # a 304 needs nothing from the disk
                 assert shown.held is not None  # or there would be no content
@@ -355,7 +357,7 @@ class Exchange:
     async def _deliver_private(
         self, visit: Visit, outcome: Private | Spurned, because: Reason
     ) -> None:
-        passing = self._encodings.passing(visit, outcome.fetched, outcome.body)
+        passing = self.encodings.passing(visit, outcome.fetched, outcome.body)
         async with passing as (head, body):
             pieces = answer.whole_body(visit.request, head, body.length)
             await deliver(

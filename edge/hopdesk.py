@@ -20,6 +20,7 @@ from edge import clearing
 from edge.cache.entry import Key
 from edge.cache.lending import BODY_BYTES, HEAD_BYTES
 from edge.cache.reasons import Reason
+from edge.coded import is_final
 from edge.errors import ExchangeError, Failure, Side
 from edge.finding import select
 from edge.listen.hop import Lender
@@ -203,6 +204,8 @@ class OwnersDesk(_Reading):
         shown = self._shown(known, admitted, held, is_copy=False)
         body = shown.held.body if shown is not None and shown.held is not None else None
         if shown is None or body is None or len(body) != record.bytes:
+            return None
+        if not is_final(shown, admitted.terms.compress):
             return None
         form = form_to_lend(shown, found.variants)
         return None if form is None else Copy(form, lease)

@@ -249,6 +249,7 @@ class Quick:
         if shown.held is not found.held:
             found.held.count_hit()
             self._tools.store.use(shown.held.entry.key)
+            self._earn(admitted, found.held, shown.held)
         request_id = self._id(known)
         if asking is not None:
             self._exchange.refresh(self._parts, asking, found, as_of, request_id)
@@ -278,6 +279,11 @@ class Quick:
         if variant is None or b"range" in admitted.request.headers:
             return None
         return Shown(variant, as_now(entry, variant.entry, coding), entry)
+
+    def _earn(self, admitted: Admitted, source: Held, variant: Held) -> None:
+        policy = admitted.terms.compress
+        if policy is not None and not variant.uncodable:
+            self._exchange.encodings.earn(source, variant, policy)
 
     @staticmethod
     def _plainly(held: Held, policy: CompressPolicy) -> Shown:
@@ -367,6 +373,7 @@ class Quick:
         if judged is not held:
             judged.hits += 1
             self._tools.store.use(admitted.key)
+            self._earn(admitted, judged, held)
         record = Record(
             now, self._tools.new_id(), client, known.method, known.host, known.target, "1.1",
             304 if known.form & 4 else entry.status, sent, made.outcome, made.slug, made.ttl,

@@ -42,6 +42,7 @@ from edge.cache import codec
 from edge.cache.lending import HEAD_BYTES, may_be_lent
 from edge.cache.loans import Loans
 from edge.cache.ranges import Span
+from edge.coded import is_final
 from edge.errors import ExchangeError, Failure
 from edge.listen.link import Link
 from edge.observe import Outcome
@@ -454,7 +455,9 @@ def copy_of(visit: Visit, shown: Shown, composed: Answer) -> Copy | None:
     whole = (Span(0, len(held.body)),) if held.body else ()
     if composed.head.status != entry.status or composed.pieces != whole:
         return None
-    form = form_to_lend(shown, visit.variants)
+    form = None
+    if is_final(shown, visit.terms.compress):
+        form = form_to_lend(shown, visit.variants)
     return None if form is None else Copy(form, visit.lease)
 
 

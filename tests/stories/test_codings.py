@@ -632,3 +632,57 @@ async def test_what_is_not_in_its_coding_is_refused(
     reply = await told(origin, client.send("GET", "/a", by("br")), 200, headers, TEXT)
     assert reply.status == 502
     await settled(edge)
+
+
+# What has earned it.
+
+EARNING: Final = 'site.compress={codings=["br"], recompress_after=2}'
+
+
+async def earned(edge: Edge, origin: ScriptedOrigin, client: Client) -> list[Reply]:
+    """What three clients get, of whom the third has had it coded again; and a fourth."""
+    await told(origin, client.send("GET", "/a", by("br")), 200, FRESH, TEXT)
+    await settled(edge)
+    replies = []
+    for _ in range(4):
+        replies.append(await client.get("/a", by("br")))
+        check(replies[-1], "br")
+        await settled(edge)
+    return replies
+
+
+@settings(EARNING)
+async def test_what_is_asked_for_often_is_coded_again_and_better(
+    edge: Edge, origin: ScriptedOrigin, client: Client
+) -> None:
+    first, second, third, fourth = await earned(edge, origin, client)
+    assert first.body == second.body
+    assert len(third.body) < len(first.body)
+    assert third.headers["etag"] != first.headers["etag"]
+    assert (fourth.body, fourth.headers["etag"]) == (third.body, third.headers["etag"])
+    # Who has the first has no other page, but other octets.
+    asking = {**by("br"), "If-None-Match": first.headers["etag"]}
+    same = await client.get("/a", asking)
+    assert (same.status, same.headers["etag"]) == (304, first.headers["etag"])
+    part = {**by("br"), "Range": "bytes=0-9", "If-Range": first.headers["etag"]}
+    whole = await client.get("/a", part)
+    assert (whole.status, whole.body) == (200, third.body)
+    part["If-Range"] = third.headers["etag"]
+    assert (await client.get("/a", part)).body == third.body[:10]
+    coders = edge.tools.coders
+    assert coders is not None
+    assert coders.statistics().recompressed == 1
+
+
+@settings(EARNING)
+async def test_what_is_purged_is_not_brought_back_by_coding_it_again(
+    edge: Edge, origin: ScriptedOrigin, client: Client
+) -> None:
+    await earned(edge, origin, client)
+    await edge.purge(tag=["front"])
+    new = TEXT[::-1]
+    check(await told(origin, client.send("GET", "/a", by("br")), 200, FRESH, new), "br", new)
+    await settled(edge)
+    for _ in range(4):
+        check(await client.get("/a", by("br")), "br", new)
+        await settled(edge)

@@ -23,6 +23,7 @@ from edge.listen.link import Link
 from edge.observe import Outcome, Record
 from edge.owner import Owners
 from edge.relay import IDLE_S, MOST_IDLE, SWEEP_S, TRIES, Relays, copy_of, facts_of, note
+from edge.terms import Terms
 from edge.wire.frames import (
     Answered,
     Ask,
@@ -539,7 +540,7 @@ WHOLE = Answer(ResponseHead(200), (Span(0, 5),))
 
 def lending(held: Held, composed: Answer, method: bytes = b"GET", lease: int | None = 3) -> Any:
     head = RequestHead(method, b"http", b"a", b"/")
-    visit = SimpleNamespace(head=head, lease=lease, variants=(held,))
+    visit = SimpleNamespace(head=head, lease=lease, variants=(held,), terms=Terms())
     return copy_of(cast("Visit", visit), Shown(held, held.entry, held.entry), composed)
 
 
