@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from edge import coded
 from edge.answer import redirection
 from edge.cache.key import forwarded_target, key_of
 from edge.errors import ExchangeError, Failure
@@ -116,6 +117,8 @@ def admit(
     if arms:  # what they change is told in fields, so their cookies tell the origin nothing
         own = without_cookies(headers, site.own_cookies)
         request = request if own is headers else replace(request, headers=own)
+    if terms.compress is not None:
+        request = replace(request, headers=coded.asked(request.headers, terms.compress))
     by = key_part(arms) + _place_part(site, place) + terms.by
     return Admitted(
         site=site,

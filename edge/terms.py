@@ -21,6 +21,7 @@ from edge.wire.target import split_target
 
 if TYPE_CHECKING:
     from edge.cache.key import KeyPolicy
+    from edge.coding.policy import CompressPolicy
     from edge.routing.experiment import Experiment
     from edge.routing.geo import Place
     from edge.routing.rewrite import FieldEdits, PathRewrite, PrefixRewrite, Redirect
@@ -34,7 +35,8 @@ Part = Literal["country", "continent", "subdivision"]
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What holds for a request. `fields` are those of its answer, `edits` those of the request to
-    the origin; `rewrite` makes what the origin is asked for of the path."""
+    the origin; `rewrite` makes what the origin is asked for of the path. `compress` says how
+    answers are coded for clients; None leaves them as they came."""
 
     cache: CachePolicy = field(default_factory=CachePolicy)
     route: Route = field(default_factory=lambda: Route(()))
@@ -43,6 +45,7 @@ class Terms:
     rewrite: PathRewrite | PrefixRewrite | None = None
     redirect: Redirect | None = None
     by: bytes = b""
+    compress: CompressPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)

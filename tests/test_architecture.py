@@ -22,7 +22,7 @@ IMPURE_IN_CACHE = {
 }  # fmt: skip
 IMPURE_IN_CODING = {"coders"}
 PURE_MODULES = {
-    "edge.errors", "edge.observe", "edge.metrics", "edge.reading", "edge.tally",
+    "edge.coded", "edge.errors", "edge.observe", "edge.metrics", "edge.reading", "edge.tally",
     "edge.exposition", "edge.answer", "edge.admission", "edge.branches", "edge.draft",
     "edge.merge", "edge.orders", "edge.owner", "edge.prospect", "edge.ready", "edge.shielding",
     "edge.standing", "edge.terms", "edge.trade", "edge.ways",
@@ -49,11 +49,14 @@ ALLOWED = {
     "edge.coding": {
         "edge.wire", "edge.errors", "edge.routing.site", "edge.cache.body", "edge.cache.threads",
     },
-    "edge.terms": {"edge.answer", "edge.cache", "edge.guard", "edge.routing", "edge.wire"},
+    "edge.terms": {
+        "edge.answer", "edge.cache", "edge.coding", "edge.guard", "edge.routing", "edge.wire",
+    },
     "edge.listen": {"edge.wire", "edge.errors", "edge.upstream.transport"},
     "edge.config": {
         "edge.settings", "edge.guard", "edge.routing", "edge.cache", "edge.upstream",
-        "edge.listen", "edge.answer", "edge.standing", "edge.terms", "edge.wire", "edge.errors",
+        "edge.listen", "edge.coding", "edge.answer", "edge.standing", "edge.terms", "edge.wire",
+        "edge.errors",
     },
 }  # fmt: skip
 
