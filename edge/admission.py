@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from edge import coded
 from edge.answer import redirection
 from edge.cache.key import forwarded_target, key_of
 from edge.errors import ExchangeError, Failure
@@ -106,6 +107,8 @@ def admit(
     told = _told(site, place)
     # What Connection nominates is not the origin's to see, so no variant may rest on it.
     headers = end_to_end(head.headers)
+    if site.own_fields:
+        headers = headers.without(site.own_fields)
     if site.tells:  # answers may vary on them: they have to be as the origin will see them
         headers = headers.without(GEO_FIELDS).plus(*told)
     request = RequestHead(head.method, scheme, authority, target, headers, head.version)
@@ -114,6 +117,8 @@ def admit(
     if arms:  # what they change is told in fields, so their cookies tell the origin nothing
         own = without_cookies(headers, site.own_cookies)
         request = request if own is headers else replace(request, headers=own)
+    if terms.compress is not None:
+        request = replace(request, headers=coded.asked(request.headers, terms.compress))
     by = key_part(arms) + _place_part(site, place) + terms.by
     return Admitted(
         site=site,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from edge import coded
 from edge.cache import ranges
 from edge.cache.ranges import Multiple, Single, Span, Unsatisfiable
 from edge.cache.validation import (
@@ -51,14 +52,24 @@ class FieldRules(FieldEdits):
     remove: frozenset[bytes] = frozenset({b"server", b"x-powered-by"})
 
 
-def from_entry(request: RequestHead, entry: Entry, length: int | None, salt: bytes) -> Answer:
+def from_entry(
+    request: RequestHead,
+    entry: Entry,
+    length: int | None,
+    salt: bytes,
+    told: RequestHead | None = None,
+) -> Answer:
     """How `request` is answered with `entry`, whose body has `length` bytes (None: not known yet).
 
-    The head has the entry's fields, not yet Age and what else `finished` adds.
+    The head has the entry's fields, not yet Age and what else `finished` adds. `told` is the
+    request as its client sent it, where answers are coded: its conditions may name any coding.
     """
-    outcome = preconditions(request, entry)
+    judged = coded.judged(entry)
+    outcome = preconditions(request, judged)
     if outcome is Outcome.NOT_MODIFIED:
-        return Answer(ResponseHead(304, not_modified_headers(entry)))
+        headers = not_modified_headers(entry)
+        tag = coded.held_tag(told, judged.headers) if told is not None else None
+        return Answer(ResponseHead(304, headers.replaced(b"etag", tag) if tag else headers))
     if outcome is Outcome.FAILED:
         return Answer(ResponseHead(412, Headers([(b"content-length", b"0")])))
     if length is not None:

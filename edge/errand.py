@@ -14,11 +14,13 @@ that will not be stored.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
 from edge.cache import decision, vary
+from edge.cache.entry import body_mark
 from edge.cache.fill import MemoryBody
 from edge.cache.flight import Failed, Flight, Flights, Private, Spurned, Stored
 from edge.cache.held import Held, asked_at
@@ -91,6 +93,7 @@ class Errands:
         self._purges = purges
         self._now = now
         self._complain = complain
+        self._bodies = count()
 
     async def fetch(self, flight: AnyFlight, trip: Trip) -> None:
         """Bring an answer that may be stored; lands `flight`, raises nothing."""
@@ -198,8 +201,15 @@ class Errands:
     ) -> None:
         """Store the answer; whoever waits for the flight reads it as it comes."""
         length = announced_length(trip.request, head)
+        mark = body_mark(response.times, trip.as_of, next(self._bodies))
         entry = verdict.entry(
-            trip.key, head.status, response.times, trip.as_of, length=length, reason=head.reason
+            trip.key,
+            head.status,
+            response.times,
+            trip.as_of,
+            length=length,
+            reason=head.reason,
+            body=mark,
         )
         held = self._store.begin(entry)
         fill = held.fill

@@ -26,11 +26,11 @@ from edge.answer import Answer
 from edge.cache import decision, vary
 from edge.cache.flight import Failed, Flight, Private, Spurned, Stored
 from edge.cache.freshness import current_age, time_to_live
-from edge.cache.held import NOTHING as NO_COPIES
 from edge.cache.purge import Verdict
 from edge.cache.reasons import Reason
 from edge.cache.ruling import Fetch, Refuse, Revalidate, Serve, ServeStale
 from edge.delivery import deliver, deliver_refusal, follow_interims
+from edge.encoding import Encodings
 from edge.errand import Switch, without_credentials
 from edge.errors import ExchangeError, Failure, Side
 from edge.finding import NOTHING, Alone, Found, Joins
@@ -45,6 +45,7 @@ from edge.wire.message import Headers, ResponseHead
 
 if TYPE_CHECKING:
     from edge.admission import Drawn
+    from edge.cache.body import Body
     from edge.cache.entry import Entry, Seq
     from edge.cache.held import Held
     from edge.cache.purge import Purges
@@ -69,6 +70,7 @@ class Exchange:
     def __init__(self, tools: Tools, parts: Parts) -> None:
         self.parts = parts
         self._tools = tools
+        self.encodings = Encodings(tools)
         self._drawn: dict[tuple[bytes, bytes, bytes], deque[Drawn]] = {}
 
     def expect(self, head: RequestHead, peer: bytes, drawn: Drawn) -> None:
@@ -182,17 +184,9 @@ class Exchange:
     async def _serve_copy(self, visit: Visit, relays: Relays) -> bool:
         """Answer with a copy, where there is one and nothing but a hit may come of it."""
         visit.as_of = self._purges.latest
-        now = self._tools.now()
-        copies = relays.store.find_nowait(visit.key, now) or NO_COPIES
-        found = finding.select(copies, visit.request, visit.policy, self._purges)
-        if found.dead:
-            relays.store.drop_copies(visit.key)
-        ruling = finding.rule(
-            visit.request, found, visit.key.digest, self._tools.flights, visit.policy, now
-        )
-        if not isinstance(ruling, Serve) or ruling.because is not Reason.HIT:
-            return False
-        return await self._serve(visit, found, Reason.HIT)
+        tools, now = self._tools, self._tools.now()
+        found = finding.copied(visit, relays.store, tools.flights, self._purges, now)
+        return found.held is not None and await self._serve(visit, found, Reason.HIT)
 
     async def _round(self, visit: Visit) -> bool:
         """One try at an answer; False if the store has changed under it."""
@@ -257,15 +251,21 @@ class Exchange:
         `as_ruled` is its head as the law saw it, where that differs; `fetched` the head that was
         fetched for this very request, where one was.
         """
-        store, length = self._tools.store, held.entry.length
+        store = self._tools.store
         try:
-            body = store.open_nowait(held)
-            if length is None and body is not None:
-                length = body.length
-            composed = answer.from_entry(visit.request, held.entry, length, visit.parts.salt)
+            shown = await self.encodings.shown(visit, held)
+            body = store.open_nowait(shown.held) if shown.held is not None else None
+            if shown.held is not None and shown.held is not held and fate is None:
+                shown.held.count_hit()
+                if visit.terms.compress is not None:
+                    self.encodings.earn(held, shown.held, visit.terms.compress)
+            composed = _composed(visit, shown.entry, body)
             if body is None and composed.pieces:  # a 304 needs nothing from the disk
-                body = await store.open(held)
-        except ExchangeError:
+                assert shown.held is not None  # or there would be no content
+                body = await store.open(shown.held)
+        except ExchangeError as error:
+            if error.failure is Failure.BAD_RESPONSE:  # not to be decoded, and dropped
+                raise
             return False
         try:
             if body is not None and finding.is_far_ahead(composed, held):
@@ -274,7 +274,7 @@ class Exchange:
             if fetched is not None:
                 composed = answer.for_its_client(composed, held.entry, fetched)
             if visit.hop is not None and because is Reason.HIT:
-                visit.hop.copy = copy_of(visit, held, composed)
+                visit.hop.copy = copy_of(visit, shown, composed)
             now = self._tools.now()
             age: float | None = current_age(held.entry, now)
             if fetched is not None and fate is Reason.STORED:
@@ -357,16 +357,17 @@ class Exchange:
     async def _deliver_private(
         self, visit: Visit, outcome: Private | Spurned, because: Reason
     ) -> None:
-        head, body = outcome.fetched, outcome.body
-        pieces = answer.whole_body(visit.request, head, body.length)
-        await deliver(
-            visit,
-            Answer(head, pieces),
-            body,
-            because,
-            fate=outcome.because,
-            fwd_status=head.status,
-        )
+        passing = self.encodings.passing(visit, outcome.fetched, outcome.body)
+        async with passing as (head, body):
+            pieces = answer.whole_body(visit.request, head, body.length)
+            await deliver(
+                visit,
+                Answer(head, pieces),
+                body,
+                because,
+                fate=outcome.because,
+                fwd_status=outcome.fetched.status,
+            )
 
     async def _on_trouble(
         self, visit: Visit, found: Found, because: Reason, outcome: Spurned, *, leads: bool
@@ -460,6 +461,15 @@ class Exchange:
             await visit.stream.tunnel(switch.transport, switch.leftover)
         finally:
             switch.done.set()
+
+
+def _composed(visit: Visit, entry: Entry, body: Body | None) -> Answer:
+    """How a visit is answered with `entry`, over `body`."""
+    length = entry.length
+    if length is None and body is not None:
+        length = body.length
+    told = visit.head if visit.terms.compress is not None else None
+    return answer.from_entry(visit.request, entry, length, visit.parts.salt, told)
 
 
 def _leave_unlogged(record: Record) -> None:

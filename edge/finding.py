@@ -10,11 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from edge import coded
 from edge.cache import decision, vary
 from edge.cache.freshness import softened
 from edge.cache.purge import Verdict
 from edge.cache.ranges import Span
-from edge.cache.ruling import Fetch, Revalidate, ServeStale
+from edge.cache.reasons import Reason
+from edge.cache.ruling import Fetch, Revalidate, Serve, ServeStale
 from edge.cache.scope import names_of, packed
 from edge.cache.validation import CONDITIONALS
 from edge.errors import ExchangeError, Failure
@@ -27,9 +29,11 @@ if TYPE_CHECKING:
     from edge.cache.entry import Entry, Key
     from edge.cache.flight import Flight, FlightKey, Flights
     from edge.cache.held import Held, Resource
+    from edge.cache.lending import LendingStore
     from edge.cache.purge import Purges
     from edge.cache.ruling import CachePolicy, OnRequest
     from edge.trip import Asking
+    from edge.visit import Visit
     from edge.wire.message import RequestHead
 
 FAR_BYTES: Final = 8 << 20  # a range that begins so far ahead of a fill is fetched by itself
@@ -151,6 +155,28 @@ def _is_for_one(ruling: Revalidate | Fetch) -> bool:
     if isinstance(ruling, Revalidate):
         return ruling.background
     return ruling.because is decision.Reason.REQUEST
+
+
+def copied(
+    visit: Visit, store: LendingStore, flights: Flights[Held], purges: Purges, now: float
+) -> Found:
+    """What another worker's key has copied here, if it answers as it is, and as a hit."""
+    policy = visit.terms.compress
+    wished = coded.wish(visit.head, policy) if policy is not None else None
+    for key in coded.keys_of_copies(visit.key, wished):
+        copies = store.find_nowait(key, now)
+        if not copies:
+            continue
+        found = select(copies, visit.request, visit.policy, purges)
+        if found.dead:
+            store.drop_copies(key)
+        ruling = rule(visit.request, found, visit.key.digest, flights, visit.policy, now)
+        if not isinstance(ruling, Serve) or ruling.because is not Reason.HIT:
+            continue
+        assert found.held is not None  # as it is served
+        stands = coded.may_stand_alone(found.held.entry, visit.request, wished, policy)
+        return found if stands else NOTHING
+    return NOTHING
 
 
 # --- how a request goes forward, where nothing stored answers it

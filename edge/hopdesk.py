@@ -20,6 +20,7 @@ from edge import clearing
 from edge.cache.entry import Key
 from edge.cache.lending import BODY_BYTES, HEAD_BYTES
 from edge.cache.reasons import Reason
+from edge.coded import is_final
 from edge.errors import ExchangeError, Failure, Side
 from edge.finding import select
 from edge.listen.hop import Lender
@@ -163,7 +164,7 @@ class OwnersDesk(_Reading):
         found = self._admitted(glance.data, glance.peer)
         if found is None or found[0].after is not After.PARK:
             return None
-        admitted = found[1]
+        known, admitted = found
         if not self._relays.owns(admitted.key.digest):
             return None
         self._scribe.lends = glance.takes_files
@@ -180,7 +181,7 @@ class OwnersDesk(_Reading):
         facts, size = facts_of(record), sum(map(len, parts))
         if size > WHOLE_BYTES:
             return Whole(facts, bytes(parts[0]), record.bytes, size - len(parts[0])), parts[1:]
-        copy = self._copy(admitted, record, lease)
+        copy = self._copy(known, admitted, record, lease)
         return Whole(facts, b"".join(parts), record.bytes, 0, copy), ()
 
     async def invalidate(self, told: Invalidate) -> None:
@@ -188,7 +189,7 @@ class OwnersDesk(_Reading):
         clearing.overtake(self._tools, Key(told.digest, told.url))
         await self._tools.store.settle(synced=False)
 
-    def _copy(self, admitted: Admitted, record: Record, lease: int) -> Copy | None:
+    def _copy(self, known: Known, admitted: Admitted, record: Record, lease: int) -> Copy | None:
         """What it takes to keep a copy of what was answered just now, where that was a hit."""
         if record.reason != Reason.HIT.slug or record.method != "GET":
             return None
@@ -198,9 +199,15 @@ class OwnersDesk(_Reading):
         purges = self._tools.purges.current()
         found = select(resource, admitted.request, admitted.policy, purges)
         held = found.held
-        if held is None or held.entry.status != record.status or held.body is None:
+        if held is None or held.entry.status != record.status:
             return None
-        form = form_to_lend(held, found.variants) if len(held.body) == record.bytes else None
+        shown = self._shown(known, admitted, held, is_copy=False)
+        body = shown.held.body if shown is not None and shown.held is not None else None
+        if shown is None or body is None or len(body) != record.bytes:
+            return None
+        if not is_final(shown, admitted.terms.compress):
+            return None
+        form = form_to_lend(shown, found.variants)
         return None if form is None else Copy(form, lease)
 
 

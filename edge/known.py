@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
+from edge import coded
 from edge.answer import ONE_VISITORS
 from edge.cache import decision
 from edge.cache.validation import CONDITIONALS
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from edge.admission import Admitted, Drawn
     from edge.branches import Branches
+    from edge.cache.entry import Key
     from edge.cache.held import Held
     from edge.errors import ExchangeError
     from edge.routing.experiment import Assignment
@@ -37,14 +39,15 @@ class Known:
 
     `plain` is the law's word for it, and `whole` says that it asks for no part and on no
     condition. What has the `token` it selects, when that is alone, and is answered with in the
-    `form`. `mark` stands for its site by these settings. `cookies` are lines of the
+    `form`, from what is stored under `key`. `wish` is what it accepts of the codings that its site
+    sends, if any are. `mark` stands for its site by these settings. `cookies` are lines of the
     answer's head that tell a new visitor its arms, and `drawn` are those that chance has given.
     The words are for the log.
     """
 
     __slots__ = (
         "admitted", "after", "arms", "branches", "cookies", "drawn", "form", "head", "host",
-        "mark", "method", "plain", "refused", "target", "token", "whole",
+        "key", "mark", "method", "plain", "refused", "target", "token", "whole", "wish",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +76,9 @@ class Known:
         self.plain = not told and decision.is_plain(head)
         self.token: object = None
         self.form = 0
+        self.key: Key | None = None
+        policy = admitted.terms.compress if admitted is not None else None
+        self.wish = coded.wish(head, policy) if policy is not None else None
         self.whole = CONDITIONALS.isdisjoint([name for name, _ in head.headers.pairs])
         self.method = text(head.method)
         self.host = text(head.authority)
@@ -93,7 +99,7 @@ class Known:
         if not self.plain or not (self.whole or status == 304):
             return
         if isinstance(ready, Ready) and ready.mark is self.mark and form in ready.hits:
-            self.token, self.form = ready.token, form
+            self.token, self.form, self.key = ready.token, form, held.entry.key
 
 
 def cookie_lines(arms: Iterable[Assignment], scheme: bytes) -> bytes:

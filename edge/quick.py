@@ -36,6 +36,16 @@ from edge.cache.freshness import current_age
 from edge.cache.purge import Verdict
 from edge.cache.reasons import Reason, cache_status
 from edge.cache.ruling import Refuse, Revalidate, Serve, ServeStale
+from edge.coded import (
+    Shown,
+    as_now,
+    coding_for,
+    fitting,
+    key_of,
+    keys_of_copies,
+    may_stand_alone,
+    plain,
+)
 from edge.delivery import ends_connection, own_answer
 from edge.errors import ExchangeError, Failure, Side
 from edge.finding import judge, rule, select
@@ -56,7 +66,9 @@ if TYPE_CHECKING:
 
     from edge.admission import Admitted, Drawn
     from edge.cache.entry import Seq
+    from edge.cache.held import Held
     from edge.cache.purge import Purges
+    from edge.coding.policy import CompressPolicy
     from edge.exchange import Exchange
     from edge.finding import Found
     from edge.listen.lane import Hop
@@ -186,12 +198,16 @@ class Quick:
             answered = self._hit(known, admitted, purges, now, client)
             if answered is not None:
                 return answered
-        resource = tools.store.glance(admitted.key, now)
-        if resource is None or not resource.variants:
-            return None
-        found = select(resource, admitted.request, admitted.policy, purges)
-        is_copy = resource.variants[0].lease is not None
-        return self._by_law(known, admitted, found, as_of, now, peer, is_copy=is_copy)
+        for key in keys_of_copies(admitted.key, known.wish):
+            resource = tools.store.glance(key, now)
+            if resource is None or not resource.variants:
+                continue
+            is_copy = resource.variants[0].lease is not None
+            if not is_copy and key is not admitted.key:
+                continue  # what is made of a stored body answers for it, and not by itself
+            found = select(resource, admitted.request, admitted.policy, purges)
+            return self._by_law(known, admitted, found, as_of, now, peer, is_copy=is_copy)
+        return None
 
     def _by_law(
         self,
@@ -220,13 +236,20 @@ class Quick:
         ttl = int((found.entry.terms.lifetime_s - age) // 1)
         # For this peer, not for who asked first; before anything is lent, as it may raise.
         asking = self._again(known, peer) if refreshes else None
-        written = self._scribe.written(known, admitted, found.held, because, int(age), ttl)
+        shown = self._shown(known, admitted, found.held, is_copy=is_copy)
+        if shown is None or shown.held is None:
+            return None
+        written = self._scribe.written(known, admitted, shown, because, int(age), ttl)
         if written is None:
             return None
-        parts, status, sent = written
-        if because is Reason.HIT and not found.soft and len(found.variants) == 1:
-            known.learn(found.held, status)
-        self._tools.store.use(admitted.key)
+        parts, status, sent, is_usual = written
+        if because is Reason.HIT and not found.soft and len(found.variants) == 1 and is_usual:
+            known.learn(shown.held, status)
+        self._tools.store.use(found.held.entry.key)
+        if shown.held is not found.held:
+            found.held.count_hit()
+            self._tools.store.use(shown.held.entry.key)
+            self._earn(admitted, found.held, shown.held)
         request_id = self._id(known)
         if asking is not None:
             self._exchange.refresh(self._parts, asking, found, as_of, request_id)
@@ -236,6 +259,37 @@ class Quick:
             arms=known.arms,
         )  # fmt: skip
         return parts, record, known.after
+
+    def _shown(
+        self, known: Known, admitted: Admitted, held: Held, *, is_copy: bool
+    ) -> Shown | None:
+        """What the answer is made of, as `Encodings.shown` has it; None where it is to be made
+        yet, and where there may be a part of two bodies."""
+        policy, entry = admitted.terms.compress, held.entry
+        if policy is None or known.wish is None:
+            return Shown(held, entry, entry)
+        if is_copy:
+            stands = may_stand_alone(entry, admitted.request, known.wish, policy)
+            return self._plainly(held, policy) if stands else None
+        coding = None if held.newest.uncodable else coding_for(entry, known.wish, policy)
+        if coding is None:
+            return self._plainly(held, policy)
+        made = self._tools.store.glance(key_of(entry.key, coding), self._now)
+        variant = fitting(made, entry) if made is not None else None
+        if variant is None or b"range" in admitted.request.headers:
+            return None
+        return Shown(variant, as_now(entry, variant.entry, coding), entry)
+
+    def _earn(self, admitted: Admitted, source: Held, variant: Held) -> None:
+        policy = admitted.terms.compress
+        if policy is not None and not variant.uncodable:
+            self._exchange.encodings.earn(source, variant, policy)
+
+    @staticmethod
+    def _plainly(held: Held, policy: CompressPolicy) -> Shown:
+        """What is held as it is."""
+        entry = held.entry
+        return Shown(held, entry if entry.made_of else plain(entry, policy), entry)
 
     def _refusal(self, known: Known, error: ExchangeError, client: str) -> Answered | None:
         """The answer that tells of a client's error, as `deliver_refusal` does."""
@@ -278,21 +332,27 @@ class Quick:
         self, known: Known, admitted: Admitted, purges: Purges, now: float, client: str
     ) -> Answered | None:
         """The answer where all of it has been made ready; the same as by the longer way."""
-        slot = self._tools.store.at_hand(admitted.key)
+        assert known.key is not None  # it is known by what it selects
+        slot = self._tools.store.at_hand(known.key)
         if slot is None or len(slot.value.variants) != 1:
             return None
         held = slot.value.variants[0]
         ready = held.ready
         if not isinstance(ready, Ready) or ready.token is not known.token:
             return None
-        entry = ready.entry
-        if now >= ready.fresh_until or entry is not held.entry or held.fill is not None:
+        if held.fill is not None or held.heir is not None:  # somebody else has the body now
             return None
-        if held.heir is not None:  # somebody else has the body now
+        if held.entry is not ready.source:  # it is made of what is stored elsewhere
+            judged = self._source(admitted, ready)
+            if judged is None:
+                return None
+        else:
+            judged = held
+        if now >= ready.fresh_until:
             return None
-        if held.passed < purges.latest and judge(held, purges) is not Verdict.LIVE:
+        if judged.passed < purges.latest and judge(judged, purges) is not Verdict.LIVE:
             return None
-        made, body = ready.hits[known.form], held.body
+        entry, made, body = ready.entry, ready.hits[known.form], held.body
         if not made.since <= now < made.until:
             assert made.head is not None  # as among `hits`
             ready.fill(made, made.head, now)
@@ -310,12 +370,25 @@ class Quick:
                 sent = len(body)
                 parts = [head + body] if sent <= JOINED_BYTES else [head, body]
         self._tools.store.serve(slot, held)
+        if judged is not held:
+            judged.hits += 1
+            self._tools.store.use(admitted.key)
+            self._earn(admitted, judged, held)
         record = Record(
             now, self._tools.new_id(), client, known.method, known.host, known.target, "1.1",
             304 if known.form & 4 else entry.status, sent, made.outcome, made.slug, made.ttl,
             arms=known.arms,
         )  # fmt: skip
         return parts, record, known.after
+
+    def _source(self, admitted: Admitted, ready: Ready) -> Held | None:
+        """What the variant that is `ready` was made of, if that is what is stored now."""
+        slot = self._tools.store.at_hand(admitted.key)
+        if slot is None or len(slot.value.variants) != 1:
+            return None
+        source = slot.value.variants[0]
+        is_now = source.entry is ready.source and source.heir is None and source.fill is None
+        return source if is_now else None
 
     # What is asked.
 

@@ -113,18 +113,21 @@ class Ready:
     each kind of request) and the slug of why.
 
     `mark` is an object that stands for one site by the settings in force, and keeps neither;
-    `token` stands for this. The times are the response's: how old it came and when, and until when
-    it is plainly fresh and kept.
+    `token` stands for this. `entry` is the head of the answers; it is made of `source`, what is
+    stored and ruled on, and good as long as that is. The times are the response's: how old it came
+    and when, and until when it is plainly fresh and kept.
     """
 
     __slots__ = (
-        "arrived_at", "arrived_old", "entry", "fresh_until", "hits", "made", "mark", "token",
+        "arrived_at", "arrived_old", "entry", "fresh_until", "hits", "made", "mark", "source",
+        "token",
     )  # fmt: skip
 
-    def __init__(self, mark: object, entry: Entry) -> None:
+    def __init__(self, mark: object, entry: Entry, source: Entry | None = None) -> None:
         self.mark = mark
         self.token = object()
         self.entry = entry
+        self.source = entry if source is None else source
         self.arrived_old = arrival_age(entry.date, entry.age_field, entry.times)
         self.arrived_at = entry.times.response_time
         self.fresh_until = min(plainly_fresh_until(entry), entry.keep_until)

@@ -42,6 +42,7 @@ from edge.cache import codec
 from edge.cache.lending import HEAD_BYTES, may_be_lent
 from edge.cache.loans import Loans
 from edge.cache.ranges import Span
+from edge.coded import is_final
 from edge.errors import ExchangeError, Failure
 from edge.listen.link import Link
 from edge.observe import Outcome
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from edge.cache.entry import Key
     from edge.cache.held import Held
     from edge.cache.lending import LendingStore
+    from edge.coded import Shown
     from edge.listen.connection import ClientStream, RequestBody
     from edge.observe import Record
     from edge.owner import Owners
@@ -442,24 +444,30 @@ def note(record: Record, facts: Facts) -> None:
     record.status = facts.status
 
 
-def copy_of(visit: Visit, held: Held, composed: Answer) -> Copy | None:
+def copy_of(visit: Visit, shown: Shown, composed: Answer) -> Copy | None:
     """What whoever asked may keep of an answer that is a hit; None where it is not all of it.
 
-    `held` is one of the visit's variants, and `composed` the answer made of it.
+    `shown` is what the answer `composed` was made of, for this visit.
     """
-    entry = held.entry
-    if visit.head.method != b"GET" or visit.lease is None or held.body is None:
+    held, entry = shown.held, shown.entry
+    if visit.head.method != b"GET" or visit.lease is None or held is None or held.body is None:
         return None
     whole = (Span(0, len(held.body)),) if held.body else ()
     if composed.head.status != entry.status or composed.pieces != whole:
         return None
-    form = form_to_lend(held, visit.variants)
+    form = None
+    if is_final(shown, visit.terms.compress):
+        form = form_to_lend(shown, visit.variants)
     return None if form is None else Copy(form, visit.lease)
 
 
-def form_to_lend(held: Held, variants: tuple[Held, ...]) -> bytes | None:
-    """The byte form of what is held, of these variants, where a copy of it may be lent."""
-    if not may_be_lent(held, variants):
+def form_to_lend(shown: Shown, variants: tuple[Held, ...]) -> bytes | None:
+    """The byte form of what is shown of these variants, where a copy of it may be lent.
+
+    What is made of a stored body is lent under its own key, and with its source's head as it is
+    now: whoever has the copy has nothing else of it.
+    """
+    if shown.held is None or not may_be_lent(shown.held, variants):
         return None
-    form = codec.to_bytes(held.entry)
+    form = codec.to_bytes(shown.entry)
     return form if len(form) <= HEAD_BYTES else None

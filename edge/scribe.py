@@ -7,8 +7,9 @@ of, and what of it changes from one to the next, is kept beside the stored respo
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from edge import coded
 from edge.answer import finished, from_entry
 from edge.cache.ranges import Span
 from edge.cache.reasons import Reason, cache_status
@@ -25,12 +26,23 @@ if TYPE_CHECKING:
     from edge.cache.entry import Entry
     from edge.cache.held import Held
     from edge.cache.store import Store
+    from edge.coded import Shown
     from edge.known import Known
     from edge.upstream.transport import Part
     from edge.visit import Parts
 
 LENT_BYTES: Final = 131_072  # a smaller body costs no less by sendfile than from memory
 JOINED_BYTES: Final = 16_384  # to copy so much costs less than a second buffer
+
+
+class Written(NamedTuple):
+    """An answer as it is sent: its bytes, its status, how many of the bytes are content, and
+    whether the next request of its kind `is_usual` too: it gets the same head."""
+
+    parts: list[Part]
+    status: int
+    sent: int
+    is_usual: bool
 
 
 class Scribe:
@@ -43,25 +55,26 @@ class Scribe:
         self.lends = lends
 
     def written(
-        self, known: Known, admitted: Admitted, held: Held, because: Reason, age: int, ttl: int
-    ) -> tuple[list[Part], int, int] | None:
-        """The answer's bytes, its status, and how many of the bytes are content; None where it
-        has to wait for some of them, or is not plain."""
-        entry, status = held.entry, held.entry.status
-        if entry.length is None:
+        self, known: Known, admitted: Admitted, shown: Shown, because: Reason, age: int, ttl: int
+    ) -> Written | None:
+        """The answer that is made of what is `shown`; None where it has to wait for some of it, or
+        is not plain."""
+        held, entry, status = shown.held, shown.entry, shown.entry.status
+        if held is None or entry.length is None:
             return None
         if not known.whole:
-            outcome = preconditions(admitted.request, entry)
+            outcome = preconditions(admitted.request, coded.judged(entry))
             status = 304 if outcome is Outcome.NOT_MODIFIED else 0
-        if not status or admitted.tells_key:
-            answer = self._composed(admitted, entry)
+        is_usual = bool(status) and not admitted.tells_key and self._is_usual(known, entry, status)
+        if not is_usual:
+            answer = self._composed(known, admitted, entry)
             head = self._write(known, admitted, answer, because, age, ttl)
             status = answer.head.status
             made = Made(None, _is_whole(answer, entry), answer.pieces, OUTCOMES[because], "")
         else:
-            made = self._made_ready(known, admitted, held, because, status)
+            made = self._made_ready(known, admitted, shown, because, status)
             if made.head is None:
-                answer = self._composed(admitted, entry)
+                answer = self._composed(known, admitted, entry)
                 head = self._write(known, admitted, answer, because, age, ttl)
             else:
                 head = made.head.filled(age, ttl)
@@ -73,12 +86,20 @@ class Scribe:
             return None
         body = self._store.whole_nowait(held)
         if lent is not None:
-            return [head, lent], status, len(lent)
+            return Written([head, lent], status, len(lent), is_usual)
         content = made.content(body)
         sent = sum(map(len, content))
         if content and sent <= JOINED_BYTES:
-            return [b"".join([head, *content])], status, sent
-        return [head, *content], status, sent
+            return Written([b"".join([head, *content])], status, sent, is_usual)
+        return Written([head, *content], status, sent, is_usual)
+
+    def _is_usual(self, known: Known, entry: Entry, status: int) -> bool:
+        """Whether all requests that `entry` answers with this status get the same head: a 304 may
+        name the tag of another coding, which is the one that its client has."""
+        if status != 304 or known.wish is None:
+            return True
+        tag = coded.held_tag(known.head, coded.judged(entry).headers)
+        return tag is None or tag == entry.headers.get(b"etag")
 
     def lent(self, held: Held, made: Made) -> FileSpan | None:
         """The content as a part of its file, where it can be sent from there, and best is."""
@@ -93,21 +114,23 @@ class Scribe:
         return None if source is None else FileSpan(source, piece.start, piece.stop, most)
 
     def _made_ready(
-        self, known: Known, admitted: Admitted, held: Held, because: Reason, status: int
+        self, known: Known, admitted: Admitted, shown: Shown, because: Reason, status: int
     ) -> Made:
         """The answer of this status, made once for each method and reason."""
-        entry, ready = held.entry, held.ready
+        held, entry = shown.held, shown.entry
+        assert held is not None  # as it is written from
+        ready = held.ready
         if (
             not isinstance(ready, Ready)
             or ready.mark is not known.mark
-            or ready.entry is not entry
+            or ready.source is not shown.source
         ):
-            ready = held.ready = Ready(known.mark, entry)
+            ready = held.ready = Ready(known.mark, entry, shown.source)
         form = known.form_of(status)
         kind = form, because.slug
         made = ready.made.get(kind)
         if made is None:
-            answer = self._composed(admitted, entry)
+            answer = self._composed(known, admitted, entry)
             template = Template.of(partial(self._write, known, admitted, answer, because))
             whole = _is_whole(answer, entry)
             made = Made(template, whole, answer.pieces, OUTCOMES[because], because.slug)
@@ -116,8 +139,9 @@ class Scribe:
             ready.hits[form] = made
         return made
 
-    def _composed(self, admitted: Admitted, entry: Entry) -> Answer:
-        return from_entry(admitted.request, entry, entry.length, self._parts.salt)
+    def _composed(self, known: Known, admitted: Admitted, entry: Entry) -> Answer:
+        told = known.head if known.wish is not None else None
+        return from_entry(admitted.request, entry, entry.length, self._parts.salt, told)
 
     def _write(
         self,

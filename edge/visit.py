@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edge.cache.journal import Follower
     from edge.cache.ruling import CachePolicy
     from edge.cache.store import Store
+    from edge.coding.coders import Coders
     from edge.errand import Errands
     from edge.guard.address import Networks
     from edge.listen.connection import ClientStream
@@ -85,7 +86,8 @@ def _none() -> float:
 class Tools:
     """What outlives the settings. `background` belongs to the node: fetches outlive clients.
 
-    `relays` reach the other workers; None where this one owns all keys.
+    `relays` reach the other workers; None where this one owns all keys. `coders` code bodies; None
+    where none is to be.
     """
 
     store: Store
@@ -99,6 +101,7 @@ class Tools:
     log: Callable[[Record], None]
     complain: Callable[[str, str, str | None], None]  # kind, message, request id
     relays: Relays | None = None
+    coders: Coders | None = None
 
 
 OUTCOMES: Final = {

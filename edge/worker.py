@@ -37,6 +37,8 @@ from edge.cache.lending import LendingStore
 from edge.cache.reaper import Reaper
 from edge.cache.shards import Shards
 from edge.cache.store import Store
+from edge.cache.threads import Threads
+from edge.coding.coders import Coders
 from edge.config import policies
 from edge.config.share import share_of
 from edge.control import Control
@@ -82,6 +84,7 @@ CLEANUP_S: Final = 5.0  # for the store to be written out at the end
 YOUNG_OBJECTS: Final = 10_000
 MOST_HOPS: Final = 1_000_000  # each carries a request of one client, and those are bounded
 DIALS: Final = 8  # newcomers want the descriptors that are given up, too
+CODING_THREADS: Final = 2  # what they wait for is a core
 DESK_CALLERS: Final = 4_096  # the keeper's, on behalf of its own callers
 
 
@@ -142,6 +145,8 @@ class Worker:
 
     async def run(self) -> None:
         """Serve until told to drain, then drain."""
+        coding, recoding = Threads(CODING_THREADS, "edge-coding"), Threads(1, "edge-recoding")
+        self._coders = Coders(coding, recoding)
         try:
             await self._disk.open()
             with self._now:
@@ -150,6 +155,8 @@ class Worker:
             self._close_listeners()
             with trio.move_on_after(CLEANUP_S, shield=True):
                 await self._disk.close()
+                await coding.close()
+                await recoding.close()
             self._error_log.close()
             self._collar.close()
 
@@ -250,6 +257,7 @@ class Worker:
             new_id=self._ids,
             log=self._log,
             complain=self._complain,
+            coders=self._coders,
         )
         if isinstance(self._store, LendingStore):
             self._relay_by(self._owners, self._store)

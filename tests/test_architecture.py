@@ -20,8 +20,9 @@ IMPURE_IN_CACHE = {
     "reaper", "rows", "scan", "shards", "space", "spool", "store", "sweep", "threads", "trouble",
     "writer",
 }  # fmt: skip
+IMPURE_IN_CODING = {"coders"}
 PURE_MODULES = {
-    "edge.errors", "edge.observe", "edge.metrics", "edge.reading", "edge.tally",
+    "edge.coded", "edge.errors", "edge.observe", "edge.metrics", "edge.reading", "edge.tally",
     "edge.exposition", "edge.answer", "edge.admission", "edge.branches", "edge.draft",
     "edge.merge", "edge.orders", "edge.owner", "edge.prospect", "edge.ready", "edge.shielding",
     "edge.standing", "edge.terms", "edge.trade", "edge.ways",
@@ -45,11 +46,17 @@ ALLOWED = {
     "edge.routing": {"edge.wire", "edge.errors"},
     "edge.cache": {"edge.wire", "edge.errors"},
     "edge.upstream": {"edge.wire", "edge.errors", "edge.routing"},
-    "edge.terms": {"edge.answer", "edge.cache", "edge.guard", "edge.routing", "edge.wire"},
+    "edge.coding": {
+        "edge.wire", "edge.errors", "edge.routing.site", "edge.cache.body", "edge.cache.threads",
+    },
+    "edge.terms": {
+        "edge.answer", "edge.cache", "edge.coding", "edge.guard", "edge.routing", "edge.wire",
+    },
     "edge.listen": {"edge.wire", "edge.errors", "edge.upstream.transport"},
     "edge.config": {
         "edge.settings", "edge.guard", "edge.routing", "edge.cache", "edge.upstream",
-        "edge.listen", "edge.answer", "edge.standing", "edge.terms", "edge.wire", "edge.errors",
+        "edge.listen", "edge.coding", "edge.answer", "edge.standing", "edge.terms", "edge.wire",
+        "edge.errors",
     },
 }  # fmt: skip
 
@@ -95,6 +102,8 @@ def is_pure(path: Path) -> bool:
     package, _, last = module.rpartition(".")
     if package == "edge.cache":
         return last not in IMPURE_IN_CACHE
+    if package == "edge.coding":
+        return last not in IMPURE_IN_CODING
     return module in PURE_MODULES or any(within(module, package) for package in PURE_PACKAGES)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from hashlib import blake2b
 from typing import NewType
 
 from edge.wire.message import Headers, Times
@@ -74,7 +75,9 @@ class Entry:
     none; `age_field` the Age it arrived with, in seconds. `length` is the size of the whole body
     in bytes, None while it is not known. `keep_until` is when it is of no more use, not even for
     validation. `scopes` are the digests of the names that a purge may cover it by, 8 bytes each
-    (see `scope`). Times are Unix seconds.
+    (see `scope`). `body` tells its body from every other that was stored under its key, and stays
+    when a 304 renews the head; where the body was made of another one's, by coding it or decoding
+    it, `made_of` is that one's `body`. Times are Unix seconds.
     """
 
     key: Key
@@ -91,3 +94,14 @@ class Entry:
     vary_any: bool = False  # `Vary: *`: never selected without validation (RFC 9111 §4.1)
     scopes: bytes = b""
     reason: bytes = b""
+    body: bytes = b""
+    made_of: bytes = b""
+
+
+def body_mark(times: Times, fetched_at: Seq, number: int) -> bytes:
+    """What tells a body that was fetched then from others under its key: 8 bytes.
+
+    `number` is another one each time that a process asks: clocks are coarse.
+    """
+    told = b"%r %r %d %d" % (times.request_time, times.response_time, fetched_at, number)
+    return blake2b(told, digest_size=8).digest()

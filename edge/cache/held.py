@@ -26,11 +26,12 @@ class Held:
     requests that it has answered since it came to memory. In `ready` whoever answers with it keeps
     what would be the same the next time; a new head has a new one. One that is a copy of what
     another worker stores has a `lease`, and is that only as long as it is current (see `leases`).
+    One whose body does not shrink when it is coded is `uncodable`.
     """
 
     __slots__ = (
         "body", "dropped", "entry", "fill", "heir", "hits", "lease", "opened_at", "passed",
-        "ready", "row", "used",
+        "ready", "row", "uncodable", "used",
     )  # fmt: skip
 
     def __init__(
@@ -53,6 +54,7 @@ class Held:
         self.passed = entry.fetched_at
         self.ready: object = None
         self.lease: int | None = None
+        self.uncodable = False
 
     @property
     def newest(self) -> Held:

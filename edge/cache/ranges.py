@@ -165,6 +165,8 @@ def _is_same(condition: bytes, entry: Entry) -> bool:
     if tag is not None:
         stored = parse_entity_tag(entry.headers.get(b"etag") or b"")
         return stored is not None and tag.is_strongly(stored)
+    if entry.made_of:  # a date is that of all codings, whose octets are not the same
+        return False
     date = parse_date(condition, entry.times.response_time)
     return date is not None and date == last_modified(entry) and is_dated_strongly(entry)
 

@@ -115,10 +115,11 @@ class Keep:
         *,
         length: int | None = None,
         reason: bytes = b"",
+        body: bytes = b"",
     ) -> Entry:
         """The entry to begin with; `length` is the body's, where it is known.
 
-        `reason` is the phrase behind the status.
+        `reason` is the phrase behind the status, and `body` what tells the body from others.
         """
         return Entry(
             key=key,
@@ -134,6 +135,7 @@ class Keep:
             keep_until=self.keep_until,
             scopes=self.scopes(key),
             reason=reason,
+            body=body,
         )
 
 

@@ -377,6 +377,7 @@ class Store:
             fill=held.fill,
         )
         heir.used, heir.opened_at, heir.hits = held.used, held.opened_at, held.hits
+        heir.uncodable = held.uncodable
         held.heir = twin.heir = heir
         if twin in resource.variants:
             swapped = tuple(heir if one is twin else one for one in resource.variants)

@@ -16,6 +16,8 @@ from edge.cache.key import KeyPolicy
 from edge.cache.ruling import CachePolicy
 from edge.cache.tags import DEFAULT_FIELDS
 from edge.cache.vary import VaryPolicy
+from edge.coding.negotiate import Coding
+from edge.coding.policy import DEFAULT_TYPES, CompressPolicy
 from edge.guard.address import Networks
 from edge.listen.connection import ConnectionPolicy
 from edge.routing.experiment import Arm, Experiment
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from edge.config.cache import CacheSettings
+    from edge.config.compress import CompressSettings
     from edge.config.experiment import ArmSettings, ExperimentSettings
     from edge.config.root import Config
     from edge.config.route import (
@@ -67,6 +70,7 @@ def _site(told: SiteSettings, standing: Standing) -> Site:
         fields=field_rules(told.headers, hidden),
         edits=_edits(told.request),
         rewrite=_rewrite(told.rewrite, None),
+        compress=compress_policy(told.compress) if told.compress is not None else None,
     )
     return Site(
         name=told.hosts[0],
@@ -128,6 +132,7 @@ def _rule(
         edits=site.edits.then(own) if site.edits and own else own or site.edits,
         rewrite=_rewrite(told.rewrite, told.match.path) if told.rewrite else site.rewrite,
         redirect=_redirect(told.redirect, match.path),
+        compress=site.compress,
     )
     types = TypeMatch.parse(_bytes(told.match.content_type)) if told.match.content_type else None
     return Rule(match, terms, types)
@@ -275,6 +280,21 @@ def cache_policy(told: CacheSettings, tags: tuple[bytes, ...] = DEFAULT_FIELDS) 
         targets=_bytes(told.targets),
         vary=vary,
         tags=tags,
+    )
+
+
+def compress_policy(told: CompressSettings) -> CompressPolicy:
+    """In what codings answers go to clients, and which do."""
+    return CompressPolicy(
+        codings=tuple(Coding(name) for name in told.codings),
+        min_bytes=told.min,
+        most_bytes=told.max,
+        types=TypeMatch.parse(_bytes(told.types) or DEFAULT_TYPES),
+        ask=told.ask,
+        recompress_after=told.recompress_after,
+        recompress_within_s=told.recompress_within,
+        recompress_most_bytes=told.recompress_max,
+        dictionaries=False,
     )
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 # The schema's hints are read when settings are: their names must be here at run time.
-from collections.abc import Iterator, Mapping  # noqa: TC003
+from collections.abc import Iterator  # noqa: TC003
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Literal
 
 from edge.config import notation as n
 from edge.config.cache import CacheSettings
+from edge.config.compress import CompressSettings  # noqa: TC001
 from edge.config.experiment import ExperimentSettings  # noqa: TC001
-from edge.config.notation import NOT_HERE
 from edge.config.route import (
     FieldsSettings,
     HeadersSettings,
@@ -52,8 +52,6 @@ class KeySettings:
 class SiteSettings:
     """`[[site]]`: some hosts, their origin, and their rules."""
 
-    unbuilt: ClassVar[Mapping[str, str]] = {"compress": f"compression: {NOT_HERE}"}
-
     hosts: tuple[str, ...] = field(
         metadata=setting("Hosts: exact, `*.` before a name, or `*`.", n.HOST, fewest=1)
     )
@@ -84,6 +82,10 @@ class SiteSettings:
     cache: CacheSettings = field(
         default_factory=CacheSettings,
         metadata=setting("Terms that differ from the node's.", inherits=True),
+    )
+    compress: CompressSettings | None = field(
+        default=None,
+        metadata=setting("Compress answers for clients that accept it; without this, none is."),
     )
     tags: tuple[str, ...] = field(
         default=("surrogate-key", "cache-tag", "xkey"),

@@ -29,6 +29,7 @@ from edge.cache.lending import LendingStore
 from edge.cache.shards import Shards
 from edge.cache.store import Store
 from edge.cache.threads import Inline
+from edge.coding.coders import Coders
 from edge.config import behind, for_proxy, policies
 from edge.delivery import own_status
 from edge.errand import Errands
@@ -138,6 +139,7 @@ class Edge:
             new_id=lambda: f"id-{next(self._ids)}",
             log=self.records.append,
             complain=self._complain,
+            coders=Coders(Inline(1, "coding"), Inline(1, "recoding")),
         )
         parts = parts_of(config=self.config, groups=self.groups, now=lambda: self.now)
         self.exchange = self.entrance = self._next_entrance = Exchange(self.tools, parts)

@@ -17,11 +17,13 @@ from edge.cache.leases import Leases
 from edge.cache.lending import HEAD_BYTES, LendingStore
 from edge.cache.loans import Loans
 from edge.cache.ranges import Span
+from edge.coded import Shown
 from edge.errors import ExchangeError, Failure
 from edge.listen.link import Link
 from edge.observe import Outcome, Record
 from edge.owner import Owners
 from edge.relay import IDLE_S, MOST_IDLE, SWEEP_S, TRIES, Relays, copy_of, facts_of, note
+from edge.terms import Terms
 from edge.wire.frames import (
     Answered,
     Ask,
@@ -538,8 +540,8 @@ WHOLE = Answer(ResponseHead(200), (Span(0, 5),))
 
 def lending(held: Held, composed: Answer, method: bytes = b"GET", lease: int | None = 3) -> Any:
     head = RequestHead(method, b"http", b"a", b"/")
-    visit = SimpleNamespace(head=head, lease=lease, variants=(held,))
-    return copy_of(cast("Visit", visit), held, composed)
+    visit = SimpleNamespace(head=head, lease=lease, variants=(held,), terms=Terms())
+    return copy_of(cast("Visit", visit), Shown(held, held.entry, held.entry), composed)
 
 
 def test_a_copy_goes_with_a_whole_answer_to_a_get() -> None:

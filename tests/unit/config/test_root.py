@@ -130,11 +130,10 @@ check = { path = "/" }
 [[site]]
 hosts = ["shop.example"]
 route = { nearest = ["eu"], via = "shield" }
-compress = { min = "512B" }
 """
     with pytest.raises(SettingsError) as caught:
         load_config(text, hostname="h")
-    assert [fault.path for fault in caught.value.faults] == ["tls", "fleet", "sites[0].compress"]
+    assert [fault.path for fault in caught.value.faults] == ["tls", "fleet"]
 
 
 def test_an_empty_file_names_what_is_missing() -> None:

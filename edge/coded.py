@@ -1,0 +1,282 @@
+"""Coded variants: the stored bodies that were made of another one by coding or decoding it.
+
+Theory of operation
+-------------------
+What an origin answers is fetched, judged and stored as it came. Where a client is to get it in
+another coding, that is made once and stored under a key of its own, derived from the key and the
+coding, whose digest has the same first bytes: so the same worker owns it, it lies in the same
+shard, and the same lease covers copies of it.
+
+- *Such a variant is a body, and no more.* Whether it may answer is never asked of it, but of its
+  source, which the law has ruled on; and its head is made of its source's head as that is now. So
+  a 304 renews it, and a purge covers it, without its being touched.
+- *It fits one body.* Every stored body has a mark (`Entry.body`), which a 304 leaves alone, and a
+  variant names the one that it is made of (`made_of`). What has been fetched anew, after a purge
+  or not, has another mark: what was made of the old body is of no more use from that moment on,
+  and neither is what is still being made of it.
+- *Its octets are its own.* How they came about hangs on what flushed when, so each has a mark of
+  its own, which is in its entity tag: no range of one is joined to a range of another.
+- *Conditions are held against the source.* Who has any coding of what is stored, and still accepts
+  that coding, has it: a 304 names the tag that the client named.
+
+What a client is to get follows from its Accept-Encoding and the site's order, never from what
+happens to be stored: so each client gets one coding at all times, and each worker can tell which.
+The origin sees one value of Accept-Encoding, and all answers that vary on it are one variant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from edge.cache.entry import Key
+from edge.coding.negotiate import SILENT, Acceptance, Coding, acceptance, choose
+from edge.coding.policy import forbids_transform, may_recompress, origin_coding, pays
+from edge.coding.representation import (
+    coded_headers,
+    decoded_headers,
+    mark_of,
+    plain_tag,
+    varied_headers,
+)
+from edge.wire.fields import AnyTag, parse_entity_tag, parse_entity_tags
+from edge.wire.message import Headers, ResponseHead
+
+if TYPE_CHECKING:
+    from edge.cache.entry import Entry
+    from edge.cache.held import Held, Resource
+    from edge.coding.policy import CompressPolicy
+    from edge.wire.message import RequestHead
+
+SHARED_BYTES: Final = 2  # of a digest: what names its shard, its owner and its lease
+UNMARKED: Final = b"\0"  # the body of an entry that was stored without a mark
+_NOT_MADE: Final = mark_of(b"")  # in the tag of what there is no body of (yet): of HEAD and 304
+_ENCODED: Final = frozenset((Coding.BR, Coding.ZSTD, Coding.GZIP))
+_TAGS: Final = frozenset((b"if-match", b"if-none-match"))
+ASKED_CODED: Final = b"br, zstd, gzip"
+
+
+class Wish(NamedTuple):
+    """What a request's Accept-Encoding comes to: what it `accepts`, and the best `coding` of the
+    site's that it may be sent; None for identity, or where nothing may be transformed."""
+
+    accepts: Acceptance
+    coding: Coding | None
+
+
+_AS_IT_IS: Final = Wish(SILENT, None)
+
+
+def wish(request: RequestHead, policy: CompressPolicy) -> Wish:
+    """In what coding `request`, as its client sent it, is best answered."""
+    accepts = acceptance(request.headers.joined(b"accept-encoding"))
+    if forbids_transform(request.headers):
+        return Wish(accepts, None)
+    return _wish(accepts, policy.codings)
+
+
+@lru_cache(1024)
+def _wish(accepts: Acceptance, codings: tuple[Coding, ...]) -> Wish:
+    made = tuple(coding for coding in codings if coding in _ENCODED)
+    best = choose(accepts, made, {*made, Coding.IDENTITY})
+    return Wish(accepts, None if best is Coding.IDENTITY else best)
+
+
+def coding_of(
+    head: ResponseHead, length: int | None, wished: Wish, policy: CompressPolicy
+) -> Coding | None:
+    """What an answer with this head, and a body of `length` bytes, is to be coded in; IDENTITY
+    where it has to be decoded for its client, None where it goes as it came."""
+    came = origin_coding(head.headers)
+    if came is Coding.IDENTITY:
+        is_coded = wished.coding is not None and pays(head, policy, length)
+        return wished.coding if is_coded else None
+    if came not in _ENCODED or wished.accepts.accepts(came):
+        return None
+    may_be = wished.accepts.accepts(Coding.IDENTITY) and not forbids_transform(head.headers)
+    return Coding.IDENTITY if may_be and head.status != 206 else None
+
+
+def coding_for(entry: Entry, wished: Wish, policy: CompressPolicy) -> Coding | None:
+    """As `coding_of`, of what is stored."""
+    return coding_of(ResponseHead(entry.status, entry.headers), entry.length, wished, policy)
+
+
+def as_it_is(head: ResponseHead, length: int | None, policy: CompressPolicy) -> Headers:
+    """The fields of an answer that goes as it came, and to others may not: they tell of that."""
+    came = origin_coding(head.headers)
+    chosen = came in _ENCODED or (came is Coding.IDENTITY and pays(head, policy, length))
+    return varied_headers(head.headers) if chosen else head.headers
+
+
+# --- keys and entries
+
+
+def key_of(key: Key, coding: Coding) -> Key:
+    """What the variant in `coding` of what is under `key` is stored under."""
+    return Key(_digest(key.digest, coding), key.url)
+
+
+@lru_cache(4096)
+def _digest(digest: bytes, coding: Coding) -> bytes:
+    told = b"%b coded %b" % (digest, coding.token)
+    rest = blake2b(told, digest_size=len(digest) - SHARED_BYTES).digest()
+    return digest[:SHARED_BYTES] + rest
+
+
+def fields_of(headers: Headers, coding: Coding, body: bytes = b"") -> Headers:
+    """The fields of a variant of what has `headers`; `body` is the mark of its own, if any."""
+    if coding is Coding.IDENTITY:
+        return decoded_headers(headers)
+    return coded_headers(headers, coding, mark_of(body) if body else _NOT_MADE)
+
+
+def mark(entry: Entry) -> bytes:
+    """What a variant made of the body of `entry` names it by."""
+    return entry.body or UNMARKED
+
+
+def entry_of(source: Entry, coding: Coding, body: bytes = b"", length: int | None = None) -> Entry:
+    """The entry of a variant of `source`: in all but its fields and its body what that is.
+
+    `body` is the mark of the variant's own, b"" where there is none; `length` its size in bytes,
+    where it is known.
+    """
+    return replace(
+        source,
+        key=key_of(source.key, coding),
+        headers=fields_of(source.headers, coding, body),
+        length=length,
+        body=body,
+        made_of=mark(source),
+    )
+
+
+def as_now(source: Entry, variant: Entry, coding: Coding) -> Entry:
+    """The entry of a stored `variant` as its source's head makes it now."""
+    return entry_of(source, coding, variant.body, variant.length)
+
+
+def plain(source: Entry, policy: CompressPolicy) -> Entry:
+    """`source` as it goes to who gets it as it is stored."""
+    headers = as_it_is(ResponseHead(source.status, source.headers), source.length, policy)
+    return source if headers is source.headers else replace(source, headers=headers)
+
+
+def fitting(resource: Resource, source: Entry) -> Held | None:
+    """The variant among those under a derived key that is made of the body of `source`."""
+    wanted = mark(source)
+    for held in resource.variants:
+        entry = held.entry
+        if entry.made_of == wanted and entry.variant == source.variant:
+            return held
+    return None
+
+
+class Shown(NamedTuple):
+    """What an answer is made of: the body of `held`, under the head `entry`.
+
+    `held` is None where there is no body yet, and the answer has none. `source` is the entry that
+    the law has ruled on.
+    """
+
+    held: Held | None
+    entry: Entry
+    source: Entry
+
+
+def keys_of_copies(key: Key, wished: Wish | None) -> tuple[Key, ...]:
+    """The keys under which another worker's answer may be copied here, the likelier first."""
+    if wished is None or wished.coding is None:
+        return (key,)
+    return key_of(key, wished.coding), key
+
+
+def may_stand_alone(
+    copy: Entry, request: RequestHead, wished: Wish | None, policy: CompressPolicy | None
+) -> bool:
+    """Whether a copy answers `request` as it is: its owner would neither make another body of it,
+    nor have to say of which of two a part is meant."""
+    if policy is None or wished is None:
+        return True
+    if copy.made_of:
+        return b"range" not in request.headers
+    return coding_for(copy, wished, policy) is None
+
+
+def is_final(shown: Shown, policy: CompressPolicy | None) -> bool:
+    """Whether what is shown is what its owner will go on showing, so that copies of it are worth
+    making: who answers with a copy does not tell the owner, who would never see it earn more."""
+    held, length = shown.held, shown.source.length
+    if policy is None or held is None or not shown.entry.made_of or held.uncodable:
+        return True
+    return length is None or not may_recompress(length, policy)
+
+
+# --- conditions
+
+
+def asked(headers: Headers, policy: CompressPolicy) -> Headers:
+    """A request's fields as they are judged and go to the origin: with the one Accept-Encoding
+    that all have, and conditions that name the origin's own tags.
+
+    A tag of ours whose coding this client does not accept stands for nothing that it can use, and
+    goes, unless there is no other: a condition that cannot hold is not the same as none. If-Range
+    stays: it means the octets of one variant.
+    """
+    value = ASKED_CODED if policy.ask == "coded" else Coding.IDENTITY.token
+    told = headers.joined(b"accept-encoding")
+    if not _TAGS.isdisjoint([name for name, _ in headers.pairs]):
+        accepts = acceptance(told)
+        headers = Headers(
+            (name, _plain(text, accepts) if name in _TAGS else text) for name, text in headers
+        )
+    return headers.replaced(b"accept-encoding", value)
+
+
+def _plain(value: bytes, accepts: Acceptance) -> bytes:
+    """A list of tags with the origin's in place of ours; where it has none, as it stands."""
+    listed = parse_entity_tags(value)
+    if isinstance(listed, AnyTag):
+        return value
+    pairs = [plain_tag(tag) for tag in listed]
+    if not any(coding for _, coding in pairs):
+        return value
+    kept = [tag for tag, coding in pairs if coding is None or accepts.accepts(coding)]
+    return b", ".join(dict.fromkeys(tag.format() for tag in kept)) or value
+
+
+def held_tag(request: RequestHead, source: Headers) -> bytes | None:
+    """The tag of If-None-Match that names what has the fields `source`, in a coding that `request`
+    accepts, as its client wrote it; None where none does."""
+    told, tag = request.headers.joined(b"if-none-match"), source.get(b"etag")
+    ours = parse_entity_tag(tag) if tag is not None else None
+    listed = parse_entity_tags(told) if told is not None else AnyTag.ANY
+    if ours is None or isinstance(listed, AnyTag):
+        return None
+    accepts = acceptance(request.headers.joined(b"accept-encoding"))
+    for each in listed:
+        plain, coding = plain_tag(each)
+        named = plain if coding is not None and accepts.accepts(coding) else each
+        if named.is_weakly(ours) or each.is_weakly(ours):
+            return each.format()
+    return None
+
+
+def judged(entry: Entry) -> Entry:
+    """What the conditions of a request are held against where it is answered with `entry`: of a
+    variant, its source's tag."""
+    if not entry.made_of:
+        return entry
+    tag = parse_entity_tag(entry.headers.get(b"etag") or b"")
+    if tag is None:
+        return entry
+    return replace(entry, headers=entry.headers.replaced(b"etag", plain_tag(tag)[0].format()))
+
+
+def held_by(request: RequestHead, head: ResponseHead) -> ResponseHead:
+    """A 304 to `request`, as its client sent it, with the tag that the client has."""
+    tag = held_tag(request, head.headers)
+    return head if tag is None else replace(head, headers=head.headers.replaced(b"etag", tag))

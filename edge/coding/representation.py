@@ -1,0 +1,157 @@
+"""The fields of a coded representation, and its entity tags, there and back.
+
+Codings of one resource are representations of their own (RFC 9110 §8.8.3.3), so each has a tag of
+its own: the origin's, and within its quotes `-`, the coding, `.` and a *mark*: `"v7"` becomes
+`"v7-br.3f9a01c2"`. The mark tells apart what two encoders made of the same bytes: a strong tag
+names octets, and a page that is compressed again, harder or merely after other flushes, has
+others. So whoever codes gives a mark that no other coding of the same source has (`mark_of`
+something that differs); a range of the one is then never joined to a range of the other. A weak
+tag stays weak, and a tag that is not well-formed is left out: it cannot be told apart.
+
+Which octets they are matters to ranges only. Who holds *any* coding of what is stored now need not
+have it sent again: conditions are judged by the origin's own tags (`plain_conditions`), and a 304
+names the tag that the client named (`held_tag`), which is of a representation that it has. `-br`
+alone, as others write it, is not taken for ours.
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final
+
+from edge.coding.negotiate import Coding
+from edge.wire.fields import (
+    AnyTag,
+    EntityTag,
+    parse_entity_tag,
+    parse_entity_tags,
+    tokens,
+)
+from edge.wire.message import Headers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MARK_DIGITS: Final = 8
+_SUFFIX: Final = re.compile(rb"-(br|zstd|gzip|dcz)\.([0-9a-f]{8})")
+
+# Tells of the octets that are no longer sent. Repr-Digest too: it is over the coded
+# representation (RFC 9530 §3), and so was Digest (RFC 3230).
+_OF_THE_OCTETS: Final = frozenset(
+    b"content-length content-md5 content-digest repr-digest digest etag content-encoding".split()
+)
+
+_BY_CODING: Final = (b"Accept-Encoding",)
+_BY_DICTIONARY: Final = (b"Accept-Encoding", b"Available-Dictionary")  # RFC 9842 §6.2
+
+_CONDITIONS: Final = frozenset((b"if-match", b"if-none-match", b"if-range"))
+
+
+def mark_of(seed: bytes) -> bytes:
+    """A mark for tags, from what no other coding of the same source shares: a random number, or
+    the digest of the coded body where all of that is there."""
+    return blake2b(seed, digest_size=MARK_DIGITS // 2, person=b"coding-mark").hexdigest().encode()
+
+
+def coded_headers(headers: Headers, coding: Coding, mark: bytes) -> Headers:
+    """The fields of a representation as they stand on its coded form; `mark` is `mark_of`'s.
+
+    Content-Length is left out: whoever knows the coded length puts it there. ValueError for
+    identity, which is no coding.
+    """
+    if coding is Coding.IDENTITY:
+        raise ValueError("identity is not a coding to have fields of its own")
+    tag = parse_entity_tag(headers.get(b"etag") or b"")
+    out = headers.without(_OF_THE_OCTETS).plus((b"content-encoding", coding.token))
+    if tag is not None:
+        out = out.plus((b"etag", coded_tag(tag, coding, mark).format()))
+    return varied_headers(out, by_dictionary=coding is Coding.DCZ)
+
+
+def varied_headers(headers: Headers, *, by_dictionary: bool = False) -> Headers:
+    """The fields with a Vary that tells of the choice: for coded and uncoded forms alike.
+
+    `by_dictionary`: a dictionary might have been used, had the client told of it.
+    """
+    said = headers.joined(b"vary")
+    wanted = _BY_DICTIONARY if by_dictionary else _BY_CODING
+    members = tokens(said or b"")
+    have = {member.lower() for member in members}
+    news = [name for name in wanted if name.lower() not in have]
+    if not news or b"*" in have:
+        return headers
+    return headers.replaced(b"vary", b", ".join((*members, *news)))
+
+
+def decoded_headers(headers: Headers) -> Headers:
+    """The fields of an answer that the origin coded as they stand on its decoded form.
+
+    Its tag becomes weak: the decoded octets are others than those that the origin named.
+    """
+    tag = parse_entity_tag(headers.get(b"etag") or b"")
+    out = headers.without(_OF_THE_OCTETS)
+    if tag is not None:
+        out = out.plus((b"etag", EntityTag(tag.opaque, weak=True).format()))
+    return varied_headers(out)
+
+
+def coded_tag(tag: EntityTag, coding: Coding, mark: bytes) -> EntityTag:
+    """The tag of a coded form of what `tag` names; weak where that is weak."""
+    return EntityTag(b"%b-%b.%b" % (tag.opaque, coding.token, mark), tag.weak)
+
+
+def plain_tag(tag: EntityTag) -> tuple[EntityTag, Coding | None]:
+    """The origin's tag behind one of ours, and the coding; (`tag`, None) for one that is not."""
+    match = _SUFFIX.fullmatch(tag.opaque, max(0, tag.opaque.rfind(b"-")))
+    if match is None:
+        return tag, None
+    return EntityTag(tag.opaque[: match.start()], tag.weak), Coding(match[1].decode("ascii"))
+
+
+def plain_conditions(headers: Headers) -> Headers:
+    """A request's fields with the origin's own tags in If-Match, If-None-Match and If-Range.
+
+    For asking the origin, and for judging the uncoded entry. To be judged by ranges, If-Range must
+    stay as it came: it means the octets of one coded form.
+    """
+    if _CONDITIONS.isdisjoint([name for name, _ in headers.pairs]):
+        return headers
+    return Headers(
+        (name, _plain_list(value) if name in _CONDITIONS else value) for name, value in headers
+    )
+
+
+def held_tag(if_none_match: bytes, source: bytes) -> bytes | None:
+    """The first tag of an If-None-Match that is `source` (the origin's ETag) or a coding of it.
+
+    As the client wrote it, to be the ETag of its 304; compared weakly. None where there is none.
+    """
+    ours, listed = parse_entity_tag(source), parse_entity_tags(if_none_match)
+    if ours is None or isinstance(listed, AnyTag):
+        return None
+    for tag in listed:
+        if tag.is_weakly(ours) or _is_coding_of(tag, ours):
+            return tag.format()
+    return None
+
+
+def _is_coding_of(tag: EntityTag, source: EntityTag) -> bool:
+    """Whether a tag is ours for a coding of `source`; the source's may itself look like ours."""
+    plain, coding = plain_tag(tag)
+    return coding is not None and plain.opaque == source.opaque
+
+
+def _plain_list(value: bytes) -> bytes:
+    """A list of tags with ours taken back; what holds none of ours stays byte for byte."""
+    listed = parse_entity_tags(value)
+    if isinstance(listed, AnyTag):
+        return value
+    plain = [plain_tag(tag) for tag in listed]
+    if not any(coding for _, coding in plain):
+        return value
+    return b", ".join(_once(tag.format() for tag, _ in plain))
+
+
+def _once(values: Iterable[bytes]) -> Iterable[bytes]:
+    return dict.fromkeys(values)

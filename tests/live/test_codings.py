@@ -1,0 +1,88 @@
+"""Content codings as curl meets them, on real sockets: what it decodes is what the origin made."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from tests.live.harness import Node, Reply, ScriptedOrigin, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl"),
+]
+
+SIZES: Final = (2_000, 60_000, 3_000_000)
+WORD: Final = b"<li>The item of this number, and not of another: %d</li>\n"
+HTML: Final = ["cache-control: max-age=600", "content-type: text/html", 'etag: "1"']
+SETS: Final = ("site.compress={}", "node.access_log=off")
+
+
+def text(size: int) -> bytes:
+    return b"".join(WORD % number for number in range(size // len(WORD)))
+
+
+@pytest.fixture
+def origin() -> Iterator[ScriptedOrigin]:
+    with ScriptedOrigin() as made:
+        yield made
+        assert made.unexpected == []
+
+
+@pytest.fixture(params=[1, 2], ids=["one-worker", "two-workers"])
+def node(origin: ScriptedOrigin, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Node]:
+    sets = (*SETS, f"node.workers={request.param}")
+    with Node(origin.url, tmp_path, sets) as made:
+        yield made
+        assert "internal" not in made.errors()
+
+
+def curl(node: Node, target: str, *options: str) -> tuple[dict[str, str], bytes]:
+    """The fields and the content of an answer, as curl has them."""
+    url = f"http://127.0.0.1:{node.port}{target}"
+    command = ["curl", "-sS", "-D", "/dev/stderr", "-H", "Host: a.example", *options, url]
+    done = subprocess.run(command, capture_output=True, check=True, timeout=30)
+    lines = [line for line in done.stderr.decode("latin-1").split("\r\n")[1:] if line]
+    fields = {line.partition(":")[0].lower(): line.partition(":")[2].strip() for line in lines}
+    return fields, done.stdout
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_curl_decodes_what_the_origin_made(origin: ScriptedOrigin, node: Node, size: int) -> None:
+    body = text(size)
+    origin.script(f"page{size}", Reply.of(200, HTML, body))
+    target = f"/page{size}"
+    for _ in range(6):  # made, stored, and made again by then
+        for accepted in (None, "br", "gzip", "zstd", "identity"):
+            named = () if accepted is None else ("-H", f"Accept-Encoding: {accepted}")
+            fields, got = curl(node, target, "--compressed", *named)
+            assert got == body
+            coding = fields.get("content-encoding")
+            assert coding == (None if accepted == "identity" else accepted or "zstd")
+        fields, got = curl(node, target)
+        assert (got, fields.get("content-encoding")) == (body, None)
+    assert len(origin.requests(f"page{size}")) == 1
+    tag = fields["etag"]
+    fields, got = curl(node, target, "-H", f"If-None-Match: {tag}", "-H", "Accept-Encoding: br")
+    assert (fields["etag"], got) == (tag, b"")
+
+
+def test_what_is_asked_for_often_gets_smaller(origin: ScriptedOrigin, node: Node) -> None:
+    body = text(60_000)
+    origin.script("often", Reply.of(200, HTML, body))
+    accepting = ("-H", "Accept-Encoding: br")
+    sizes = [len(curl(node, "/often", *accepting)[1])]
+
+    def is_smaller() -> bool:
+        sizes.append(len(curl(node, "/often", *accepting)[1]))
+        return sizes[-1] < sizes[0]
+
+    assert eventually(is_smaller)
+    assert curl(node, "/often", "--compressed", *accepting)[1] == body

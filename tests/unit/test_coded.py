@@ -1,0 +1,184 @@
+"""What a coded variant is: its key, its head, which body it fits, whose conditions it meets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge import coded
+from edge.cache.entry import Entry, Key, Seq, Source, Terms, Times
+from edge.cache.held import Held, Resource
+from edge.cache.shards import owner_of
+from edge.coding.negotiate import Coding, acceptance
+from edge.coding.policy import CompressPolicy
+from edge.wire.message import Headers, RequestHead, ResponseHead
+
+POLICY: Final = CompressPolicy(codings=(Coding.BR, Coding.ZSTD, Coding.GZIP))
+CODED: Final = (Coding.BR, Coding.ZSTD, Coding.GZIP)
+HTML: Final = ((b"content-type", b"text/html"), (b"etag", b'"1"'))
+VALUES: Final = st.sampled_from(
+    [None, b"", b"br", b"gzip, br", b"*", b"identity;q=0", b"br;q=0, gzip", b"zstd;q=0.5", b"x"]
+)
+
+
+def entry(*fields: tuple[bytes, bytes], **changes: object) -> Entry:
+    made = Entry(
+        key=Key(bytes(range(16)), b"http://site.example/a"),
+        status=200,
+        headers=Headers(fields or HTML),
+        times=Times(1.0, 2.0),
+        date=1.0,
+        age_field=0,
+        terms=Terms(60.0, Source.MAX_AGE),
+        variant=(),
+        length=10_000,
+        fetched_at=Seq(0),
+        keep_until=100.0,
+        scopes=b"12345678",
+        body=b"a body's",
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def request(accepts: bytes | None = None, *fields: tuple[bytes, bytes]) -> RequestHead:
+    told = () if accepts is None else ((b"accept-encoding", accepts),)
+    return RequestHead(b"GET", b"http", b"site.example", b"/a", Headers((*told, *fields)))
+
+
+@given(st.binary(min_size=16, max_size=16))
+def test_a_derived_key_has_the_same_owner_and_is_no_others(digest: bytes) -> None:
+    keys = {coded.key_of(Key(digest, b"u"), coding).digest for coding in (*CODED, Coding.IDENTITY)}
+    assert len(keys | {digest}) == 5
+    for each in keys:
+        assert len(each) == 16
+        assert owner_of(each, 64, 7) == owner_of(digest, 64, 7)
+
+
+@given(VALUES)
+def test_what_is_chosen_is_accepted(accepts: bytes | None) -> None:
+    wished = coded.wish(request(accepts), POLICY)
+    chosen = coded.coding_for(entry(), wished, POLICY)
+    if chosen is not None:
+        assert acceptance(accepts).accepts(chosen)
+    gzipped = entry(*HTML, (b"content-encoding", b"gzip"))
+    assert coded.coding_for(gzipped, wished, POLICY) in (None, Coding.IDENTITY)
+    if acceptance(accepts).accepts(Coding.GZIP):
+        assert coded.coding_for(gzipped, wished, POLICY) is None
+
+
+def test_nothing_is_chosen_where_it_does_not_pay() -> None:
+    wished = coded.wish(request(b"br"), POLICY)
+    assert coded.coding_for(entry(), wished, POLICY) is Coding.BR
+    assert coded.coding_for(entry(length=100), wished, POLICY) is None
+    assert coded.coding_for(entry((b"content-type", b"image/png")), wished, POLICY) is None
+    held = entry(*HTML, (b"cache-control", b"no-transform"))
+    assert coded.coding_for(held, wished, POLICY) is None
+    untouched = coded.wish(request(b"br", (b"cache-control", b"no-transform")), POLICY)
+    assert coded.coding_for(entry(), untouched, POLICY) is None
+    part = ResponseHead(206, Headers((*HTML, (b"content-encoding", b"gzip"))))
+    assert coded.coding_of(part, None, wished, POLICY) is None
+
+
+@pytest.mark.parametrize("coding", [*CODED, Coding.IDENTITY])
+def test_a_variant_is_its_source_under_other_fields(coding: Coding) -> None:
+    source = (
+        entry() if coding is not Coding.IDENTITY else entry(*HTML, (b"content-encoding", b"br"))
+    )
+    made = coded.entry_of(source, coding, b"12345678", 99)
+    assert (made.times, made.terms, made.scopes) == (source.times, source.terms, source.scopes)
+    assert (made.length, made.body, made.made_of) == (99, b"12345678", source.body)
+    said = made.headers.get(b"content-encoding")
+    assert said == (None if coding is Coding.IDENTITY else coding.token)
+    assert made.headers.get(b"etag") != source.headers.get(b"etag")
+    assert b"accept-encoding" in (made.headers.get(b"vary") or b"").lower()
+    renewed = replace(source, terms=Terms(5.0, Source.MAX_AGE))
+    now = coded.as_now(renewed, made, coding)
+    assert now == replace(made, terms=renewed.terms)
+    assert coded.judged(now).headers.get(b"etag") in (b'"1"', b'W/"1"')
+
+
+def test_two_variants_of_one_body_have_tags_of_their_own() -> None:
+    one, other = (coded.entry_of(entry(), Coding.BR, body) for body in (b"1", b"2"))
+    assert one.headers.get(b"etag") != other.headers.get(b"etag")
+
+
+def test_a_variant_fits_one_body_and_one_variant_alone() -> None:
+    source = entry()
+    variant = Held(coded.entry_of(source, Coding.BR, b"1", 5))
+    resource = Resource((Held(coded.entry_of(entry(body=b"old"), Coding.BR, b"2", 5)), variant))
+    assert coded.fitting(resource, source) is variant
+    assert coded.fitting(resource, replace(source, terms=Terms(1.0, Source.EXPIRES))) is variant
+    assert coded.fitting(resource, replace(source, body=b"another")) is None
+    assert coded.fitting(resource, replace(source, variant=((b"cookie", b"a=1"),))) is None
+    assert coded.fitting(resource, replace(source, body=b"")) is None
+    unmarked = Held(coded.entry_of(entry(body=b""), Coding.BR, b"1", 5))
+    assert coded.fitting(Resource((unmarked,)), entry(body=b"")) is unmarked
+
+
+def test_only_what_is_chosen_among_is_told_to_vary() -> None:
+    assert b"vary" in coded.plain(entry(), POLICY).headers
+    assert b"vary" in coded.plain(entry(*HTML, (b"content-encoding", b"gzip")), POLICY).headers
+    image = entry((b"content-type", b"image/png"))
+    assert coded.plain(image, POLICY) is image
+
+
+@given(VALUES)
+def test_all_ask_the_origin_for_the_same(accepts: bytes | None) -> None:
+    asked = coded.asked(request(accepts).headers, POLICY)
+    assert asked.all(b"accept-encoding") == [b"identity"]
+    assert coded.asked(asked, POLICY) == asked
+    stored_coded = coded.asked(request(accepts).headers, replace(POLICY, ask="coded"))
+    assert stored_coded.all(b"accept-encoding") == [coded.ASKED_CODED]
+
+
+TAG: Final = b'"1-br.0123abcd"'
+
+
+@pytest.mark.parametrize(
+    ("accepts", "told", "asked"),
+    [
+        (b"br", TAG, b'"1"'),
+        (b"br", b'"0", %b, "1"' % TAG, b'"0", "1"'),
+        (b"br", b"W/" + TAG, b'W/"1"'),
+        (b"gzip", TAG, TAG),  # a condition that cannot hold is not the same as none
+        (b"gzip", b'"0", %b' % TAG, b'"0"'),
+        (b"br", b"*", b"*"),
+        (b"br", b'"1-br"', b'"1-br"'),
+        (b"br", b'"0" , "1"', b'"0" , "1"'),
+    ],
+)
+def test_conditions_name_the_origins_own_tags(accepts: bytes, told: bytes, asked: bytes) -> None:
+    for name in (b"if-none-match", b"if-match"):
+        headers = coded.asked(request(accepts, (name, told)).headers, POLICY)
+        assert headers.get(name) == asked
+    kept = coded.asked(request(accepts, (b"if-range", told)).headers, POLICY)
+    assert kept.get(b"if-range") == told
+
+
+def test_a_304_names_the_tag_that_the_client_has() -> None:
+    told = (b"if-none-match", b'"0", %b, "1"' % TAG)
+    head = ResponseHead(304, Headers([(b"etag", b'"1"')]))
+    assert coded.held_by(request(b"br", told), head).headers.get(b"etag") == TAG
+    assert coded.held_by(request(b"gzip", told), head).headers.get(b"etag") == b'"1"'
+    assert coded.held_by(request(b"br"), head) is head
+    assert coded.held_by(request(b"br", (b"if-none-match", b"*")), head) is head
+
+
+def test_copies_are_looked_for_under_both_keys() -> None:
+    key = entry().key
+    derived = coded.key_of(key, Coding.BR)
+    wished = coded.wish(request(b"br"), POLICY)
+    assert coded.keys_of_copies(key, wished) == (derived, key)
+    assert coded.keys_of_copies(key, coded.wish(request(), POLICY)) == (key,)
+    assert coded.keys_of_copies(key, None) == (key,)
+    made, asking = coded.entry_of(entry(), Coding.BR, b"1", 5), request(b"br")
+    assert coded.may_stand_alone(made, asking, wished, POLICY)
+    assert not coded.may_stand_alone(entry(), asking, wished, POLICY)
+    assert coded.may_stand_alone(entry(length=5), asking, wished, POLICY)
+    assert coded.may_stand_alone(entry(), asking, None, None)
+    parted = request(b"br", (b"range", b"bytes=0-1"))
+    assert not coded.may_stand_alone(made, parted, wished, POLICY)
