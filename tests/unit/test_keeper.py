@@ -101,9 +101,7 @@ class House:
 
 
 @asynccontextmanager
-async def a_house(
-    directory: Path, *sets: str, clock: Clock | None = None
-) -> AsyncIterator[House]:
+async def a_house(directory: Path, *sets: str, clock: Clock | None = None) -> AsyncIterator[House]:
     house = House(directory, *sets, clock=clock)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(house.run)
@@ -286,7 +284,7 @@ async def test_a_shield_that_has_not_purged_is_named_and_asked_by_nobody(
 
 
 class Shield:
-    """One that takes note of the proofs it is sent, and by which secrets they are good just now."""
+    """One that takes note of the proofs it is sent: by which secrets they are good just now."""
 
     SECRETS = b"a" * 16, b"b" * 16
 
