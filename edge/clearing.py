@@ -11,7 +11,7 @@ it: a JSON document, for its body.
 
 Where there are shields, they purge first (`envoy`). A PURGE that not all of them have acknowledged
 is carried out here, and answered 503 with how many have not. What a write invalidates is not sent
-to them: it has passed the one that its URL belongs to.
+to them: it has passed the one that its URL belongs to. One that passed none is.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from edge.cache.invalidation import invalidates, is_write
 from edge.cache.journal import JournalError
 from edge.cache.key import forwarded_target, key_of
 from edge.cache.reasons import Reason
+from edge.cache.scope import url_name
 from edge.cache.tags import INVALIDATION, groups_of
 from edge.delivery import deliver
 from edge.dispatch import document
-from edge.draft import Fault, OrderRefused
+from edge.draft import Fault, Order, OrderRefused
 from edge.errors import ExchangeError, Failure
 from edge.orders import order_from_json, order_from_purge
 from edge.routing.site import host_of
@@ -36,10 +37,9 @@ from edge.wire.fields import format_date, parse_media_type
 from edge.wire.message import Chunk, Headers, ResponseHead
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from edge.cache.entry import Key
-    from edge.draft import Order
     from edge.late import Late
     from edge.visit import Tools, Visit
 
@@ -117,6 +117,8 @@ async def invalidate(visit: Visit, fetched: ResponseHead, spared: Key | None) ->
     """Make unusable what the visit's request has changed, all but `spared`."""
     request, site, relays = visit.request, visit.site, visit.tools.relays
     targets = invalidates(request, fetched)
+    if targets and _passed_by_shields(visit):  # first, so that none of them is asked after this
+        await _tell_shields(visit, targets)
     # A URL may have keys that nobody can name from here: by arm, by place, by rule.
     has_more = bool(targets) and (
         site.splits_keys
@@ -135,6 +137,25 @@ async def invalidate(visit: Visit, fetched: ResponseHead, spared: Key | None) ->
             await _purge_url(visit, forwarded)
     if is_write(request, fetched):
         await _invalidate_groups(visit, fetched)
+
+
+def _passed_by_shields(visit: Visit) -> bool:
+    """Whether an origin has answered what was to go by a shield."""
+    if not visit.terms.route.by_shield:
+        return False
+    shielding, upstream = visit.parts.ways.shielding, visit.record.upstream or ""
+    return shielding is not None and upstream.partition(" ")[0] != shielding.group.name
+
+
+async def _tell_shields(visit: Visit, targets: Iterable[bytes]) -> None:
+    """Have shields purge what a write has changed that they know nothing of."""
+    authority, key = visit.request.authority, visit.site.key
+    names = tuple(url_name(authority, forwarded_target(target, key)) for target in targets)
+    order = document(Order(names), host_of(authority))
+    try:
+        await visit.tools.purging.send_ahead(order, later=True)
+    except JournalError as error:
+        visit.tools.complain("shields", f"URLs not purged at shields: {error}", visit.id)
 
 
 def overtake(tools: Tools, key: Key, spared: Key | None = None) -> None:

@@ -21,10 +21,11 @@ Theory of operation
 - *Who asks.* One process of a node does, the keeper; workers ask it. A purge that fails here after
   shields have acknowledged has cost them some hits, and nothing else.
 
-What a client's write invalidates takes no such way. The write has passed the shield that its URL
-belongs to, and that has invalidated what it held before its answer came here. Other shields hold
-nothing under that key; what they hold of other pages that the answer names (Location, groups), and
-what a shield holds of a write that passed it by because it was down, lives there to its end.
+What a client's write invalidates is not sent, as a rule. The write has passed the shield that its
+URL belongs to, and that has invalidated what it held before its answer came here. Where it passed
+no shield, since none was well, all are owed a purge of what it changed (`later`). What is not
+sent: other pages that the answer names (Location) and groups, of which another shield than the
+one that was passed may hold something; that lives there to its end.
 """
 
 from __future__ import annotations
@@ -150,9 +151,13 @@ class Envoy:
 
     # One order.
 
-    async def send(self, order: bytes) -> tuple[Late, ...]:
+    async def send(self, order: bytes, *, later: bool = False) -> tuple[Late, ...]:
         """Have all shields carry out an order (a JSON document): those that have not, when the
-        others have and nobody here asks these any more."""
+        others have and nobody here asks these any more. With `later` it is owed to all of them
+        from the start, and that is not waited for."""
+        if later:
+            await self._owe_all(order)
+            return ()
         late: list[Late] = []
         async with trio.open_nursery() as nursery:
             for shield in self._shields.values():
@@ -179,6 +184,15 @@ class Envoy:
             await self._aside(url, BEHIND)
         if not debt.paid.is_set():
             late.append(Late(url, why or self._debt(url)))
+
+    async def _owe_all(self, order: bytes) -> None:
+        news = [url for url in self._shields if self._backlog.next(url) is None]
+        for shield in self._shields.values():
+            self._owe(shield, order)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep)
+            for url in news:
+                nursery.start_soon(self._aside, url, BEHIND)
 
     def _owe(self, shield: _Shield, order: bytes) -> Debt:
         debt = self._backlog.owe(shield.url, order)

@@ -171,7 +171,7 @@ def _of_ruling(case: Case, policy: ConnectionPolicy, ruling: OnRequest | ServeSt
 
 def _sent_on(head: ResponseHead) -> Outlook:
     where = plain(head.headers.get(b"location") or b"")
-    says = f"answered here, by the rule that takes it: sent on to {where}"
+    says = f"answered here, by the rule that takes it, with where to go instead: {where}"
     return Outlook("redirect", Reason.REDIRECT.slug, says, head.status)
 
 

@@ -287,8 +287,8 @@ def _whereabouts(place: _Section) -> str:
     named = [
         str(place[name]) for name in ("country", "subdivision", "continent") if place.get(name)
     ]
-    at = f"at {at(place, 'at')}" if place.get("at") else ""
-    return ", ".join([*named, at] if at else named)
+    where = [f"at {at(place, 'at')}"] if place.get("at") else []
+    return ", ".join([*named, *where])
 
 
 def _group(group: _Section) -> str:

@@ -120,7 +120,8 @@ class NodeControl:
         return Reply(200, {**document, **told}, words=None)
 
     async def _send_ahead(self, call: Call) -> Reply:
-        late = await self._purging.send_ahead(call.body)
+        later = call.query.get("when") == ["later"]
+        late = await self._purging.send_ahead(call.body, later=later)
         return Reply(200, {"late": msgspec.to_builtins(late)}, words=None)
 
     async def _list_purges(self, _call: Call) -> Reply:

@@ -247,7 +247,8 @@ def _do(path: Path, asked: dict[str, Any], kind: str, deed: Deed, *, as_json: bo
     from time import perf_counter
 
     from edge.asking import UNSURE, Unreachable
-    from edge.telling import late, purged
+    from edge.late import late_lines
+    from edge.telling import purged
 
     began = perf_counter()
     document = node_at(path).post("/v1/purge", asked)
@@ -259,7 +260,7 @@ def _do(path: Path, asked: dict[str, Any], kind: str, deed: Deed, *, as_json: bo
     deed.done = f"purge {number} is done"
     print_notes(document)
     print_result(document if as_json else purged(document, kind, ms))
-    if lines := late(document):
+    if lines := late_lines(document):
         deed.fail(*lines)
 
 

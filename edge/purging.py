@@ -57,7 +57,16 @@ class Recorder(Protocol):
         ...
 
 
-async def nobody(_: bytes) -> tuple[Late, ...]:
+class Ahead(Protocol):
+    """Sends an order (a JSON document) to the shields, and tells which have not carried it out;
+    `later` does not wait for them."""
+
+    async def __call__(self, order: bytes, /, *, later: bool = False) -> tuple[Late, ...]:
+        """See `envoy.Envoy.send`; raises `JournalError` where it is not known."""
+        ...
+
+
+async def nobody(order: bytes, /, *, later: bool = False) -> tuple[Late, ...]:
     """Sends an order ahead where there are no shields."""
     return ()
 
@@ -65,8 +74,7 @@ async def nobody(_: bytes) -> tuple[Late, ...]:
 class Purging:
     """Gives the journal what is to be purged. `now` is in Unix seconds; `settle` returns when all
     that was stored before is on disk. `note` takes a line on what an operator purged, `tell` on
-    what someone purged who may purge one host only. `ahead` sends an order, as JSON, to the
-    shields, and tells which have not carried it out (see `envoy`)."""
+    what someone purged who may purge one host only. `ahead` reaches the shields."""
 
     def __init__(
         self,
@@ -75,7 +83,7 @@ class Purging:
         now: Callable[[], float],
         note: Callable[[str], None],
         tell: Callable[[str], None],
-        ahead: Callable[[bytes], Awaitable[tuple[Late, ...]]] = nobody,
+        ahead: Ahead = nobody,
     ) -> None:
         self.send_ahead = ahead
         self._journal = journal

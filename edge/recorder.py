@@ -69,10 +69,10 @@ class RemoteRecorder:
         number = Seq(told["number"])
         return Purge(number, when, who, manner, everything, digests, count, words, area)
 
-    async def send_ahead(self, order: bytes) -> tuple[Late, ...]:
-        """Have the shields carry out an order (a JSON document) first: those that have not;
-        raises `JournalError`, and then it is not known which."""
-        told = await self._ask(b"/v1/ahead", order)
+    async def send_ahead(self, order: bytes, *, later: bool = False) -> tuple[Late, ...]:
+        """Have the shields carry out an order (a JSON document) first, or `later`: those that
+        have not; raises `JournalError`, and then it is not known which."""
+        told = await self._ask(b"/v1/ahead?when=later" if later else b"/v1/ahead", order)
         return msgspec.convert(told["late"], type=tuple[Late, ...])
 
     async def settle(self) -> None:

@@ -273,9 +273,13 @@ class Worker:
         )
         self._routes.update(control.routes())
 
-    async def _send_ahead(self, recorder: RemoteRecorder, order: bytes) -> tuple[Late, ...]:
+    async def _send_ahead(
+        self, recorder: RemoteRecorder, order: bytes, /, *, later: bool = False
+    ) -> tuple[Late, ...]:
         """Have the shields purge, if there are any."""
-        return await recorder.send_ahead(order) if self.config.shield is not None else ()
+        if self.config.shield is None:
+            return ()
+        return await recorder.send_ahead(order, later=later)
 
     def _lending_store(self, disk: Shards | None, owners: Owners) -> LendingStore:
         told = self.config.store

@@ -46,7 +46,9 @@ ALLOWED = {
     "edge.routing": {"edge.wire", "edge.errors"},
     "edge.cache": {"edge.wire", "edge.errors"},
     "edge.upstream": {"edge.wire", "edge.errors", "edge.routing"},
-    "edge.coding": {"edge.wire", "edge.errors", "edge.routing.site", "edge.cache.threads"},
+    "edge.coding": {
+        "edge.wire", "edge.errors", "edge.routing.site", "edge.cache.body", "edge.cache.threads",
+    },
     "edge.terms": {
         "edge.answer", "edge.cache", "edge.coding", "edge.guard", "edge.routing", "edge.wire",
     },

@@ -1,11 +1,15 @@
 """Encoders and decoders under limits, and where their work is done.
 
 **First effort** (`Coders.begin`): a client waits for it, so it is done at once: short steps in
-Trio's thread, since a hop to another costs 50 to 100 µs, and long ones in a worker. How much is
-short depends on the coding and its level: about 0.3 ms on one core. At most `at_once` bodies are
-being coded; beyond that `begin` gives None and the answer goes as it is. That bounds the memory
-(0.7 MiB an encoder, see `encoders`); the CPU of one body is bounded by the site's `most_bytes`,
-or, where the length is unknown, by what the origin sends.
+Trio's thread, since a hop to another costs 50 to 100 µs, and all others in a worker. Every hit
+waits for what is done in Trio's thread, so all encoders *together* may take about 0.2 ms there in
+one turn of the loop: the more there are, the less is short for each. (Measured, 20 bodies at once
+in steps of 16 KiB: had each been let do so much by itself, other tasks had waited for 50 ms.)
+Workers have a lower priority than hits, three to one.
+
+At most `at_once` bodies are being coded; beyond that `begin` gives None and the answer goes as it
+is. That bounds the memory (0.9 MiB an encoder, see `encoders`); the CPU of one body is bounded by
+the site's `most_bytes`, or, where the length is unknown, by what the origin sends.
 
 **High effort** (`Coders.recompress`): nobody waits for it. One body at a time, in slices, in a
 thread of the lowest priority, so that the kernel gives it only what hits leave over. What costs
@@ -27,7 +31,7 @@ import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, assert_never
 
 import trio
 
@@ -36,17 +40,19 @@ from edge.coding.encoders import Encoder, encoder, is_by_isal
 from edge.coding.negotiate import Coding
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable
     from types import TracebackType
 
+    from edge.cache.body import Body
     from edge.cache.threads import Workers
     from edge.coding.dictionary import Dictionary
     from edge.coding.policy import CompressPolicy
 
 AT_ONCE: Final = 64
 WAITING: Final = 64  # to be coded again; others may earn it another time
-SLICE_BYTES: Final = 32 * 1024  # 30 ms of brotli 11
-LOWEST: Final = 19  # `nice`
+SLICE_BYTES: Final = 32 * 1024  # 30 ms of brotli 11, which does the work of 8 at once
+LOWER: Final = 5  # `nice`: a third of what a hit gets, where both want the same core
+LOWEST: Final = 19
 
 _KIB: Final = 1024
 
@@ -67,31 +73,36 @@ class CoderStatistics:
 
 
 class Coder:
-    """One body being coded. To be closed, or used as a context, so that others may be."""
+    """One body being coded. To be closed, or used as a context, so that others may be.
+
+    Its `encoder` is made by the first step, where that is done: a dictionary may have to be
+    indexed for it (10 ms for 1 MiB), which `due_bytes` stands for.
+    """
 
     __slots__ = (
-        "_encoder", "_inline_bytes", "_release", "_unflushed", "_workers",
+        "_coders", "_encoder", "_inline_bytes", "_is_open", "_make", "_unflushed",
         "coded_bytes", "coding", "plain_bytes",
     )  # fmt: skip
 
     def __init__(
         self,
         coding: Coding,
-        made: Encoder,
+        coders: Coders,
+        make: Callable[[], Encoder],
         inline_bytes: int,
-        workers: Workers,
-        release: Callable[[], None],
+        due_bytes: int = 0,
     ) -> None:
         self.coding = coding
         self.plain_bytes = 0
         """How much went in."""
         self.coded_bytes = 0
         """How much came out."""
-        self._encoder = made
+        self._coders = coders
+        self._make = make
+        self._encoder: Encoder | None = None
         self._inline_bytes = inline_bytes
-        self._workers = workers
-        self._release: Callable[[], None] | None = release
-        self._unflushed = 0  # encoders put their work off until they are flushed
+        self._is_open = True
+        self._unflushed = due_bytes  # encoders put their work off until they are flushed
 
     async def encode(self, data: bytes | memoryview, *, flush: bool) -> bytes:
         """What comes out as `data` goes in; with `flush`, all of it, to be decoded at once.
@@ -102,9 +113,9 @@ class Coder:
         self.plain_bytes += len(data)
         self._unflushed += len(data)
 
-        def step() -> bytes:
-            coded = self._encoder.encode(data)
-            return coded + self._encoder.flush() if flush else coded
+        def step(encoder: Encoder) -> bytes:
+            coded = encoder.encode(data)
+            return coded + encoder.flush() if flush else coded
 
         coded = await self._done(step)
         if flush:
@@ -113,15 +124,15 @@ class Coder:
 
     async def finish(self) -> bytes:
         """The rest; closes."""
-        coded = await self._done(self._encoder.finish)
+        coded = await self._done(_finished)
         self.close()
         return coded
 
     def close(self) -> None:
         """Let go of the place among those `at_once`; once is enough."""
-        release, self._release = self._release, None
-        if release is not None:
-            release()
+        if self._is_open:
+            self._is_open = False
+            self._coders.encoding -= 1
 
     def __enter__(self) -> Coder:
         return self
@@ -134,13 +145,22 @@ class Coder:
     ) -> None:
         self.close()
 
-    async def _done(self, step: Callable[[], bytes]) -> bytes:
-        if self._unflushed <= self._inline_bytes:
-            coded = step()
+    async def _done(self, step: Callable[[Encoder], bytes]) -> bytes:
+        if self._unflushed * self._coders.encoding <= self._inline_bytes:
+            coded = self._do(step)
         else:
-            coded = await self._workers.run(step)
+            coded = await self._coders.workers.run(partial(self._do_aside, step))
         self.coded_bytes += len(coded)
         return coded
+
+    def _do(self, step: Callable[[Encoder], bytes]) -> bytes:
+        if self._encoder is None:
+            self._encoder = self._make()
+        return step(self._encoder)
+
+    def _do_aside(self, step: Callable[[Encoder], bytes]) -> bytes:
+        _give_way(LOWER)
+        return self._do(step)
 
 
 class Coders:
@@ -152,12 +172,14 @@ class Coders:
     """
 
     def __init__(self, workers: Workers, background: Workers, at_once: int = AT_ONCE) -> None:
-        self._workers = workers
+        self.workers = workers
         self._background = background
         self._at_once = at_once
         self._decoders = trio.Semaphore(at_once)
         self._turn = trio.Semaphore(1)
-        self._encoding = self._begun = self._refused = 0
+        self.encoding = 0
+        """How many bodies are being coded at first effort."""
+        self._begun = self._refused = 0
         self._recompressing = self._recompressed = self._given_up = 0
 
     def begin(
@@ -171,36 +193,37 @@ class Coders:
 
         None where too many are at work: send the body as it is. dcz needs its `dictionary`.
         """
-        if self._encoding >= self._at_once:
+        if self.encoding >= self._at_once:
             self._refused += 1
             return None
+        if (dictionary is not None) != (coding is Coding.DCZ):
+            raise ValueError(f"{coding}: dcz needs a dictionary, and nothing else has one")
         level = policy.first.of(coding)
-        made = encoder(coding, level, length, dictionary)
-        self._encoding += 1
+        make = partial(encoder, coding, level, length, dictionary)
+        due_bytes = 0 if dictionary is None or dictionary.is_indexed else len(dictionary.content)
+        self.encoding += 1
         self._begun += 1
-        return Coder(coding, made, inline_bytes(coding, level), self._workers, self._ended)
+        return Coder(coding, self, make, inline_bytes(coding, level), due_bytes)
 
-    async def recompress(
-        self,
-        coding: Coding,
-        policy: CompressPolicy,
-        length: int,
-        body: AsyncIterable[bytes | memoryview],
-    ) -> bytes | None:
-        """All of `body`, of `length` bytes, coded at the policy's high level, when its turn comes.
+    async def recompress(self, coding: Coding, policy: CompressPolicy, body: Body) -> bytes | None:
+        """All of a whole `body` coded at the policy's high level, when its turn comes.
 
-        None where it is given up: too many wait, it is longer or shorter than it was said to be,
-        or larger than the policy allows, or takes longer. `body` is read as it is coded; what it
-        raises, this does.
+        None where it is given up: too many wait, or it is larger than the policy allows, or takes
+        longer. Raises what reading raises. The caller closes the body.
         """
-        if self._recompressing >= WAITING or length > policy.recompress_most_bytes:
+        length = body.length
+        if (
+            length is None
+            or length > policy.recompress_most_bytes
+            or self._recompressing >= WAITING
+        ):
             self._given_up += 1
             return None
         self._recompressing += 1
         try:
             async with self._turn:
                 made = encoder(coding, policy.high.of(coding), length)
-                coded = await self._coded_slowly(made, length, body, policy.recompress_most_s)
+                coded = await self._coded_slowly(made, body, length, policy.recompress_most_s)
         finally:
             self._recompressing -= 1
         if coded is None:
@@ -220,7 +243,7 @@ class Coders:
     def statistics(self) -> CoderStatistics:
         """A snapshot."""
         return CoderStatistics(
-            encoding=self._encoding,
+            encoding=self.encoding,
             begun=self._begun,
             refused=self._refused,
             recompressing=self._recompressing,
@@ -228,51 +251,50 @@ class Coders:
             given_up=self._given_up,
         )
 
-    def _ended(self) -> None:
-        self._encoding -= 1
-
     async def _coded_slowly(
-        self, made: Encoder, length: int, body: AsyncIterable[bytes | memoryview], most_s: float
+        self, made: Encoder, body: Body, length: int, most_s: float
     ) -> bytes | None:
-        left, spent_s, out = length, 0.0, []
-        async for piece in body:
-            left -= len(piece)
-            if left < 0:
+        offset, spent_s, out = 0, 0.0, []
+        while offset < length:
+            piece = await body.read(offset, SLICE_BYTES)
+            offset += len(piece)
+            coded, took_s = await self._background.run(partial(_timed, made, piece))
+            out.append(coded)
+            spent_s += took_s
+            if not piece or spent_s > most_s:
                 return None
-            for start in range(0, len(piece), SLICE_BYTES):
-                part = piece[start : start + SLICE_BYTES]
-                coded, took_s = await self._background.run(partial(_timed, made, part))
-                out.append(coded)
-                spent_s += took_s
-                if spent_s > most_s:
-                    return None
         coded, _ = await self._background.run(partial(_timed, made, None))
-        out.append(coded)
-        return None if left else b"".join(out)
+        return b"".join((*out, coded))
 
 
 def inline_bytes(coding: Coding, level: int) -> int:
-    """How much a coding gets through in about 0.3 ms; above that a worker does it."""
+    """How much a coding gets through in about 0.2 ms; above that a worker does it."""
     match coding:
         case Coding.BR:
-            return 16 * _KIB if level <= 5 else 2 * _KIB if level <= 9 else 0
+            return 8 * _KIB if level <= 5 else 2 * _KIB if level <= 9 else 0
         case Coding.ZSTD | Coding.DCZ:
-            return 64 * _KIB if level <= 4 else 8 * _KIB if level <= 12 else 0
+            return 32 * _KIB if level <= 4 else 8 * _KIB if level <= 12 else 0
         case Coding.GZIP:
             return 64 * _KIB if is_by_isal(level) else 16 * _KIB if level <= 4 else 4 * _KIB
         case Coding.IDENTITY:
             raise ValueError("identity is not coded")
+        case _:
+            assert_never(coding)
+
+
+def _finished(encoder: Encoder) -> bytes:
+    return encoder.finish()
 
 
 def _timed(made: Encoder, part: bytes | memoryview | None) -> tuple[bytes, float]:
     """In the background thread: a slice (None: the rest) coded, and the CPU seconds it took."""
-    _give_way()
+    _give_way(LOWEST)
     before = time.thread_time()
     coded = made.finish() if part is None else made.encode(part)
     return coded, time.thread_time() - before
 
 
-def _give_way() -> None:
-    """Let everything else go first. Linux has priorities of threads; elsewhere nothing is done."""
+def _give_way(nice: int) -> None:
+    """Let hits go first. Linux has priorities of threads; elsewhere nothing is done."""
     if sys.platform == "linux" and threading.current_thread() is not threading.main_thread():
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, assert_never
 
 import brotli
 
@@ -220,6 +220,8 @@ def _library(coding: Coding) -> _Library:
             return _Gzip()
         case Coding.IDENTITY | Coding.DCZ:
             raise ValueError(f"{coding} is not decoded here")
+        case _:
+            assert_never(coding)
 
 
 DECODED: Final = frozenset((Coding.BR, Coding.ZSTD, Coding.GZIP))

@@ -76,7 +76,7 @@ class Offer:
     match_dest: frozenset[bytes] = frozenset()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Dictionary:
     """A body that clients may hold; `digest` is its SHA-256."""
 
@@ -84,12 +84,13 @@ class Dictionary:
     offer: Offer
     digest: bytes = field(init=False)
     digested: tuple[ZstdDict, int] = field(init=False, repr=False)
-    """As the zstd library takes it: indexed once for each level, not for each body."""
+    """As the zstd library takes it: indexed by the first encoder of each level, and kept so."""
+    is_indexed: bool = field(default=False, init=False)
+    """Whether an encoder has been made with it."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "digest", sha256(self.content).digest())
-        made = ZstdDict(self.content, is_raw=True).as_digested_dict
-        object.__setattr__(self, "digested", made)
+        self.digest = sha256(self.content).digest()
+        self.digested = ZstdDict(self.content, is_raw=True).as_digested_dict
 
 
 def offer(headers: Headers, target: bytes) -> Offer | None:
@@ -159,13 +160,13 @@ class Dictionaries:
     """The dictionaries that a worker knows of.
 
     At most `most` of them in `most_bytes` together, `most_each` bytes each, and `most_realm` of
-    one realm, so that no site crowds out the others.
+    one realm, so that no site crowds out the others. One that is used takes five times its size.
     """
 
     def __init__(
         self,
         most: int = 256,
-        most_bytes: int = 32 * 1024 * 1024,
+        most_bytes: int = 16 * 1024 * 1024,
         most_each: int = 1024 * 1024,
         most_realm: int = 32,
     ) -> None:

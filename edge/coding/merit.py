@@ -41,7 +41,10 @@ class Merit:
         return len(self._new) + len(self._old)
 
     def _turn(self, clock: float) -> None:
+        is_late = clock >= self._turns_at
         is_stale = clock >= self._turns_at + self._half_s
         self._old = {} if is_stale else self._new
         self._new = {}
-        self._turns_at = clock + self._half_s
+        # Were it half a window from now when late, what the older one holds would live too long.
+        since = self._turns_at if is_late and not is_stale else clock
+        self._turns_at = since + self._half_s

@@ -9,7 +9,7 @@ An event stream is left alone too: it would hold an encoder for as long as a cli
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, assert_never
 
 from edge.coding.negotiate import Coding, known_coding
 from edge.routing.site import TypeMatch
@@ -55,7 +55,13 @@ class Levels:
                 return self.gzip
             case Coding.IDENTITY:
                 raise ValueError("identity has no level")
+            case _:
+                assert_never(coding)
 
+
+# Browsers take all three alike. Coded once and sent often, text is smallest in brotli: hot, it has
+# 0.68 to 0.84 of the bytes of gzip -6, where zstd has 0.71 to 0.97. On a miss zstd costs less.
+DEFAULT_CODINGS: Final = (Coding.BR, Coding.ZSTD, Coding.GZIP)
 
 # MB/s on HTML, one core: brotli 5 54, zstd 3 300, gzip 2 (isal) 500; brotli 11 1, zstd 19 3.
 FIRST: Final = Levels(br=5, zstd=3, gzip=2)
@@ -74,7 +80,7 @@ class CompressPolicy:
     allows dcz for clients that tell of a dictionary.
     """
 
-    codings: tuple[Coding, ...] = (Coding.ZSTD, Coding.BR, Coding.GZIP)
+    codings: tuple[Coding, ...] = DEFAULT_CODINGS
     min_bytes: int = 512
     most_bytes: int = 64 * MIB
     types: TypeMatch = field(default_factory=lambda: TypeMatch.parse(DEFAULT_TYPES))

@@ -25,7 +25,6 @@ else:
     )
 
 __all__ = [
-    "WINDOW_LOG_LEAST",
     "WINDOW_LOG_MOST",
     "CompressionParameter",
     "DecompressionParameter",
@@ -36,4 +35,3 @@ __all__ = [
 ]
 
 WINDOW_LOG_MOST: Final = 23  # RFC 9659: 8 MiB, the most that a client of the coding must have
-WINDOW_LOG_LEAST: Final = 10

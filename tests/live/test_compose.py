@@ -205,6 +205,11 @@ def test_regions_are_served_by_the_nearest_origin_through_the_shield(tmp_path: P
             "fra1 fwd=uri-miss",
         ]
         assert members(up.ask("iad1", "/logo.png")) == ["shield1 hit", "iad1 fwd=uri-miss"]
+        up.admin("fra1").post("/v1/purge", {"url": ["http://shop.example/logo.png"]})
+        assert members(up.ask("fra1", "/logo.png")) == [
+            "shield1 fwd=uri-miss",
+            "fra1 fwd=uri-miss",
+        ]
         assert_arms(up)
         assert up.ask("fra1", "/old/logo.png").field("location") == "http://shop.example/logo.png"
         up.admin("shield").post("/v1/origins/drain", {"servers": ["eu"]})

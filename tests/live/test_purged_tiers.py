@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edge.envoy import BEHIND, PATIENCE_S, SHORT_S
+from edge.envoy import BEHIND, LONGEST_PAUSE_S, PATIENCE_S, SHORT_S
 from tests.live.harness import Answer, Client, Reply, ScriptedOrigin, eventually
 from tests.live.hostile_harness import EDGE, Node, children_of, free_port
 from tests.live.test_shield import FRESH, SECRET, SHIELD
@@ -131,6 +132,14 @@ def stopped(node: Node) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
+def listens(node: Node) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", node.port)).close()
+    except OSError:
+        return False
+    return True
+
+
 def latest(node: Node) -> int:
     number: int = node.status()["purges"]["latest"]
     return number
@@ -210,3 +219,22 @@ def test_what_is_owed_outlives_the_edge(tmp_path: Path) -> None:
             assert get(one, "/page/").body == b"straight"
         assert eventually(lambda: latest(all_.shield) >= 1)
         assert eventually(lambda: purge(one, "tag", "more")[0] == 0)
+
+
+def test_a_write_that_passed_no_shield_is_told_to_it_later(tmp_path: Path) -> None:
+    with tiers(tmp_path) as all_:
+        one, two = all_.edges
+        done = Reply.of(200, [], b"done")
+        all_.origin.script(
+            "page", Reply.of(200, FRESH, b"old"), done, Reply.of(200, FRESH, b"new")
+        )
+        assert get(one, "/page/").body == b"old"
+        assert command(all_.shield, "purges").returncode == 0  # all that is stored is on disk
+        all_.shield.kill()
+        assert eventually(lambda: not listens(all_.shield))  # its workers have ended, too
+        with Client(one.port) as client:
+            assert client.ask("POST", "/page/", [], b"x").body == b"done"
+        all_.shield.start()
+        assert eventually(lambda: latest(all_.shield) == 1, 2 * LONGEST_PAUSE_S)
+        assert get(two, "/page/").body == b"new"
+        assert len(all_.origin.requests("page")) == 3

@@ -17,6 +17,7 @@ from edge.cache.key import KeyPolicy, key_of
 from edge.cache.scope import tag_name
 from edge.errors import ExchangeError, Failure
 from edge.late import Late
+from edge.routing.route import Route
 from edge.routing.site import HostTable
 from edge.terms import Site, Terms
 from edge.visit import Visit
@@ -39,10 +40,12 @@ class Purging:
         self.late: tuple[Late, ...] = ()
         self.is_full = True
 
-    async def send_ahead(self, order: bytes) -> tuple[Late, ...]:
+    async def send_ahead(self, order: bytes, *, later: bool = False) -> tuple[Late, ...]:
         await trio.lowlevel.checkpoint()
         assert self.orders == []  # shields are first
         self.ahead.append(order)
+        if later:
+            raise JournalError(FULL)
         return self.late
 
     async def carry_out(self, order: object, who: str, *, host: bytes | None = None) -> Any:
@@ -289,3 +292,23 @@ async def test_an_order_has_a_bound() -> None:
     with pytest.raises(ExchangeError) as caught:
         await clearing.purge(desk.visit)
     assert caught.value.failure is Failure.BODY_TOO_LARGE
+
+
+@pytest.mark.parametrize(
+    ("upstream", "is_told"),
+    [("shield http://s:80", False), ("eu http://a:80", True), (None, True)],
+)
+async def test_a_write_that_passed_no_shield_is_told_to_them(
+    upstream: str | None, is_told: bool
+) -> None:
+    desk = Desk(b"POST")
+    desk.visit.terms = Terms(route=Route(("eu",), by_shield=True))
+    ways = SimpleNamespace(shielding=SimpleNamespace(group=SimpleNamespace(name="shield")))
+    desk.visit.parts = cast("Any", SimpleNamespace(ways=ways))
+    desk.visit.record.upstream = upstream
+    created = ResponseHead(201, Headers([(b"location", b"/b")]))
+    await clearing.invalidate(desk.visit, created, None)
+    urls = [f"http://site.example:81{path}" for path in ("/a", "/b")]
+    told = [{"on": "site.example", "url": urls}] if is_told else []
+    assert [json.loads(each) for each in desk.purging.ahead] == told
+    assert desk.complaints == [f"URLs not purged at shields: {FULL}"] * is_told

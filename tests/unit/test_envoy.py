@@ -180,6 +180,16 @@ async def test_further_orders_wait_their_turn_and_not_for_long(
         assert tier.aside == {}
 
 
+async def test_what_is_sent_later_is_not_waited_for(tier: Tier, autojump_clock: MockClock) -> None:
+    async with tier.running(ONE) as envoy:
+        for _ in range(2):
+            assert await envoy.send(ORDER, later=True) == ()
+        assert tier.aside == {ONE: BEHIND}
+        assert Backlog(tier.root, print).count(ONE) == 2
+        assert await acknowledge(tier.one, 2) == [ORDER] * 2
+        await tier.until_paid()
+
+
 async def test_a_connection_that_died_while_it_was_kept_is_no_failure(
     tier: Tier, autojump_clock: MockClock
 ) -> None:

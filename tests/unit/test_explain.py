@@ -318,7 +318,7 @@ async def test_by_default_no_purge_is_remembered_by_who_did_it(autojump_clock: M
 async def test_a_redirect_is_told_with_where_to(autojump_clock: MockClock) -> None:
     rules = 'site.rule=[{ match = { path = "/a*" }, redirect = { to = "/b*", status = 301 } }]'
     async with a_node(rules) as node:
-        assert await node.verdict() == ("bypass", "redirect", 301)
+        assert await node.verdict() == ("redirect", "redirect", 301)
         document = await node.explain()
         assert document["verdict"]["says"].endswith(": http://site.example/b")
         assert document["decision"][-1] == "so: redirect, by its rule"
@@ -338,8 +338,8 @@ async def test_who_is_sent_somewhere_else_is_told_where(autojump_clock: MockCloc
         assert sent_on["verdict"] == {
             "outcome": "redirect",
             "reason": "redirect",
-            "says": "answered here, by the rule that takes it: "
-            "sent on to http://site.example/new/a",
+            "says": "answered here, by the rule that takes it, "
+            "with where to go instead: http://site.example/new/a",
             "status": 301,
         }
         assert await node.verdict(url=b"http://site.example/a") == ("fetch", "uri-miss", None)

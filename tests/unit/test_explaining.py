@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import strategies as st
+from hypothesis import given, settings
 
 from edge.explaining import explained
+from edge.status import clean
+from tests.unit.documents import documents
 
 
 def test_a_verdict_comes_first() -> None:
@@ -201,15 +203,9 @@ def test_a_moment_is_told_by_its_time_alone_where_now_is_not_known() -> None:
     assert text == "stored\n  stored at  2026-11-21T07:59:02Z\n"
 
 
-anything = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
-names = st.sampled_from(
-    ["url", "variant", "bytes", "age_s", "ttl_s", "hits", "state", "number", "when", "who",
-     "scopes", "count", "everything", "purges", "faults", "path", "value", "message", "detail",
-     "verdict", "request", "site", "rule", "rules", "cache", "key", "parts", "variants", "fields",
-     "stored", "freshness", "lifetime_s", "arrived_s", "covering", "flight", "route", "at", "line",
-     "stored_at", "conditions", "more", "title", "outcome", "says", "index", "purged"]
-)  # fmt: skip
-documents = st.recursive(
-    st.dictionaries(names, anything),
-    lambda inner: st.dictionaries(names, anything | st.lists(inner | anything) | inner),
-)
+@settings(max_examples=200)
+@given(documents)
+def test_whatever_a_node_explains_has_lines_that_are_safe_to_print(
+    document: dict[str, Any],
+) -> None:
+    assert all(line == clean(line) for line in explained(document).splitlines())

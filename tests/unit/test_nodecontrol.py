@@ -131,7 +131,9 @@ async def test_shields_purge_first_and_are_named_where_they_have_not(tmp_path: P
     late = Late("http://s.example:80", "no answer within 5 s")
     async with a_house(tmp_path, 1) as house:
 
-        async def send_ahead(order: bytes) -> tuple[Late, ...]:
+        async def send_ahead(order: bytes, /, *, later: bool = False) -> tuple[Late, ...]:
+            if later:
+                return ()
             latest = (await house.call("GET", "/v1/purges"))["latest"]
             ahead.append((order, latest))
             return (late,)
@@ -147,6 +149,7 @@ async def test_shields_purge_first_and_are_named_where_they_have_not(tmp_path: P
         told = await house.call("POST", "/v1/ahead", {"all": True})
         assert told == {"late": (msgspec.to_builtins(late),)}
         assert len(ahead) == 2
+        assert await house.call("POST", "/v1/ahead", {"all": True}, when="later") == {"late": ()}
 
 
 async def test_an_order_for_one_host_is_confined_to_it(tmp_path: Path) -> None:

@@ -152,8 +152,12 @@ async def test_an_order_for_shields_goes_by_the_keeper(tmp_path: Path) -> None:
 
     async with at_desk(tmp_path / "k", {b"/v1/ahead": {b"POST": ahead}}) as desk:
         told = await RemoteRecorder(desk).send_ahead(b'{"all":true}')
+        await RemoteRecorder(desk).send_ahead(b"{}", later=True)
     assert told == (Late("http://s.example:80", "no answer", owed=False),)
-    assert [call.body for call in calls] == [b'{"all":true}']
+    assert [(call.body, call.query) for call in calls] == [
+        (b'{"all":true}', {}),
+        (b"{}", {"when": ["later"]}),
+    ]
 
 
 async def test_without_a_keeper_no_shield_is_known_to_have_purged(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from edge.explaining import explained
 from edge.status import clean
-from edge.telling import faults, late, looked, matched, purged, purges, span, stored
+from edge.telling import faults, looked, matched, purged, purges, span, stored
+from tests.unit.documents import documents
 
 
 def test_a_purge_is_told_with_its_number_and_its_milliseconds() -> None:
@@ -157,16 +157,5 @@ def test_a_refusal_without_words_has_some() -> None:
 def test_whatever_a_node_says_has_a_line_that_is_safe_to_print(document: dict[str, Any]) -> None:
     lines = [stored(document), *purges(document), *faults(document, ["a"])]
     lines += [purged(document, "tag", 1.0), looked(document), matched(document)]
-    lines += [*purges(document, 80), *explained(document).splitlines()]
+    lines += [*purges(document, 80)]
     assert all(line == clean(line) for line in lines)
-
-
-@pytest.mark.parametrize("found", [None, [], 7, [7], {}])
-def test_where_no_shield_is_late_nothing_is_said(found: object) -> None:
-    assert late({"late": found}) == []
-
-
-def test_a_shield_that_is_late_is_named_on_a_line_that_is_safe_to_print() -> None:
-    told = late({"late": [{"url": "http://a:80\x1b", "why": "no\nanswer", "owed": True}]})
-    assert told[0] == "purged here, but a shield has not acknowledged it:"
-    assert all(line.isprintable() for line in told)

@@ -174,7 +174,7 @@ async def test_settings_are_taken_up_and_said_to_be(tmp_path: Path) -> None:
         await worker.says(Taken(7))
         assert (await told(house.port, GET)).startswith(b"HTTP/1.1 502 ")
         _, state = await Desk(house.inner.paths.desk(0)).document(b"GET", b"/v1/status")
-        assert state["origins"]["default"]["servers"] == "127.0.0.1:2"
+        assert [each["id"] for each in state["servers"]] == ["default http://127.0.0.1:2"]
 
 
 async def test_a_slot_is_let_go_of_and_taken_over_while_the_old_worker_drains(

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 from tools.benchmark.objects import FILES, LIFETIME_S, MODIFIED, SMALL
 from tools.benchmark.servers import Server, await_port, free_port, pinned
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tools.benchmark.texts import TEXTS
 
 CONNECTIONS: Final = 16_384
 
@@ -51,12 +50,22 @@ _ORIGIN: Final = """\
     location = /requests { stub_status; }
     location /files/ { alias DIRECTORY/files/; }
     location ~ ^/mixed/([0-9]+)/ { alias DIRECTORY/files/$1; }
+    location ~ ^/text/([0-9a-z]+)/ { default_type text/plain; alias DIRECTORY/texts/$1; }
     location / { return 200 "SMALL"; }
   }
 """
 
 
-def _start(path: str, directory: Path, core: int, port: int, http: str, name: str) -> Server:
+_GZIP: Final = """\
+  gzip on; gzip_comp_level 6; gzip_types text/plain; gzip_proxied any; gzip_vary on;
+"""
+_BROTLI: Final = "  brotli on; brotli_types text/plain;\n"  # at 6, its default
+BROTLI_MODULE: Final = Path("/usr/lib/nginx/modules/ngx_http_brotli_filter_module.so")
+
+
+def _start(
+    path: str, directory: Path, core: int, port: int, http: str, name: str, modules: str = ""
+) -> Server:
     directory.mkdir(parents=True, exist_ok=True)
     user = "user root;\n" if os.geteuid() == 0 else ""
     folders = "".join(
@@ -64,7 +73,7 @@ def _start(path: str, directory: Path, core: int, port: int, http: str, name: st
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     settings = (
-        f"{user}daemon off;\nworker_processes 1;\npid {directory}/pid;\n"
+        f"{modules}{user}daemon off;\nworker_processes 1;\npid {directory}/pid;\n"
         f"events {{ worker_connections {CONNECTIONS}; }}\n"
         f"http {{\n{folders}"
         "  sendfile on; tcp_nopush on; tcp_nodelay on;\n"
@@ -80,15 +89,24 @@ def _start(path: str, directory: Path, core: int, port: int, http: str, name: st
     return server
 
 
-def start_nginx_cache(path: str, directory: Path, origin: str, *, core: int = 0) -> Server:
-    """nginx as a caching proxy of `origin`; ready."""
-    port = free_port()
-    http = (
+def start_nginx_cache(
+    path: str, directory: Path, origin: str, *, core: int = 0, codes: bool = False
+) -> Server:
+    """nginx as a caching proxy of `origin`; ready.
+
+    `codes`: with gzip at level 6, and with brotli where Debian's module is installed.
+    """
+    port, modules, coding = free_port(), "", ""
+    if codes and BROTLI_MODULE.exists():
+        modules, coding = f"load_module {BROTLI_MODULE};\n", _BROTLI
+    if codes:
+        coding += _GZIP
+    http = coding + (
         _CACHE.replace("DIRECTORY", str(directory))
         .replace("ORIGIN", origin.removeprefix("http://"))
         .replace("PORT", str(port))
     )
-    return _start(path, directory, core, port, http, "nginx")
+    return _start(path, directory, core, port, http, "nginx", modules)
 
 
 def start_nginx_origin(path: str, directory: Path, *, core: int = 1) -> Server:
@@ -98,6 +116,10 @@ def start_nginx_origin(path: str, directory: Path, *, core: int = 1) -> Server:
     for name, body in FILES.items():
         (files / name).write_bytes(body)
         os.utime(files / name, (MODIFIED, MODIFIED))  # the validator is made of it
+    texts = directory / "texts"
+    texts.mkdir(exist_ok=True)
+    for name, body in TEXTS.items():
+        (texts / name).write_bytes(body)
     http = (
         _ORIGIN.replace("DIRECTORY", str(directory))
         .replace("LIFETIME", str(LIFETIME_S))

@@ -12,8 +12,10 @@ import trio
 
 from tools.benchmark.objects import LIFETIME_S, body_at, etag
 from tools.benchmark.plain import content, head
+from tools.benchmark.texts import TEXTS
 
 TAGGED = "/tagged/"
+TEXT = "/text/"
 TAGGED_BODY = content("tagged", 200)
 COUNTED = "/requests"
 
@@ -24,6 +26,10 @@ def answer_to(request: bytes, number: int = 1) -> bytes:
     if target == COUNTED:
         body = b"Active connections: 1\nserver accepts handled requests\n 1 1 %d\n" % number
         return head(len(body), lifetime_s=0) + body
+    if target.startswith(TEXT):
+        body = TEXTS[target.split("/")[2]]
+        plain = b"content-type: text/plain\r\netag: " + etag(len(body))
+        return _with(head(len(body), lifetime_s=LIFETIME_S), plain) + body
     if not target.startswith(TAGGED):
         body = body_at(target)
         return _with(head(len(body), lifetime_s=LIFETIME_S), b"etag: " + etag(len(body))) + body
