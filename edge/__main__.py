@@ -19,9 +19,9 @@ from edge.build import kind
 from edge.commands import COMMANDS
 from edge.launch import (
     by_path,
+    check_file,
     checked_sets,
     hostname,
-    loaded,
     print_reference,
     proxy_options,
     run_built,
@@ -63,15 +63,14 @@ def run(file: Path) -> None:
 @main.command()
 @click.argument("file", type=_FILE)
 def check(file: Path) -> None:
-    """Tell every fault in the settings in FILE; exit 1 if there is one.
+    """Tell every fault in the settings in FILE, and what is missing of what they point at;
+    exit 1 if there is one.
 
     \b
     Example:
         edge check edge.toml && edge run edge.toml
     """
-    _, config = loaded(file, _load)
-    sites, origins = len(config.sites), len(config.origins)
-    click.echo(f"{file}: good; sites: {sites}, origins: {origins}")
+    check_file(file, _load, _trade)
 
 
 @main.command()

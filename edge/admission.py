@@ -107,6 +107,8 @@ def admit(
     told = _told(site, place)
     # What Connection nominates is not the origin's to see, so no variant may rest on it.
     headers = end_to_end(head.headers)
+    if site.own_fields:
+        headers = headers.without(site.own_fields)
     if site.tells:  # answers may vary on them: they have to be as the origin will see them
         headers = headers.without(GEO_FIELDS).plus(*told)
     request = RequestHead(head.method, scheme, authority, target, headers, head.version)

@@ -137,13 +137,16 @@ def finished(
     if not cookies:
         return told
     given = [(b"set-cookie", cookie) for cookie in cookies]
-    return replace(told, headers=told.headers.plus(*given))
+    return replace(told, headers=told.headers.plus(*given, ONE_VISITORS))
 
 
 def redirection(status: int, location: bytes) -> ResponseHead:
     """The answer that sends a client somewhere else (RFC 9110 §15.4), which is in Location."""
     return ResponseHead(status, Headers([(b"location", location), (b"content-length", b"0")]))
 
+
+# RFC 9111 §7.3: a shared cache may store a Set-Cookie, and give all behind it one visitor's arm.
+ONE_VISITORS: Final = (b"cache-control", b"private")
 
 _WORDS: Final = {
     400: "Bad request", 405: "Method not allowed", 408: "Request timeout",

@@ -8,8 +8,9 @@ that cannot be used change nothing.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -17,8 +18,8 @@ from edge.config import behind, policies
 from edge.merge import merged
 from edge.places import Places
 from edge.routing.geo import NOWHERE
-from edge.routing.health import Told
-from edge.secret import read_secret, secret_at_hand
+from edge.routing.health import State, Told
+from edge.secret import read_secret, secret_anew, secret_at_hand
 from edge.standing import Checked, Standing
 from edge.upstream.origins import Origins
 
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
     from edge.upstream.group import Group, GroupStatistics, ServerStatistics
     from edge.upstream.origin import Origin
     from edge.upstream.transport import Transport
+
+
+WATCH_S: Final = 1.0
+OPEN_AGAIN_S: Final = 5.0  # for a database that was not there
 
 
 def nowhere(_: bytes) -> Place:
@@ -64,7 +69,8 @@ class Surroundings:
 
     Where it `insists`, what cannot be read is raised. A process of a node that runs does not: what
     it needs was there when the settings were tried, and it begins without places, or with the
-    secret that was there, rather than not at all.
+    secret that was there, rather than not at all. When there are places again, `renew` is called:
+    parts have to be made anew.
     """
 
     def __init__(
@@ -76,20 +82,26 @@ class Surroundings:
         connect: Callable[[Origin], Awaitable[Transport]] | None = None,
         asks: bool = True,
         insists: bool = False,
+        renew: Callable[[], None] = lambda: None,
     ) -> None:
         self._now = now
         self._chance = chance
         self._tell = tell
         self._asks = asks
         self._insists = insists
+        self._renew = renew
         self.origins = Origins(now=now, connect=connect)
         self._places: Places | None = None
         self._path: Path | None = None
         self._watch = trio.CancelScope()
         self._standing = Standing()
 
-    def made(self, config: Config) -> Behind:
-        """What there is behind a node with these settings; raises OSError, ValueError."""
+    def made(self, config: Config, *, anew: bool = False) -> Behind:
+        """What there is behind a node with these settings; raises OSError, ValueError.
+
+        With `anew` they have just been read, and what they point at is read as well.
+        """
+        secret_of = secret_anew if anew else secret_at_hand
         limits = policies.response_limits(config)
         told = behind.groups(config) if self._asks else ()
         path = config.node.geo
@@ -101,7 +113,7 @@ class Surroundings:
             self.origins.made(told, limits),
             places,
             self._standing,
-            read_secret if self._insists else secret_at_hand,
+            read_secret if self._insists else secret_of,
         )
 
     def _opened(self, path: Path | None) -> Places | None:
@@ -119,13 +131,15 @@ class Surroundings:
         """Go by what was made of these settings; what tends it runs in `nursery`."""
         self.origins.take_up(made.groups, nursery)
         self.origins.heed(told(self._standing, behind.roll(config)))
-        if made.places is self._places:
+        if made.places is self._places and config.node.geo == self._path:
             return
         self._watch.cancel()
         self._places, self._path = made.places, config.node.geo
+        self._watch = trio.CancelScope()
         if made.places is not None:
-            self._watch = trio.CancelScope()
             nursery.start_soon(self._follow, made.places, self._watch)
+        elif self._path is not None:
+            nursery.start_soon(self._open_later, self._path, self._watch)
 
     async def _follow(self, places: Places, scope: trio.CancelScope) -> None:
         try:
@@ -134,6 +148,19 @@ class Surroundings:
         finally:
             places.close()
 
+    async def _open_later(self, path: Path, scope: trio.CancelScope) -> None:
+        """Have places once there are some again."""
+        with scope:
+            while self._places is None:
+                await trio.sleep(OPEN_AGAIN_S)
+                with suppress(OSError, ValueError):  # which has been told
+                    self._places = Places(path, now=self._now, tell=self._tell)
+            try:
+                self._renew()
+                await self._places.run()
+            finally:
+                self._places.close()
+
     def heed(self, standing: Standing, config: Config) -> bool:
         """Go by what is told of servers; whether experiments stand otherwise than before, so that
         parts have to be made anew."""
@@ -141,6 +168,22 @@ class Surroundings:
         self._standing = standing
         self.origins.heed(told(standing, behind.roll(config)))
         return changed
+
+    async def watch(self) -> None:
+        """Tell of servers that are left out by how they answer, and of those that are back."""
+        out: set[str] = set()
+        while True:
+            await trio.sleep(WATCH_S)
+            before, out = out, self._left_out()
+            for name in sorted(out - before):
+                self._tell("origins", f"{name} is left out for a while: it fails, or is too slow")
+            for name in sorted(before - out):
+                self._tell("origins", f"{name} is asked again")
+
+    def _left_out(self) -> set[str]:
+        now, groups = self._now(), self.origins.groups.values()
+        states = (each for group in groups for each in group.members.states(now))
+        return {each.name for each in states if each.state is State.EJECTED}
 
     def statistics(self) -> dict[str, Any]:
         """Each origin's sums, each server as it is seen from here, and the database of places."""

@@ -266,6 +266,7 @@ class Envoy:
             id=self._new_id().encode(),
             hops=(UNIX,),
             scheme=b"http",
+            order=True,
         )
         signed = dress(head, claims, self._voice, self._now())
         async with shield.upstream.fetch(signed, _Body(order)) as response:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import random
 import secrets
+import time
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -38,7 +39,6 @@ from edge.overseer import Overseer
 from edge.purging import Purging
 from edge.recorder import settle_all
 from edge.scrape import Scrapes, publishing
-from edge.secret import read_secret
 from edge.shielding import Voice
 from edge.standingcontrol import StandingControl
 from edge.switchboard import Switchboard, node_state
@@ -136,7 +136,7 @@ class Keeper:
             Backlog(self._place.root, tell),
             aside=lambda url, why: self._overseer.set_aside(f"{behind.SHIELD} {url}", why),
             back=lambda url: self._overseer.take_back(f"{behind.SHIELD} {url}"),
-            now=self._place.clock.now,
+            now=time.time,  # by which shields go
             new_id=lambda: f"{prefix}-{next(numbers):x}",
             tell=tell,
         )
@@ -204,7 +204,7 @@ class Keeper:
                     self._crew = message.workers
                 case Settings():
                     self._reopen_logs()
-                    self._take_up(self._place.source.parse(text))
+                    self._take_up(self._place.source.parse(text), anew=True)
                     await self._collar.say(Taken(message.turn))
                 case Reloaded():
                     self._hear_of(message)
@@ -215,10 +215,10 @@ class Keeper:
     def _reopen_logs(self) -> None:
         self._error_log.reopen()
 
-    def _take_up(self, config: Config) -> None:
+    def _take_up(self, config: Config, *, anew: bool = False) -> None:
         """Go by these settings, as far as the keeper does."""
         self._config = config
-        self._behind = self._surroundings.made(config)
+        self._behind = self._surroundings.made(config, anew=anew)
         self._parts = self._place.trade.parts(config, self._behind, b"")
         if self._nursery is not None:
             self._surroundings.take_up(config, self._behind, self._nursery)
@@ -233,7 +233,7 @@ class Keeper:
         if told is None:
             self._envoy.take_up((), None)
         else:
-            secret = read_secret(told.secret, "shield.secret")
+            secret = self._behind.secret_of(told.secret, "shield.secret")
             self._envoy.take_up(behind.shields(told), Voice(config.node.name.encode(), secret))
 
     def _hear_of(self, told: Reloaded) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET
 
 from edge import coded
+from edge.answer import ONE_VISITORS
 from edge.cache import decision
 from edge.cache.validation import CONDITIONALS
 from edge.listen.lane import After
@@ -103,4 +104,5 @@ class Known:
 
 def cookie_lines(arms: Iterable[Assignment], scheme: bytes) -> bytes:
     """The lines of Set-Cookie for new visitors, as they stand in a head."""
-    return b"".join([b"set-cookie: %b\r\n" % each.cookie(scheme) for each in arms if each.is_new])
+    lines = [b"set-cookie: %b\r\n" % each.cookie(scheme) for each in arms if each.is_new]
+    return b"".join([*lines, b"%b: %b\r\n" % ONE_VISITORS]) if lines else b""

@@ -58,6 +58,22 @@ def checked_sets(sets: tuple[str, ...]) -> None:
             raise click.BadParameter(f'"{each}" is not KEY=VALUE', param_hint="--set")
 
 
+def check_file(file: Path, load: Callable[[str], Config], trade: Callable[[], Trade]) -> None:
+    """Tell every fault in the settings in a file, and in what they point at, and exit 1; or that
+    there is none."""
+    from edge.trial import faults_of, try_out
+
+    _, config = loaded(file, load)
+    try:
+        try_out(trade(), config, ())
+    except (OSError, ValueError) as error:
+        for fault in faults_of(error):
+            click.echo(fault.at(str(file)), err=True)
+        sys.exit(1)
+    sites, origins = len(config.sites), len(config.origins)
+    click.echo(f"{file}: good; sites: {sites}, origins: {origins}")
+
+
 def by_path(options: Mapping[str, str | None]) -> dict[str, Any]:
     """The settings, by their path, that options of `proxy` stand for."""
     paths = {

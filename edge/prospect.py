@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edge.question import plain
+from edge.ways import shield_key
 
 if TYPE_CHECKING:
     from edge.admission import Admitted
@@ -66,7 +67,7 @@ def via(admitted: Admitted, ways: Ways) -> dict[str, Any] | None:
     if not admitted.terms.route.by_shield or shielding is None:
         return None
     group = shielding.group
-    now, key = group.now(), admitted.key.digest
+    now, key = group.now(), shield_key(admitted)
     first = group.members.choose(now, key=key)
     return {
         **_group(group),

@@ -46,11 +46,17 @@ def read_secret(
 
 
 def secret_at_hand(told: SecretSettings, path: str) -> bytes:
-    """The same; where it is not to be had any more, as it was when it was last read.
+    """The same as it was when it was last read, in this process or, before that, its parent.
 
-    For processes of a node that runs: one that starts in place of another has what the parent had
-    read, so that a file that somebody took away ends nothing.
+    For processes of a node that runs: one that starts in place of another goes by what the others
+    go by, and a file that somebody took away ends nothing.
     """
+    kept = _kept.get(told)
+    return read_secret(told, path) if kept is None else kept
+
+
+def secret_anew(told: SecretSettings, path: str) -> bytes:
+    """The same, read again; where it has gone since the settings were tried, as it was before."""
     try:
         return read_secret(told, path)
     except ValueError:

@@ -36,13 +36,11 @@ def claims_of(
     origins: Sequence[bytes] = (),
     key: bytes = b"",
     target: bytes | None = None,
-    purge: int | None = None,
 ) -> Claims:
     """What the edge says of a request that it passes on, beside what stands in the request.
 
     `origins` are names in the order of preference; `key` is what the edge keys by beside the URL;
-    `target` what the origin is to be asked for, where that is not the request's; `purge` the
-    number of the shield's last purge that the edge knows of.
+    `target` what the origin is to be asked for, where that is not the request's.
     """
     has_port = forwarding.host.endswith(DEFAULT_PORTS)
     hops = (*forwarding.chain, forwarding.peer)[:MOST_HOPS]
@@ -55,7 +53,6 @@ def claims_of(
         origins=tuple(origins),
         key=key,
         target=target,
-        purge=purge,
     )
 
 

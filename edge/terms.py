@@ -51,7 +51,14 @@ class Terms:
 @dataclass(frozen=True, slots=True)
 class Site:
     """A site as the exchange sees it. `tells` is what of the client's place the origin is told,
-    and `keys` what of it is in the key."""
+    and `keys` what of it is in the key.
+
+    `needs_place`: where a client is matters to more than the choice of an origin. `own_cookies`
+    are those that this node gives, and nobody behind it need see. `own_fields` are request fields
+    that the site itself sets for its origins, by an arm or a rule: what a client sends under their
+    names would be another's answer, stored for everyone. `splits_keys`: answers for one URL may
+    stand under several keys.
+    """
 
     name: str
     key: KeyPolicy
@@ -62,13 +69,25 @@ class Site:
     keys: tuple[Part, ...] = ()
     purge_from: Networks = field(default_factory=Networks)
     purge_reach: Literal["host", "node"] = "host"
+    needs_place: bool = field(init=False)
+    own_cookies: frozenset[bytes] = field(init=False)
+    own_fields: frozenset[bytes] = field(init=False)
+    splits_keys: bool = field(init=False)
     _mixed: dict[tuple[int, ...], Terms] = field(
         default_factory=dict, compare=False, hash=False, repr=False
     )
 
-    @property
-    def needs_place(self) -> bool:
-        """Whether it matters to anything but the choice of an origin where a client is."""
+    def __post_init__(self) -> None:
+        """What follows from the settings alone is worked out once."""
+        for name, value in (
+            ("needs_place", self._needs_place()),
+            ("own_cookies", frozenset([each.cookie.name for each in self.experiments])),
+            ("own_fields", self._own_fields()),
+            ("splits_keys", self._splits_keys()),
+        ):
+            object.__setattr__(self, name, value)
+
+    def _needs_place(self) -> bool:
         by_rule = (rule.match.countries or rule.match.continents for rule in self.rules)
         by_arm = (
             each.takes is not None and (each.takes.countries or each.takes.continents)
@@ -76,16 +95,16 @@ class Site:
         )
         return bool(self.tells or self.keys) or any(by_rule) or any(by_arm)
 
-    @property
-    def own_cookies(self) -> frozenset[bytes]:
-        """The cookies that this node gives, and nobody behind it need see."""
-        return frozenset([each.cookie.name for each in self.experiments])
+    def _own_fields(self) -> frozenset[bytes]:
+        edits = [self.terms.edits, *(rule.terms.edits for rule in self.rules)]
+        by_terms = {name for each in edits if each is not None for name, _ in each.put}
+        arms = [arm for each in self.experiments for arm in each.arms]
+        return frozenset(by_terms | {name for arm in arms for name, _ in arm.fields})
 
-    @property
-    def splits_keys(self) -> bool:
-        """Whether answers for one URL may stand under several keys, by more than the request."""
+    def _splits_keys(self) -> bool:
         by_arm = any(arm.changes for each in self.experiments for arm in each.arms)
-        return by_arm or bool(self.keys) or any(rule.terms.by for rule in self.rules)
+        by_request = bool(self.key.headers or self.key.cookies or self.keys)
+        return by_arm or by_request or any(rule.terms.by for rule in self.rules)
 
     def rules_for(self, request: RequestHead, place: Place = NOWHERE) -> tuple[Rule[Terms], ...]:
         """The rules that hold for a request."""

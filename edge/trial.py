@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 import random
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from edge.admin import AdminSocket
 from edge.behind import Surroundings
 from edge.child import in_words
 from edge.listen.tcp import bind
+from edge.places import Places
 from edge.settings import Fault, SettingsError
 
 if TYPE_CHECKING:
@@ -57,15 +59,11 @@ class Change:
 def try_out(trade: Trade, config: Config, changed: Iterable[str]) -> None:
     """Make once what processes will make of the settings, and open what is new to them; raises
     OSError, ValueError."""
-    surroundings = Surroundings(
-        now=time.time, chance=random.random, tell=lambda *_: None, insists=True
-    )
-    behind = surroundings.made(config)
-    try:
-        trade.parts(config, behind, b"")
-    finally:
-        if behind.places is not None:
-            behind.places.close()
+    if config.node.geo is not None:
+        _try_database(config.node.geo)
+    surroundings = Surroundings(now=time.time, chance=random.random, tell=_unheard, insists=True)
+    placeless = replace(config, node=replace(config.node, geo=None))
+    trade.parts(config, surroundings.made(placeless), b"")
     for name, target in (("error", config.node.error_log), ("access", config.node.access_log)):
         if f"node.{name}_log" in changed and target not in ("-", "off"):
             os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK, 0o640))
@@ -73,6 +71,33 @@ def try_out(trade: Trade, config: Config, changed: Iterable[str]) -> None:
         bind(config.node.metrics.host, config.node.metrics.port).close()
     if "node.admin" in changed and config.node.admin is not None:
         AdminSocket(config.node.admin, {}, lambda *_: None).close()
+
+
+def _try_database(path: Path) -> None:
+    """Open a database of places in a process of its own: its reader is in C, and one that is
+    damaged inside may end whoever reads it. Raises ValueError."""
+    here, there = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        said, code = b"", 1
+        try:
+            Places(path, now=time.time, tell=_unheard).close()
+            code = 0
+        except (OSError, ValueError) as error:
+            said = in_words(error).encode("utf-8", "replace")
+        finally:
+            os.write(there, said[:4096])
+            os._exit(code)
+    os.close(there)
+    with open(here, "rb") as pipe:
+        words = pipe.read().decode()
+    _, status = os.waitpid(pid, 0)
+    if status:
+        raise ValueError(words or f"{path} breaks whoever reads it; get it anew")
+
+
+def _unheard(_kind: str, _line: str) -> None:
+    """There is no log yet."""
 
 
 def faults_of(error: SettingsError | OSError | ValueError) -> Iterable[Fault]:

@@ -102,7 +102,7 @@ class Ways:
         return Way(
             stops,
             Persistence(tries, route.budget_s),
-            key=bound.key.digest,
+            key=bound.key.digest if stops is origins else shield_key(bound),
             address=bound.client,
         )
 
@@ -146,6 +146,17 @@ class Ways:
             raise ExchangeError(Failure.TARGET_TOO_LONG, "for a shield to be told") from error
 
 
+def shield_key(bound: Bound) -> bytes:
+    """What chooses the shield of a request: the URL alone, so that one shield has all that is
+    stored for it, and hears of a write to it, by whatever else that is keyed."""
+    return _key_by_url(bound).digest
+
+
+def _key_by_url(bound: Bound) -> Key:
+    told, request = bound.forwarding, bound.request
+    return key_of(told.scheme, told.host, request.target, request)
+
+
 def _route(bound: Bound) -> Route:
     """The route of a request: an arm's origins stand in place of the route's."""
     route, names = bound.terms.route, route_of(bound.arms)
@@ -168,8 +179,7 @@ def _beyond_url(bound: Bound) -> bytes:
     request, places, arms, rules. A write goes by a key of its own where there may be several for
     its URL: so a shield can tell that all of them are to be made unusable.
     """
-    told, request = bound.forwarding, bound.request
-    if bound.key != key_of(told.scheme, told.host, request.target, request):
+    if bound.key != _key_by_url(bound):
         return bound.key.digest
-    is_write = request.method not in SAFE
+    is_write = bound.request.method not in SAFE
     return WRITE if is_write and bound.site.splits_keys else b""

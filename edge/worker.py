@@ -100,7 +100,7 @@ class Worker:
     def __init__(self, place: Place) -> None:
         self._place = place
         self._collar = Collar(place.leash)
-        self.config = config = share_of(place.config, place.workers)
+        self.config = config = share_of(place.config, place.workers, place.slot)
         self._clock = place.clock
         self.measurements = Measurements(place.tallies, place.tally, now=self._clock.now())
         self._stopping = trio.Event()
@@ -117,7 +117,10 @@ class Worker:
         self._ids = _request_ids()
         self._drain_s = config.node.drain
         self._surroundings = Surroundings(
-            now=self._clock.now, chance=random.random, tell=self._error_log.tell
+            now=self._clock.now,
+            chance=random.random,
+            tell=self._error_log.tell,
+            renew=self._renew,
         )
         self._disk = self._made_disk()
         self._listeners = list(place.listeners)
@@ -163,6 +166,7 @@ class Worker:
             async with trio.open_nursery() as background:  # fetches outlive clients
                 self._build(plumbing, background)
                 plumbing.start_soon(self._reaper.run)
+                plumbing.start_soon(self._surroundings.watch)
                 plumbing.start_soon(publishing, lambda: self.measurements.publish(self._state()))
                 plumbing.start_soon(self._answer_keeper)
                 plumbing.start_soon(self._heed)
@@ -332,10 +336,10 @@ class Worker:
         if not done:  # the keeper has told what it was for
             self._error_log.tell("desk", f"{words}; by {caller}")
 
-    def _parts(self, config: Config) -> Parts:
+    def _parts(self, config: Config, *, anew: bool = False) -> Parts:
         """All that follows from `config`; raises OSError, ValueError, and then nothing has
         changed."""
-        behind = self._surroundings.made(config)
+        behind = self._surroundings.made(config, anew=anew)
         parts = self._place.trade.parts(config, behind, self._place.salt)
         self._surroundings.take_up(config, behind, self._plumbing)
         return parts
@@ -448,8 +452,8 @@ class Worker:
         """Go by these settings, as far as a process that runs can."""
         self._access_log.reopen()
         self._error_log.reopen()
-        self.config = config = share_of(config, self._place.workers)
-        parts = self._parts(config)
+        self.config = config = share_of(config, self._place.workers, self._place.slot)
+        parts = self._parts(config, anew=True)
         self._policy = policies.connection_policy(config)
         self._connections.most = config.limits.connections
         self._drain_s = config.node.drain
@@ -459,12 +463,15 @@ class Worker:
 
     def _heed_standing(self, standing: Standing) -> None:
         """Go by what checks have found and operators ordered."""
-        if not self._surroundings.heed(standing, self.config):
-            return
+        if self._surroundings.heed(standing, self.config):
+            self._renew()
+
+    def _renew(self) -> None:
+        """Go by what is behind the node now, under the same settings."""
         try:
             self._exchange.parts = self._parts(self.config)
         except (OSError, ValueError) as error:  # a file has gone that was there before
-            self._error_log.tell("board", f"experiments go on as they were: {error}")
+            self._error_log.tell("settings", f"all goes on as it was: {error}")
 
     # Telling.
 

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 import click
 
 from edge import __version__
+from edge.abcommand import ab
 from edge.build import kind
 from edge.commands import COMMANDS
 from edge.console import renamed
 from edge.launch import (
     by_path,
+    check_file,
     checked_sets,
     hostname,
-    loaded,
     proxy_options,
     run_built,
     run_file,
@@ -60,15 +61,14 @@ def run(file: Path) -> None:
 @main.command()
 @click.argument("file", type=_FILE)
 def check(file: Path) -> None:
-    """Tell every fault in the settings in FILE; exit 1 if there is one.
+    """Tell every fault in the settings in FILE, and what is missing of what they point at;
+    exit 1 if there is one.
 
     \b
     Example:
         origin-shield check shield.toml && origin-shield run shield.toml
     """
-    _, config = loaded(file, _load)
-    sites, origins = len(config.sites), len(config.origins)
-    click.echo(f"{file}: good; sites: {sites}, origins: {origins}")
+    check_file(file, _load, _trade)
 
 
 @main.command()
@@ -123,7 +123,8 @@ def settings(*, markdown: bool) -> None:
 
 
 for _command in COMMANDS:
-    main.add_command(renamed(_command, _NAME))
+    if _command is not ab:  # experiments are an edge's
+        main.add_command(renamed(_command, _NAME))
 
 
 def _load(text: str) -> ShieldConfig:

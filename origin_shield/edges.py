@@ -10,8 +10,9 @@ keys by beside the URL, and the target that the origin is to be asked for. Field
 edge found out (`hop.vouched_for`, such as a client's country) pass on to the origin; from anyone
 else they would be dropped. What a client says of itself is believed no more than at an edge.
 
-*An edge may purge.* PURGE is taken from any, for the whole node: the edge has judged who may. One
-with a JSON document for its body is an order as the shield's own operator would give it; it is of
+*An edge may purge*, for the whole node, where its proof says that it orders it: it has judged who
+may. The method alone says nothing, as an edge passes on what its clients ask. A PURGE with a JSON
+document for its body is an order as the shield's own operator would give it; it is of
 no site, so it may be sent to the shield by whatever name.
 
 *Health.* No path is open without a proof: it would be the one thing that everyone may ask, and a
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from origin_shield.used import Used
 
 SAFE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))  # RFC 9110 §9.2.1
-MOST_ROUTED: Final = 65_536  # of terms by origins; past it, the site's own are asked
+MOST_ROUTED: Final = 65_536  # of terms by origins; past it, they are made anew
 
 
 class Identity(Protocol):
@@ -144,7 +145,8 @@ class Admission:
             authority=head.authority if claims.host is None else claims.host,
             headers=head.headers.without((FIELD,)),
         )
-        if (head.target == b"*" and hops_left(head) == 0) or _is_order(head):
+        orders = claims.order and head.method in PURGES
+        if (head.target == b"*" and hops_left(head) == 0) or (orders and _is_whole(head)):
             admitted = _of_no_site(parts, told, peer)
         else:
             admitted = admission.admit(parts, told, peer)
@@ -159,8 +161,8 @@ class Admission:
                 vouched=vouched_for(told.headers),
             ),
             client=claims.client,
-            purges=head.method in PURGES,
-            orders=head.method in PURGES,
+            purges=orders,  # never by its method alone: clients use the same
+            orders=orders,
             id=text(claims.id),
         )
 
@@ -177,7 +179,7 @@ class Admission:
         routed = self._routed.get((id(terms), names))
         if routed is None:
             if len(self._routed) >= self._most_routed:
-                return terms
+                self._routed.clear()
             route = replace(terms.route, names=names, order=Order.FIRST, canary=None)
             if route == terms.route:
                 return terms
@@ -196,7 +198,7 @@ def _keyed(key: Key, part: bytes) -> Key:
 _OF_NO_SITE: Final = Site(name="*", key=BY_URL, terms=Terms(), purge_reach="node")
 
 
-def _is_order(head: RequestHead) -> bool:
+def _is_whole(head: RequestHead) -> bool:
     """Whether it purges what its body names, and not its target."""
     return head.method == PURGE and head.headers.get(b"content-type") == b"application/json"
 

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from edge.config.root import Config
 
 SHIELD: Final = "shield"  # what the group of all shields is called
-# A shield is tried again soon: it is asked for what it alone should fetch. That it is slow says
+# A shield is tried again soon, however often it was in vain: it is asked for what it alone should
+# fetch, and no checks tell that it is back. That it is slow says
 # nothing of it: how long it takes hangs on whether it has what its keys stand for.
-_SHIELD_EJECT: Final = EjectPolicy(after=2, for_s=2.0, most=1.0, slower=0.0)
+_SHIELD_EJECT: Final = EjectPolicy(after=2, for_s=2.0, longest_s=5.0, most=1.0, slower=0.0)
 _BALANCES: Final = {"weighted": Balance.ROUND_ROBIN}
 
 

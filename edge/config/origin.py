@@ -11,8 +11,10 @@ from typing import Literal
 from edge.config import notation as n
 from edge.config.notation import SecretSettings, span, wait
 from edge.settings import Complaint, setting
+from edge.upstream.origin import parse_origin
 
 MOST_SERVERS = 64
+LEAST_SLOWER = 1.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,12 @@ class EjectSettings:
             most=1_000.0,
         ),
     )
+
+    def check(self) -> Iterator[Complaint]:
+        """A time that most servers take."""
+        if self.slower is not None and 0 < self.slower < LEAST_SLOWER:
+            message = f"leaves out who is no outlier; write 0, or {LEAST_SLOWER} and more"
+            yield Complaint(("slower",), self.slower, message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,9 +176,7 @@ class OriginSettings:
 
     def check(self) -> Iterator[Complaint]:
         """Servers named twice, and weights that are not one for each."""
-        for index, server in enumerate(self.servers):
-            if server is not None and server in self.servers[:index]:
-                yield Complaint(("servers", index), server, "stands here twice; take one out")
+        yield from doubles(self.servers, "servers")
         if self.weights and len(self.weights) != len(self.servers):
             message = f"are not one for each server; give {len(self.servers)}"
             yield Complaint(("weights",), list(self.weights), message)
@@ -225,6 +231,20 @@ class ShieldSettings:
     timeouts: OriginTimeouts = field(
         default_factory=OriginTimeouts, metadata=setting("How long a shield may take.")
     )
+
+    def check(self) -> Iterator[Complaint]:
+        """Shields named twice."""
+        yield from doubles(self.nodes, "nodes")
+
+
+def doubles(servers: tuple[str, ...], key: str) -> Iterator[Complaint]:
+    """Servers that stand twice, in whatever spelling."""
+    seen = set()
+    for index, server in enumerate(servers):
+        if server is not None and (url := parse_origin(server).url) in seen:
+            yield Complaint((key, index), server, "stands here twice; take one out")
+        elif server is not None:
+            seen.add(url)
 
 
 def place_faults(at: tuple[float, ...] | None) -> Iterator[Complaint]:

@@ -34,6 +34,7 @@ class Config:
     unbuilt: ClassVar[Mapping[str, str]] = {
         "tls": f"TLS towards clients: {NOT_HERE}",
         "fleet": f"fleets: {NOT_HERE}",
+        "edges": "these are a shield's settings; give them to origin-shield",
     }
 
     node: NodeSettings = field(metadata=setting("Who the node is."))
@@ -67,6 +68,7 @@ class Config:
         for index, site in enumerate(self.sites):
             yield from self._strangers(index, site)
             yield from self._placeless(index, site)
+            yield from self._private(index, site)
             for at, host in enumerate(site.hosts):
                 if host is not None and owners.setdefault(host, index) != index:
                     message = f"is a host of sites[{owners[host]}] already; take one out"
@@ -96,6 +98,16 @@ class Config:
                         where = ("experiment", number, "arms", arm, "route", place)
                         yield Complaint(("site", index, *where), name, message)
 
+    def _private(self, index: int, site: SiteSettings) -> Iterator[Complaint]:
+        """What would make a visitor's private affair of all that a shield is asked."""
+        if not any(route.via == "shield" for _, route in _routes(site)):
+            return
+        for keys, fields in _told_to_origins(site):
+            for name in fields:
+                if name.lower() in ("authorization", "cookie"):
+                    message = "keeps the shield from storing; set it in the shield's own settings"
+                    yield Complaint(("site", index, *keys), name, message)
+
     def _placeless(self, index: int, site: SiteSettings) -> Iterator[Complaint]:
         """What a site rests on the places of clients, where nobody can tell them."""
         node = self.node
@@ -112,6 +124,18 @@ class Config:
         for number, rule in enumerate(site.rules):
             if rule.match.by_place:
                 yield Complaint(("site", index, "rule", number, "match"), None, message)
+
+
+def _told_to_origins(
+    site: SiteSettings,
+) -> Iterator[tuple[tuple[str | int, ...], Mapping[str, str]]]:
+    """The fields that a site, its rules and its arms set for origins, and where they stand."""
+    yield ("request", "set"), site.request.set
+    for index, rule in enumerate(site.rules):
+        yield ("rule", index, "request", "set"), rule.request.set
+    for index, experiment in enumerate(site.experiments):
+        for name, arm in experiment.arms.items():
+            yield ("experiment", index, "arms", name, "header"), arm.header
 
 
 def _routes(site: SiteSettings) -> Iterator[tuple[tuple[str | int, ...], RouteSettings]]:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from edge.config.root import Config
 
 
-def share_of(config: Config, workers: int) -> Config:
-    """`config` as one of so many workers goes by it."""
+def share_of(config: Config, workers: int, slot: int = 0) -> Config:
+    """`config` as the worker in `slot` of so many goes by it."""
     if workers == 1:
         return config
     return replace(
@@ -28,23 +28,28 @@ def share_of(config: Config, workers: int) -> Config:
                 origin,
                 max_connections=_part(origin.max_connections, workers),
                 max_idle=-(-origin.max_idle // workers),
-                at_work=_part(origin.at_work, workers),
+                at_work=_place(origin.at_work, workers, slot),
                 waiting=-(-origin.waiting // workers),
             )
             for name, origin in config.origins.items()
         },
-        shield=None if config.shield is None else _shields(config.shield, workers),
+        shield=None if config.shield is None else _shields(config.shield, workers, slot),
     )
 
 
-def _shields(told: ShieldSettings, workers: int) -> ShieldSettings:
+def _shields(told: ShieldSettings, workers: int, slot: int) -> ShieldSettings:
     return replace(
         told,
         max_connections=_part(told.max_connections, workers),
         max_idle=-(-told.max_idle // workers),
-        at_work=_part(told.at_work, workers),
+        at_work=_place(told.at_work, workers, slot),
         waiting=-(-told.waiting // workers),
     )
+
+
+def _place(whole: int, workers: int, slot: int) -> int:
+    """A part of what no more may be of than `whole` in all, where each worker has one."""
+    return max(1, whole // workers + (slot < whole % workers))
 
 
 def _part(whole: int, workers: int) -> int:

@@ -255,12 +255,18 @@ class Members:
         member = self._members[index]
         if era != member.era:
             return
+        member.heard_at = clock
         if latency_s is not None:
             member.sample(latency_s)
         if member.out_until is not None:
             member.succeed(clock)
         elif latency_s is not None and self._is_outlier(member) and self._may_eject(member):
-            member.eject(clock, self._policy.eject.for_s)
+            self._eject(member, clock)
+
+    def has_answered(self, index: int, now: float, within_s: float) -> bool:
+        """Whether it has answered anyone well within the last so many seconds."""
+        heard_at = self._members[index].heard_at
+        return heard_at > 0 and self._time(now) - heard_at < within_s
 
     def ended(self, index: int, era: int, now: float, outcome: Outcome) -> None:
         """A request is over; to be told once for each that began."""
@@ -310,9 +316,13 @@ class Members:
         if member.out_until is not None:
             # A failure of what was sent to it in need, before its time is over, is no news.
             if clock >= member.out_until:
-                member.eject(clock, self._policy.eject.for_s)
+                self._eject(member, clock)
         elif 0 < self._policy.eject.after <= member.in_a_row and self._may_eject(member):
-            member.eject(clock, self._policy.eject.for_s)
+            self._eject(member, clock)
+
+    def _eject(self, member: Member, clock: float) -> None:
+        policy = self._policy.eject
+        member.eject(clock, policy.for_s, policy.longest_s)
 
     def _may_eject(self, member: Member) -> bool:
         if member.told.up is False:

@@ -11,7 +11,7 @@ Two witnesses are heard. *Checks* and the operator tell (`Told`), and are believ
 say of however many. What requests meet with is evidence, too, and quicker than any check; but it
 may be the fault of what was asked, so the group bounds how many are *ejected* for it.
 
-An ejected server is out for a time that doubles with each repeat, up to `LONGEST_S`. Then one
+An ejected server is out for a time that doubles with each repeat, up to a bound. Then one
 request at a time is let through, until one gets a good head. Requests that began before an
 ejection say nothing about what came after it: each carries the *era* in which it began.
 
@@ -67,7 +67,7 @@ class EjectPolicy:
     )
     for_s: float = field(
         default=10.0,
-        metadata=_says("first ejection's length; each repeat doubles it, up to 300 s", "seconds"),
+        metadata=_says("first ejection's length; each repeat doubles it", "seconds"),
     )
     most: float = field(
         default=0.5,
@@ -80,6 +80,9 @@ class EjectPolicy:
         metadata=_says(
             "times the group's median time to the head that eject a server; 0: never", "times"
         ),
+    )
+    longest_s: float = field(
+        default=LONGEST_S, metadata=_says("no repeat is longer, if the first is not", "seconds")
     )
 
 
@@ -105,6 +108,7 @@ class Member:
         "ejections",
         "era",
         "failures",
+        "heard_at",
         "in_a_row",
         "latency_s",
         "name",
@@ -129,6 +133,7 @@ class Member:
         self.of_era = 0  # at work, begun in this era
         self.in_a_row = 0  # failures since the last success
         self.failures = 0
+        self.heard_at = 0.0  # when it last answered well
         self.ejections = 0
         self.repeats = 0  # ejections that follow one another
         self.out_until: float | None = None  # ejected, or on trial
@@ -234,11 +239,11 @@ class Member:
         self.in_a_row += 1
         self.failures += 1
 
-    def eject(self, clock: float, for_s: float) -> None:
+    def eject(self, clock: float, for_s: float, longest_s: float = LONGEST_S) -> None:
         """Leave it out for a time that doubles where the last one has not helped for long."""
-        if self.out_until is None and clock - self.returned > LONGEST_S:
+        if self.out_until is None and clock - self.returned > longest_s:
             self.repeats = 0
-        length_s = min(for_s * 2.0 ** min(self.repeats, 32), max(for_s, LONGEST_S))
+        length_s = min(for_s * 2.0 ** min(self.repeats, 32), max(for_s, longest_s))
         self._turn_over()
         self.repeats += 1
         self.ejections += 1

@@ -243,7 +243,7 @@ class _Passage:
         with trio.CancelScope(deadline=self._give_up) as patience:
             return await attempt.open(self._request, self._body, self._interim)
         assert patience.cancelled_caught
-        attempt.settle(Outcome.BAD)
+        attempt.give_up(self._way._persistence.budget_s)
         detail = f"no head in {self._way._persistence.budget_s:g} s, and others are left"
         raise ExchangeError(Failure.FIRST_BYTE_TIMEOUT, detail, retry=True)
 
@@ -445,6 +445,13 @@ class _Attempt:
             return await self._block.__aexit__(kind, error, trace)
         finally:
             self.settle(Outcome.BAD if self._verdict is Outcome.BAD else Outcome.NEITHER)
+
+    def give_up(self, waited_s: float) -> None:
+        """No head has come in so many seconds: which tells of a server that has answered nobody
+        else meanwhile, and of one that has, only that this answer takes long."""
+        members, now = self.group.members, self.group.now()
+        is_slow = members.has_answered(self.index, now, waited_s)
+        self.settle(Outcome.NEITHER if is_slow else Outcome.BAD)
 
     def settle(self, outcome: Outcome) -> None:
         """Give back what is held and tell what it was like; only the first call counts."""

@@ -1,7 +1,7 @@
 """The proof by which an edge shows a shield who it is, and for whom it speaks: one field.
 
     Edge-Proof: v=1, edge=fra1, t=1764500000.123456, id="ab12-3", for="203.0.113.9", scheme=https,
-        origins="us eu", key=:base64:, target=:base64:, purge=17, mac=:base64:
+        origins="us eu", key=:base64:, target=:base64:, order=1, mac=:base64:
 
 Theory of operation
 -------------------
@@ -22,10 +22,8 @@ Theory of operation
   scheme, and between edge and shield that is another than the client's. Where the client's
   authority ends in one of the two, `host` says it.
 
-- *`purge`* is a place for what an edge knows of the shield's purges. Edges do not fill it, and a
-  shield does not go by it: an edge sends a shield every purge until it is acknowledged, and asks
-  it for nothing before that (`envoy`). So a shield that is put back to an older state, its journal
-  with it, answers with what it held then, until that is purged again.
+- *Orders.* What the edge's operator has ordered, or someone whom the edge lets purge, says so by
+  `order`. A method does not: clients use the same.
 
 Whether a proof was seen before is not asked here: see `mark`.
 
@@ -82,14 +80,13 @@ _BASE64: Final = rb"[0-9A-Za-z+/]++={0,2}+"
 _TARGET: Final = re.compile(rb"\*|/[\x21-\x7e]{0,8191}+")
 _KEY_BYTES: Final = 1024
 _TIME: Final = rb"[0-9]{1,11}+\.[0-9]{6}+"
-_PURGE: Final = rb"[0-9]{1,18}+"
 
 _COVERED: Final = re.compile(
     rb"v=1, edge=(?P<edge>%b), t=(?P<t>%b), id=\"(?P<id>%b)\", for=\"(?P<hops>%b(?: %b){0,32}+)\""
     rb", scheme=(?P<scheme>https?+)(?:, host=\"(?P<host>%b)\")?+"
     rb"(?:, origins=\"(?P<origins>%b(?: %b){0,31}+)\")?+"
-    rb"(?:, key=:(?P<key>%b):)?+(?:, target=:(?P<target>%b):)?+(?:, purge=(?P<purge>%b))?+"
-    % (_EDGE, _TIME, _ID, _ADDRESS, _ADDRESS, _HOST, _NAME, _NAME, _BASE64, _BASE64, _PURGE)
+    rb"(?:, key=:(?P<key>%b):)?+(?:, target=:(?P<target>%b):)?+(?:, order=(?P<order>1))?+"
+    % (_EDGE, _TIME, _ID, _ADDRESS, _ADDRESS, _HOST, _NAME, _NAME, _BASE64, _BASE64)
 )
 
 
@@ -106,8 +103,8 @@ class Claims:
     `scheme` is that of the client's request, and `host` its authority where the request between
     the two has another. `origins` are names of origins in the order the edge would have them
     asked. `key` is what the edge keys by beside the URL. `target` is what the origin is to be
-    asked for, where that is not what the client asked for. `purge` is the number of the shield's
-    last purge that the edge knows of.
+    asked for, where that is not what the client asked for. `order` says that the edge itself
+    orders a purge.
     """
 
     edge: bytes
@@ -118,7 +115,7 @@ class Claims:
     origins: tuple[bytes, ...] = ()
     key: bytes = b""
     target: bytes | None = None
-    purge: int | None = None
+    order: bool = False
 
     @property
     def client(self) -> bytes:
@@ -227,8 +224,8 @@ def _written(claims: Claims, now: float) -> bytes:
         said += b", key=:%b:" % b64encode(claims.key)
     if claims.target is not None:
         said += b", target=:%b:" % b64encode(claims.target)
-    if claims.purge is not None:
-        said += b", purge=%d" % claims.purge
+    if claims.order:
+        said += b", order=1"
     return said
 
 
@@ -255,7 +252,7 @@ def _claims(found: re.Match[bytes]) -> Claims | None:
         origins=tuple(found["origins"].split(b" ")) if found["origins"] else (),
         key=key or b"",
         target=target,
-        purge=int(found["purge"]) if found["purge"] else None,
+        order=found["order"] is not None,
     )
 
 

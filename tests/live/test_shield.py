@@ -106,7 +106,7 @@ def signed(node: Node, target: str, *fields: str, **how: object) -> Answer:
 def test_an_edge_is_answered_and_what_it_is_told_is_stored(tmp_path: Path) -> None:
     with a_shield(tmp_path) as (node, origin):
         origin.script("news", Reply.of(200, FRESH, b"old"))
-        said = claims(key=b"", purge=0)
+        said = claims(key=b"")
         first = signed(node, "/news/", "x-geo-country: DE", "x-forwarded-for: 6.6.6.6", said=said)
         assert (first.status, first.body, first.field("age")) == (200, b"old", None)
         for _ in range(8):  # by both workers, so by the hop, too

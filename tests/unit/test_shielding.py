@@ -20,11 +20,11 @@ HEAD = RequestHead(b"GET", b"https", b"shop.example", b"/a?b", Headers([(b"accep
 
 
 def test_a_shield_believes_what_an_edge_says() -> None:
-    said = claims_of(VOICE, PATH, b"id-1", origins=[b"eu", b"us"], key=b"k", target=b"/x", purge=3)
+    said = claims_of(VOICE, PATH, b"id-1", origins=[b"eu", b"us"], key=b"k", target=b"/x")
     sent = dress(to_origin(HEAD, PATH), said, VOICE, NOW)
     assert verify([VOICE.secret], sent, NOW, 60) == said
     assert (said.client, said.scheme, said.origins) == (b"198.51.100.7", b"https", (b"eu", b"us"))
-    assert (said.key, said.target, said.purge) == (b"k", b"/x", 3)
+    assert (said.key, said.target, said.order) == (b"k", b"/x", False)
 
 
 def test_the_client_is_who_is_believed_to_be() -> None:

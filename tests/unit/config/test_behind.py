@@ -79,7 +79,7 @@ def test_shields_are_one_group_more_whose_keys_stay_where_they_are() -> None:
     assert [each.url for each in shields.servers] == ["http://s1:80", "http://s2:7000"]
     assert shields.policy.balance is Balance.KEY_HASH
     assert not shields.policy.spills
-    assert shields.policy.eject.slower == 0.0
+    assert (shields.policy.eject.slower, shields.policy.eject.longest_s) == (0.0, 5.0)
 
 
 def test_every_group_can_be_made_whatever_share_of_it_a_worker_has() -> None:

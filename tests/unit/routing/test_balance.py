@@ -249,6 +249,21 @@ def test_each_failed_trial_doubles_the_time_out_up_to_a_bound() -> None:
     assert lengths == [40, 80, 160, 300, 300, 300]
 
 
+def test_the_bound_of_an_ejection_is_the_policys() -> None:
+    members = group(2, after=1, for_s=2, longest_s=5)
+    now, lengths = 0.0, []
+    for _ in range(4):
+        ask(members, 0, Outcome.BAD, now)
+        began = now
+        while not members.is_alive(now, besides={1}):
+            now += 1
+        lengths.append(now - began)
+    assert lengths == [2, 4, 5, 5]
+    ask(members, 0, Outcome.GOOD, now)
+    ask(members, 0, Outcome.BAD, now + 6)  # it was well for longer than any ejection
+    assert states(members, now + 8)[0] is State.TRIAL
+
+
 def test_an_ejection_long_after_the_last_one_is_short_again() -> None:
     members = group(2, after=1, for_s=10)
     ask(members, 0, Outcome.BAD, 0.0)

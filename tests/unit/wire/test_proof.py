@@ -34,7 +34,7 @@ CLAIMS = Claims(
     origins=(b"us", b"eu"),
     key=b"\0arm",
     target=b"/b/a?b=1",
-    purge=17,
+    order=True,
 )
 PLAIN = Claims(edge=b"fra1", id=b"1", hops=(b"unix",), scheme=b"http")
 
@@ -56,7 +56,7 @@ claims = st.builds(
     origins=st.lists(names, max_size=32).map(tuple),
     key=st.binary(max_size=1024),
     target=st.none() | targets,
-    purge=st.none() | st.integers(0, 10**18 - 1),
+    order=st.booleans(),
 )
 heads = st.builds(
     RequestHead,
@@ -96,7 +96,7 @@ def test_a_proof_is_spelt_in_one_way() -> None:
     assert value[:-52] == (
         b'v=1, edge=fra1, t=1764500000.250000, id="ab12-3", for="203.0.113.9 2001:db8::1", '
         b'scheme=https, host="shop.example:80", origins="us eu", key=:AGFybQ==:, '
-        b"target=:L2IvYT9iPTE=:, purge=17"
+        b"target=:L2IvYT9iPTE=:, order=1"
     )
     assert value[-52:-45] == b", mac=:"
     assert mark(proven(HEAD, value)) == value[-45:-1]
@@ -206,7 +206,6 @@ def test_a_port_that_may_be_a_default_one_counts_for_nothing(port: bytes) -> Non
         replace(CLAIMS, key=b"k" * 1025),
         replace(CLAIMS, target=b"/\r\n"),
         replace(CLAIMS, target=b"/" + b"a" * 8192),
-        replace(CLAIMS, purge=-1),
     ],
 )
 def test_what_cannot_be_claimed_is_not_signed(said: Claims) -> None:
