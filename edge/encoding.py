@@ -213,14 +213,12 @@ class Encodings:
         if merit is None:
             merit = self._merits[terms] = Merit(*terms)
         if merit.hit(variant.entry.key.digest, trio.current_time()):
-            self._tools.background.start_soon(self._improve, source, variant, length, policy)
+            self._tools.background.start_soon(self._improve, source, variant, policy)
 
-    async def _improve(
-        self, source: Held, variant: Held, length: int, policy: CompressPolicy
-    ) -> None:
+    async def _improve(self, source: Held, variant: Held, policy: CompressPolicy) -> None:
         """Put a smaller variant in the place of this one, if there is one to be had."""
         try:
-            coded_body = await self._coded_harder(source, variant, length, policy)
+            coded_body = await self._coded_harder(source, variant, policy)
             if coded_body is not None:
                 await self._replace(source, variant, coded_body)
         except ExchangeError:
@@ -229,7 +227,7 @@ class Encodings:
             self._tools.complain(Failure.INTERNAL.slug, f"a coding failed: {unknown!r}", None)
 
     async def _coded_harder(
-        self, source: Held, variant: Held, length: int, policy: CompressPolicy
+        self, source: Held, variant: Held, policy: CompressPolicy
     ) -> bytes | None:
         variant.uncodable = True  # whatever comes of it
         coding = origin_coding(variant.entry.headers)
@@ -238,7 +236,7 @@ class Encodings:
             return None
         body = await self._tools.store.peek_body(source)
         try:
-            made = await coders.recompress(coding, policy, length, _pieces(body))
+            made = await coders.recompress(coding, policy, body)
         finally:
             body.close()
         is_smaller = made is not None and len(made) < (variant.entry.length or 0)
@@ -297,14 +295,6 @@ class Encodings:
                 else:
                     fields = coded.fields_of(head.headers, coding, self._new_mark())
                     yield replace(head, headers=fields), recoded
-
-
-async def _pieces(body: Body) -> AsyncIterator[bytes | memoryview]:
-    """All of a body, piece by piece."""
-    at = 0
-    while data := await body.read(at, PIECE_BYTES):
-        at += len(data)
-        yield data
 
 
 def has_part_of(request: RequestHead, source: Entry, variant: Held | None) -> bool:
