@@ -32,7 +32,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from edge.cache.entry import Key
-from edge.coding.negotiate import SILENT, Acceptance, Coding, acceptance, choose
+from edge.coding.negotiate import Acceptance, Coding, acceptance, choose
 from edge.coding.policy import forbids_transform, may_recompress, origin_coding, pays
 from edge.coding.representation import (
     coded_headers,
@@ -59,21 +59,18 @@ ASKED_CODED: Final = b"br, zstd, gzip"
 
 
 class Wish(NamedTuple):
-    """What a request's Accept-Encoding comes to: what it `accepts`, and the best `coding` of the
-    site's that it may be sent; None for identity, or where nothing may be transformed."""
+    """What a request's Accept-Encoding comes to: what it `accepts`, None where nothing may be
+    transformed; and the best `coding` of the site's that it may be sent, None for identity."""
 
-    accepts: Acceptance
+    accepts: Acceptance | None
     coding: Coding | None
-
-
-_AS_IT_IS: Final = Wish(SILENT, None)
 
 
 def wish(request: RequestHead, policy: CompressPolicy) -> Wish:
     """In what coding `request`, as its client sent it, is best answered."""
-    accepts = acceptance(request.headers.joined(b"accept-encoding"))
     if forbids_transform(request.headers):
-        return Wish(accepts, None)
+        return Wish(None, None)
+    accepts = acceptance(request.headers.joined(b"accept-encoding"))
     return _wish(accepts, policy.codings)
 
 
@@ -93,10 +90,12 @@ def coding_of(
     if came is Coding.IDENTITY:
         is_coded = wished.coding is not None and pays(head, policy, length)
         return wished.coding if is_coded else None
-    if came not in _ENCODED or wished.accepts.accepts(came):
+    if came is None or came not in _ENCODED or wished.accepts is None:
         return None
-    may_be = wished.accepts.accepts(Coding.IDENTITY) and not forbids_transform(head.headers)
-    return Coding.IDENTITY if may_be and head.status != 206 else None
+    if head.status == 206 or forbids_transform(head.headers):
+        return None
+    best = choose(wished.accepts, (came,), (came, Coding.IDENTITY))
+    return best if best is Coding.IDENTITY else None
 
 
 def coding_for(entry: Entry, wished: Wish, policy: CompressPolicy) -> Coding | None:
@@ -220,32 +219,34 @@ def is_final(shown: Shown, policy: CompressPolicy | None) -> bool:
 
 def asked(headers: Headers, policy: CompressPolicy) -> Headers:
     """A request's fields as they are judged and go to the origin: with the one Accept-Encoding
-    that all have, and conditions that name the origin's own tags.
+    that all have, and conditions that name the origin's own tags, too.
 
-    A tag of ours whose coding this client does not accept stands for nothing that it can use, and
-    goes, unless there is no other: a condition that cannot hold is not the same as none. If-Range
-    stays: it means the octets of one variant.
+    Behind a tag of ours comes the origin's that it was made of, where its client still accepts
+    that coding: if not, it has nothing that it could use. Ours stays, as the origin may be a node
+    like this, with tags of the kind. If-Range is left alone: it means the octets of one variant.
     """
     value = ASKED_CODED if policy.ask == "coded" else Coding.IDENTITY.token
     told = headers.joined(b"accept-encoding")
     if not _TAGS.isdisjoint([name for name, _ in headers.pairs]):
         accepts = acceptance(told)
         headers = Headers(
-            (name, _plain(text, accepts) if name in _TAGS else text) for name, text in headers
+            (name, _named(text, accepts) if name in _TAGS else text) for name, text in headers
         )
     return headers.replaced(b"accept-encoding", value)
 
 
-def _plain(value: bytes, accepts: Acceptance) -> bytes:
-    """A list of tags with the origin's in place of ours; where it has none, as it stands."""
+def _named(value: bytes, accepts: Acceptance) -> bytes:
+    """A list of tags with the origin's behind ours; where it has none of ours, as it stands."""
     listed = parse_entity_tags(value)
     if isinstance(listed, AnyTag):
         return value
-    pairs = [plain_tag(tag) for tag in listed]
-    if not any(coding for _, coding in pairs):
-        return value
-    kept = [tag for tag, coding in pairs if coding is None or accepts.accepts(coding)]
-    return b", ".join(dict.fromkeys(tag.format() for tag in kept)) or value
+    named: list[bytes] = []
+    for tag in listed:
+        origins, coding = plain_tag(tag)
+        named.append(tag.format())
+        if coding is not None and accepts.accepts(coding):
+            named.append(origins.format())
+    return value if len(named) == len(listed) else b", ".join(dict.fromkeys(named))
 
 
 def held_tag(request: RequestHead, source: Headers) -> bytes | None:

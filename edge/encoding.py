@@ -82,7 +82,9 @@ class Encodings:
         if variant is None and _has_no_content(visit.request, entry):
             return coded.Shown(None, coded.entry_of(entry, coding), entry)
         if variant is None:
-            body = store.open_nowait(source) or await store.open(source)
+            body = store.open_nowait(source)
+            if body is None:
+                body = await store.open(source)
             variant = await self._made(source, body, coding, policy)
         if variant is None:
             return plain

@@ -19,7 +19,7 @@ class CompressSettings:
     table is enough; without one, answers go as the origin made them."""
 
     codings: tuple[Literal["zstd", "br", "gzip"], ...] = field(
-        default=("zstd", "br", "gzip"),
+        default=("br", "zstd", "gzip"),
         metadata=setting(
             "Codings, the best first where a client likes several as much.",
             fewest=1,
