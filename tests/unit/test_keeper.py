@@ -101,9 +101,7 @@ class House:
 
 
 @asynccontextmanager
-async def a_house(
-    directory: Path, *sets: str, clock: Clock | None = None
-) -> AsyncIterator[House]:
+async def a_house(directory: Path, *sets: str, clock: Clock | None = None) -> AsyncIterator[House]:
     house = House(directory, *sets, clock=clock)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(house.run)

@@ -92,7 +92,8 @@ def test_a_server_and_a_shield_stand_once_in_whatever_spelling(again: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("slower", "fault"), [(0, False), (0.5, True), (1, True), (1.4, True), (1.5, False), (5, False)]
+    ("slower", "fault"),
+    [(0, False), (0.5, True), (1, True), (1.4, True), (1.5, False), (5, False)],
 )
 def test_who_is_as_fast_as_most_is_no_outlier(slower: float, *, fault: bool) -> None:
     """Of any group, half are slower than half the median."""
