@@ -150,16 +150,20 @@ class Surroundings:
 
     async def _open_later(self, path: Path, scope: trio.CancelScope) -> None:
         """Have places once there are some again."""
-        with scope:
-            while self._places is None:
-                await trio.sleep(OPEN_AGAIN_S)
-                with suppress(OSError, ValueError):  # which has been told
-                    self._places = Places(path, now=self._now, tell=self._tell)
-            try:
+        places: Places | None = None
+        try:
+            with scope:
+                while places is None:
+                    await trio.sleep(OPEN_AGAIN_S)
+                    await trio.lowlevel.checkpoint_if_cancelled()  # by what came as it ended
+                    with suppress(OSError, ValueError):  # which has been told
+                        places = Places(path, now=self._now, tell=self._tell)
+                self._places = places
                 self._renew()
-                await self._places.run()
-            finally:
-                self._places.close()
+                await places.run()
+        finally:
+            if places is not None:  # `self._places` may be others by now
+                places.close()
 
     def heed(self, standing: Standing, config: Config) -> bool:
         """Go by what is told of servers; whether experiments stand otherwise than before, so that

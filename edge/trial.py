@@ -21,7 +21,7 @@ from edge.places import Places
 from edge.settings import Fault, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from edge.config import Config
@@ -73,7 +73,11 @@ def try_out(trade: Trade, config: Config, changed: Iterable[str]) -> None:
         AdminSocket(config.node.admin, {}, lambda *_: None).close()
 
 
-def _try_database(path: Path) -> None:
+def _open_database(path: Path) -> None:
+    Places(path, now=time.time, tell=_unheard).close()
+
+
+def _try_database(path: Path, read: Callable[[Path], None] = _open_database) -> None:
     """Open a database of places in a process of its own: its reader is in C, and one that is
     damaged inside may end whoever reads it. Raises ValueError."""
     here, there = os.pipe()
@@ -81,7 +85,7 @@ def _try_database(path: Path) -> None:
     if pid == 0:
         said, code = b"", 1
         try:
-            Places(path, now=time.time, tell=_unheard).close()
+            read(path)
             code = 0
         except (OSError, ValueError) as error:
             said = in_words(error).encode("utf-8", "replace")

@@ -157,7 +157,11 @@ def test_cookies_are_for_this_client_beside_those_of_the_answer_whatever_the_sit
         head, name=b"edge1", rules=rules, cache_status=b"edge1; hit", cookies=(b"ab=a", b"cd=b")
     )
     assert told.headers.all(b"set-cookie") == [b"own=1", b"ab=a", b"cd=b"]
-    assert told.headers.pairs[-2:] == ((b"set-cookie", b"ab=a"), (b"set-cookie", b"cd=b"))
+    assert told.headers.pairs[-3:] == (
+        (b"set-cookie", b"ab=a"),
+        (b"set-cookie", b"cd=b"),
+        (b"cache-control", b"private"),
+    )
     strict = FieldRules(frozenset({b"set-cookie"}))
     kept = finished(
         head, name=b"edge1", rules=strict, cache_status=b"edge1; hit", cookies=(b"ab=a",)
@@ -170,6 +174,23 @@ def test_without_cookies_a_head_is_finished_as_if_there_were_no_such_thing() -> 
     head = ResponseHead(200, Headers([(b"etag", b'"1"')]))
     told = finished(head, name=b"edge1", rules=FieldRules(), cache_status=b"edge1; hit")
     assert b"set-cookie" not in told.headers
+    assert b"cache-control" not in told.headers
+
+
+def test_what_gives_a_visitor_an_arm_is_for_no_shared_cache_whatever_the_answer_says() -> None:
+    """Another cache before this one may store Set-Cookie (RFC 9111 §7.3), for all behind it."""
+    head = ResponseHead(200, Headers([(b"cache-control", b"public, max-age=60")]))
+    rules = FieldRules(frozenset({b"cache-control"}))
+    told = finished(
+        head, name=b"edge1", rules=FieldRules(), cache_status=b"edge1; hit", cookies=(b"ab=a",)
+    )
+    assert told.headers.all(b"cache-control") == [b"public, max-age=60", b"private"]
+    kept = finished(
+        head, name=b"edge1", rules=rules, cache_status=b"edge1; hit", cookies=(b"ab=a",)
+    )
+    assert kept.headers.all(b"cache-control") == [b"private"]
+    plain = finished(head, name=b"edge1", rules=FieldRules(), cache_status=b"edge1; hit")
+    assert plain.headers.all(b"cache-control") == [b"public, max-age=60"]
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

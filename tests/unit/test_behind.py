@@ -9,10 +9,11 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from edge.behind import Behind, Surroundings, nowhere, told
+from edge.behind import OPEN_AGAIN_S, WATCH_S, Behind, Surroundings, nowhere, told
 from edge.config import Config, behind
+from edge.config.notation import SecretSettings
 from edge.routing.geo import NOWHERE
-from edge.routing.health import State, Told
+from edge.routing.health import Outcome, State, Told
 from edge.standing import (
     Checked,
     NamedServer,
@@ -42,7 +43,8 @@ class Around(Surroundings):
     def __init__(self, **options: Any) -> None:
         self.lines: list[tuple[str, str]] = []
         self.told = trio.Event()
-        super().__init__(now=lambda: BUILT, chance=lambda: 0.5, tell=self._say, **options)
+        self.now = BUILT
+        super().__init__(now=lambda: self.now, chance=lambda: 0.5, tell=self._say, **options)
 
     def _say(self, kind: str, line: str) -> None:
         self.lines.append((kind, line))
@@ -184,6 +186,159 @@ async def test_a_database_that_is_replaced_is_followed(
         await around.told.wait()
         assert made.place_of(PEER).country == "FR"
         assert "was replaced" in around.lines[0][1]
+        nursery.cancel_scope.cancel()
+
+
+# --- places that come later
+
+
+class Renewed(Around):
+    """Surroundings whose parts are made anew as a worker makes them."""
+
+    def __init__(self, config: Config, nursery: trio.Nursery) -> None:
+        self.config, self.nursery, self.known = config, nursery, trio.Event()
+        super().__init__(renew=self._made_anew)
+        self.parts = self.taken_up(config, nursery)
+
+    def _made_anew(self) -> None:
+        self.parts = self.taken_up(self.config, self.nursery)
+        self.known.set()
+
+
+async def test_places_are_known_as_soon_as_there_is_a_database(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    path = tmp_path / "a.mmdb"
+    async with trio.open_nursery() as nursery:
+        around = Renewed(config_of(f"node.geo={path}"), nursery)
+        assert around.parts.place_of(PEER) is NOWHERE
+        await trio.sleep(3 * OPEN_AGAIN_S)
+        assert len(around.lines) == 1  # it is told once, not at every look
+        assert around.parts.places is None
+        database(path, "DE")
+        with trio.fail_after(2 * OPEN_AGAIN_S):
+            await around.known.wait()
+        assert around.parts.place_of(PEER).country == "DE"
+        assert around.statistics()["places"]["path"] == str(path)
+        database(tmp_path / "new.mmdb", "FR").replace(path)  # which is followed from now on
+        around.told = trio.Event()
+        await around.told.wait()
+        assert around.parts.place_of(PEER).country == "FR"
+        nursery.cancel_scope.cancel()
+    assert str(path) not in descriptors()
+
+
+async def test_a_file_that_is_no_database_is_waited_out(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    path = tmp_path / "a.mmdb"
+    path.write_bytes(b"half of it")
+    async with trio.open_nursery() as nursery:
+        around = Renewed(config_of(f"node.geo={path}"), nursery)
+        await trio.sleep(2 * OPEN_AGAIN_S)
+        assert around.parts.places is None
+        database(tmp_path / "new.mmdb", "DE").replace(path)
+        await around.known.wait()
+        assert around.parts.place_of(PEER).country == "DE"
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("came", [False, True])
+async def test_settings_of_another_database_end_the_wait_for_the_first(
+    tmp_path: Path, autojump_clock: MockClock, came: bool
+) -> None:
+    first, second = tmp_path / "a.mmdb", database(tmp_path / "b.mmdb", "FR")
+    async with trio.open_nursery() as nursery:
+        around = Renewed(config_of(f"node.geo={first}"), nursery)
+        if came:
+            database(first, "DE")
+            await around.known.wait()
+        other = around.taken_up(config_of(f"node.geo={second}"), nursery)
+        await trio.sleep(3 * OPEN_AGAIN_S)
+        database(first, "DE")
+        await trio.sleep(3 * OPEN_AGAIN_S)
+        assert other.place_of(b"192.0.2.77").country == "FR"  # it is open still
+        assert around.statistics()["places"]["path"] == str(second)
+        assert str(first) not in descriptors()
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("came", [False, True])
+async def test_settings_without_a_database_end_the_wait_for_one(
+    tmp_path: Path, autojump_clock: MockClock, came: bool
+) -> None:
+    path = tmp_path / "a.mmdb"
+    async with trio.open_nursery() as nursery:
+        around = Renewed(config_of(f"node.geo={path}"), nursery)
+        if came:
+            database(path, "DE")
+            await around.known.wait()
+        around.taken_up(config_of(), nursery)
+        database(path, "DE")
+        await trio.sleep(3 * OPEN_AGAIN_S)
+        assert around.statistics()["places"] is None
+        assert str(path) not in descriptors()
+        nursery.cancel_scope.cancel()
+
+
+# --- secrets
+
+
+def secret_file(path: Path, secret: str) -> SecretSettings:
+    path.write_text(secret)
+    path.chmod(0o600)
+    return SecretSettings(file=path)
+
+
+def test_a_process_that_runs_goes_by_the_secret_that_was_read_with_the_settings(
+    tmp_path: Path,
+) -> None:
+    """So all of a node's go by one, whoever is started again meanwhile."""
+    told = secret_file(tmp_path / "s", "a" * 16)
+    parent, process, config = Around(insists=True), Around(), config_of()
+    assert parent.made(config).secret_of(told, "s") == b"a" * 16
+    secret_file(tmp_path / "s", "b" * 16)  # for the reload that is to come
+    assert process.made(config).secret_of(told, "s") == b"a" * 16
+    assert process.made(config, anew=True).secret_of(told, "s") == b"b" * 16
+    assert process.made(config).secret_of(told, "s") == b"b" * 16
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_secret_that_has_gone_ends_no_process(tmp_path: Path, anew: bool) -> None:
+    told = secret_file(tmp_path / "s", "a" * 16)
+    parent, config = Around(insists=True), config_of()
+    parent.made(config).secret_of(told, "s")
+    (tmp_path / "s").unlink()
+    assert Around().made(config, anew=anew).secret_of(told, "s") == b"a" * 16
+    with pytest.raises(ValueError, match="No such file"):
+        parent.made(config).secret_of(told, "s")  # but settings with it are none to begin with
+
+
+# --- who is left out
+
+
+async def test_servers_that_are_left_out_for_how_they_answer_are_told_and_when_they_are_back(
+    autojump_clock: MockClock,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        around = Around()
+        eject = "origin.default.eject={after=2,for='10s'}"
+        group = around.taken_up(config_of(TWO, eject), nursery).groups["default"]
+        nursery.start_soon(around.watch)
+        await trio.sleep(3 * WATCH_S)
+        assert around.lines == []
+        for _ in range(2):
+            era = group.members.began(1, around.now)
+            group.members.ended(1, era, around.now, Outcome.BAD)
+        await around.told.wait()
+        out = "default http://b:80 is left out for a while: it fails, or is too slow"
+        assert around.lines == [("origins", out)]
+        await trio.sleep(5 * WATCH_S)
+        assert len(around.lines) == 1  # once, not at every look
+        around.now += 11.0
+        group.members.choose(around.now)
+        await trio.sleep(2 * WATCH_S)
+        assert around.lines[1:] == [("origins", "default http://b:80 is asked again")]
         nursery.cancel_scope.cancel()
 
 

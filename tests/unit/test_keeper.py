@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from edge.cache.journal import follower_of, shared_number
 from edge.cache.leases import Leases
 from edge.clock import Clock
 from edge.config import behind, for_proxy
+from edge.config.notation import SecretSettings
 from edge.desk import Desk
 from edge.doors import InnerDoors
 from edge.heeding import Heeding
@@ -25,11 +27,14 @@ from edge.leash import Crew, Drain, Ready, Reload, Reloaded, Settings, Taken, Wo
 from edge.node import EDGE
 from edge.place import Place, Source
 from edge.recorder import RemoteRecorder
+from edge.secret import read_secret
 from edge.settings import Fault
 from edge.standing import NamedServer, Roll
 from edge.tally import Tallies
 from edge.upstream.origin import parse_origin
 from edge.upstream.probe import Checkable, CheckPolicy
+from edge.wire.message import Headers, RequestHead
+from edge.wire.proof import FIELD, ProofError, verify
 from tests.unit.test_recorder import purge
 
 if TYPE_CHECKING:
@@ -44,7 +49,7 @@ if TYPE_CHECKING:
 class House:
     """A keeper's parent."""
 
-    def __init__(self, directory: Path, *sets: str) -> None:
+    def __init__(self, directory: Path, *sets: str, clock: Clock | None = None) -> None:
         root = directory / "store"
         self.config = for_proxy(
             ["127.0.0.1:0"], "http://a.example", hostname="h",
@@ -67,7 +72,7 @@ class House:
             workers=1,
             root=root,
             estate=self.estate,
-            clock=Clock(),
+            clock=clock or Clock(),
             tallies=Tallies(1),
             purge_number=self.shared,
             leases=Leases(),
@@ -96,8 +101,10 @@ class House:
 
 
 @asynccontextmanager
-async def a_house(directory: Path, *sets: str) -> AsyncIterator[House]:
-    house = House(directory, *sets)
+async def a_house(
+    directory: Path, *sets: str, clock: Clock | None = None
+) -> AsyncIterator[House]:
+    house = House(directory, *sets, clock=clock)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(house.run)
         with trio.fail_after(30):
@@ -276,3 +283,74 @@ async def test_a_shield_that_has_not_purged_is_named_and_asked_by_nobody(
             assert await house.heard() == Taken(7)
             asked = await RemoteRecorder(Desk(house.inner.paths.keeper)).send_ahead(b"{}")
             assert [each.url for each in asked] == [url]
+
+
+class Shield:
+    """One that takes note of the proofs it is sent, and by which secrets they are good just now."""
+
+    SECRETS = b"a" * 16, b"b" * 16
+
+    def __init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.good: list[list[bytes]] = []
+
+    async def run(self) -> None:
+        listener = trio.SocketListener(trio.socket.from_stdlib_socket(self.listener))
+        await trio.serve_listeners(self._serve, [listener])
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        data = b""
+        while b"\r\n\r\n" not in data and (piece := await stream.receive_some()):
+            data += piece
+        lines = [line.partition(b": ") for line in data.partition(b"\r\n\r\n")[0].split(b"\r\n")]
+        fields = {name.lower(): value for name, _, value in lines}
+        proof = Headers([(FIELD, fields[FIELD])])
+        head = RequestHead(b"PURGE", b"http", fields[b"host"], b"/", proof)
+        self.good.append([each for each in self.SECRETS if self._is_good(each, head)])
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        await stream.aclose()
+
+    @staticmethod
+    def _is_good(secret: bytes, head: RequestHead) -> bool:
+        try:
+            verify((secret,), head, time.time(), 60.0)
+        except ProofError:
+            return False
+        return True
+
+
+async def test_shields_are_told_by_the_time_of_day_and_by_the_secret_of_the_last_reload(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "secret"
+
+    def write(secret: str) -> None:
+        file.write_text(secret)
+        file.chmod(0o600)
+
+    write("a" * 16)
+    read_secret(SecretSettings(file=file), "shield.secret")  # as the parent does, before it forks
+    write("b" * 16)  # for the reload that is to come
+    shield = Shield()
+    sets = f'shield.nodes=["{shield.url}"]', f'shield.secret={{file="{file}"}}'
+    late = Clock(lambda: time.time() - 3600.0)  # NTP has set the clock since the node began
+    order = b'{"host": ["a"]}'
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(shield.run)
+        async with a_house(tmp_path, *sets, clock=late) as house:
+            house.inner.desks[0].close()  # no worker is waited for
+            await house.admin.document(b"POST", b"/v1/purge", order)
+            house.leash.say(Settings(7), b"other")
+            assert await house.heard() == Taken(7)
+            await house.admin.document(b"POST", b"/v1/purge", order)
+            file.unlink()
+            house.leash.say(Settings(8), b"other")
+            assert await house.heard() == Taken(8)
+            await house.admin.document(b"POST", b"/v1/purge", order)
+        async with a_house(tmp_path, *sets, clock=late) as house:  # it is started again
+            house.inner.desks[0].close()
+            await house.admin.document(b"POST", b"/v1/purge", order)
+        nursery.cancel_scope.cancel()
+    first, second, third, fourth = shield.good
+    assert (first, second, third, fourth) == ([b"a" * 16], [b"b" * 16], [b"b" * 16], [b"b" * 16])

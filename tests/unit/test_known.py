@@ -86,6 +86,7 @@ def test_a_new_visitors_arms_are_told_in_the_head_and_in_the_log() -> None:
     one = known(sets=(ARMED,))
     assert one.arms == ("*/e=a;new",)
     line = b"set-cookie: ab=a; Max-Age=2592000; Path=/; SameSite=Lax\r\n"
+    line += b"cache-control: private\r\n"  # or who caches before us would give it to others
     assert one.cookies == line
     plain = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
     assert one.told(plain) == plain[:-2] + line + b"\r\n"
@@ -104,12 +105,13 @@ def test_every_new_arm_has_a_line_of_its_own() -> None:
     )
     asked = head((b"cookie", b"c0=a"))
     made: Admitted = admit(parts_of(f"site.experiment=[{two}]"), asked, PEER)
-    assert cookie_lines(made.arms, b"https").count(b"\r\n") == 1
+    assert cookie_lines(made.arms, b"https").count(b"set-cookie: ") == 1
     newcomer = admit(parts_of(f"site.experiment=[{two}]"), head(), PEER)
     lines = cookie_lines(newcomer.arms, b"https").split(b"\r\n")
     assert [line.partition(b"=")[0] for line in lines] == [
         b"set-cookie: c0",
         b"set-cookie: c1",
+        b"cache-control: private",  # one for all of them
         b"",
     ]
     assert all(b"; Secure" in line for line in lines[:2])

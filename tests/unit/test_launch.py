@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 import click
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from edge.config import load_config
-from edge.launch import SETTINGS_BYTES, by_path, checked_sets, loaded
+from edge.launch import SETTINGS_BYTES, by_path, check_file, checked_sets, loaded
+from edge.node import EDGE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,3 +71,46 @@ def test_what_is_set_is_a_key_and_a_value() -> None:
     checked_sets(("cache.ttl=5s",))
     with pytest.raises(click.BadParameter, match="is not KEY=VALUE"):
         checked_sets(("cache.ttl",))
+
+
+def checked(path: Path) -> Result:
+    @click.command()
+    def command() -> None:
+        check_file(path, load, lambda: EDGE)
+
+    return CliRunner().invoke(command, [])
+
+
+def test_what_settings_point_at_is_checked_with_them(tmp_path: Path) -> None:
+    path, secret = tmp_path / "node.toml", tmp_path / "secret"
+    path.write_text(GOOD)
+    good = checked(path)
+    assert (good.exit_code, good.stdout) == (0, f"{path}: good; sites: 1, origins: 1\n")
+    shield = f'[shield]\nnodes = ["http://a"]\nsecret = {{ file = "{secret}" }}\n'
+    for lines, told in (
+        (shield, f"shield.secret.file: {secret}: No such file or directory"),
+        (f'[node]\ngeo = "{tmp_path}/none.mmdb"\n', f"{tmp_path}/none.mmdb is not there; "),
+        (f'[origin.b]\nservers = ["https://b"]\nca = "{tmp_path}/none.pem"\n', "none.pem"),
+    ):
+        text = GOOD.replace("[node]\n", lines) if lines.startswith("[node]") else GOOD + lines
+        path.write_text(text)
+        bad = checked(path)
+        assert (bad.exit_code, bad.stdout) == (1, "")
+        assert bad.stderr.startswith(f"{path}: ")
+        assert told in bad.stderr
+    path.write_text(GOOD + shield)
+    secret.write_text("0123456789abcdef")
+    secret.chmod(0o600)
+    assert checked(path).exit_code == 0
+
+
+def test_to_check_settings_touches_nothing(tmp_path: Path) -> None:
+    """Whoever checks what a node runs by must not take its addresses, or write to its logs."""
+    path = tmp_path / "node.toml"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        lines = f'metrics = "{address}"\nadmin = "{tmp_path}/a.sock"\nerror_log = "{tmp_path}/e"'
+        path.write_text(GOOD.replace('["127.0.0.1:0"]', f'["127.0.0.1:0"]\n{lines}'))
+        told = checked(path)
+        assert (told.exit_code, told.stderr) == (0, "")
+    assert [each.name for each in tmp_path.iterdir()] == ["node.toml"]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from edge.admission import admit
@@ -57,3 +59,14 @@ def test_an_edge_without_its_secret_does_not_begin(monkeypatch: pytest.MonkeyPat
         ValueError, match=r"shield\.secret\.env: there is no variable TEST_SHIELD_SECRET"
     ):
         parts(config, NOTHING, b"")
+
+
+def test_an_edge_signs_by_the_time_of_day_by_which_shields_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The node's own clock takes no step: it may be off by one until the node is started again."""
+    monkeypatch.setenv("TEST_SHIELD_SECRET", SECRET)
+    config = for_proxy(["127.0.0.1:0"], "http://a.example", hostname="h", sets=SHIELDED)
+    an_hour_late = Behind(lambda: time.time() - 3600.0, lambda: 0.0, groups_of(config))
+    ways = parts(config, an_hour_late, b"").ways
+    assert abs(ways.now() - time.time()) < 60.0

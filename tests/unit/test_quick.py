@@ -11,6 +11,7 @@ import pytest
 from msgspec import UNSET
 
 from edge.admission import admit
+from edge.answer import ONE_VISITORS
 from edge.cache.entry import Entry, Seq, Source, Terms, Times
 from edge.cache.flight import Flights
 from edge.cache.held import Held
@@ -332,6 +333,7 @@ def test_a_new_visitor_is_told_its_arm_with_the_answer_that_all_get() -> None:
         answered = desk.ask()
         cookie = b"set-cookie: ab=%b; Max-Age=2592000; Path=/; HttpOnly; SameSite=Lax\r\n" % arm
         head, _, body = text_of(plain.ask()).partition(b"\r\n\r\n")
+        cookie += b"cache-control: private\r\n"
         assert text_of(answered) == head + b"\r\n" + cookie + b"\r\n" + body
         assert answered is not None
         assert answered[1].arms == (f"*/e={arm.decode()};new",)
@@ -360,8 +362,10 @@ def test_what_is_told_stands_where_the_exchange_puts_it(
                 (b"Connection",)
             ),
         )
-        cookie = told.rpartition(b"set-cookie: ")[2]
-        again = replace(head, headers=head.headers.plus((b"set-cookie", cookie)))
+        cookie, _, after = told.rpartition(b"set-cookie: ")[2].partition(b"\r\n")
+        given = ((b"set-cookie", cookie), ONE_VISITORS)
+        again = replace(head, headers=head.headers.plus(*given))
+        assert after == b"cache-control: private"
         assert plain_head(again, is_last=bool(last)) == told + b"\r\n\r\n"
 
 

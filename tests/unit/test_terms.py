@@ -215,3 +215,40 @@ def test_rules_that_the_url_tells_apart_are_not_in_the_key() -> None:
 def test_a_site_of_no_settings_asks_nobody() -> None:
     site = Site(name="x", key=site_of().key, terms=Terms(), rules=(Rule(Match(), Terms()),))
     assert site.terms_for(asking()).route.names == ()
+
+
+@pytest.mark.parametrize(
+    ("sets", "splits"),
+    [
+        ((), False),
+        (("site.query={sort=true}",), False),
+        (('site.key.cookies=["lang"]',), True),
+        (('site.key.headers=["x-d"]',), True),
+        (('site.rule=[{match={path="/a/*"},rewrite={add="/r"}}]',), False),
+        (('site.rule=[{match={methods=["POST"]},rewrite={add="/r"}}]',), True),
+        (('site.rule=[{match={cookie={v="1"}},rewrite={add="/r"}}]',), True),
+    ],
+)
+def test_a_write_has_to_look_for_other_keys_where_a_url_may_have_several(
+    sets: tuple[str, ...], splits: bool
+) -> None:
+    site = parts_of(*sets).sites.find(b"a")
+    assert site is not None
+    assert site.splits_keys is splits
+
+
+@pytest.mark.parametrize("what", ['rewrite={add="/api"}', 'request={set={X-R="1"}}'])
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+def test_a_rule_by_method_keeps_what_it_asks_for_from_other_methods(
+    method: bytes, what: str
+) -> None:
+    """A stored answer to POST, or what a HEAD hears, is else taken for that of another page."""
+    rule = f'site.rule=[{{match={{methods=["{method.decode()}"]}},{what}}}]'
+    parts = parts_of("cache.store_post=true", rule)
+    keys = {
+        each: admit(parts, replace(asking(b"/a"), method=each), b"192.0.2.1").key
+        for each in (b"GET", b"POST", b"HEAD")
+    }
+    others = {key for each, key in keys.items() if each != method}
+    assert keys[method] not in others
+    assert len({key.url for key in keys.values()}) == 1

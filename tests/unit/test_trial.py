@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,8 @@ import pytest
 from edge.config import Config, for_proxy
 from edge.node import EDGE
 from edge.settings import Fault, SettingsError
-from edge.trial import BECAUSE, LATER, changed, faults_of, try_out
+from edge.trial import BECAUSE, LATER, _try_database, changed, faults_of, try_out
+from tests.unit.databases import record, write_database
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,3 +75,49 @@ def test_whatever_was_raised_is_told_as_faults() -> None:
     assert faults_of(OSError(13, "Permission denied")) == [
         Fault(None, "", None, "Permission denied")
     ]
+
+
+# --- databases of places
+
+
+def test_a_database_is_tried_out_by_somebody_who_may_die_of_it(tmp_path: Path) -> None:
+    database = write_database(tmp_path / "a.mmdb", {"192.0.2.0/24": record("DE")})
+    before = os.listdir("/proc/self/fd")
+    try_out(EDGE, config(f"node.geo={database}"), [])
+    for trouble, words in (
+        (lambda _: os.kill(os.getpid(), signal.SIGKILL), "a.mmdb breaks whoever reads it; get it"),
+        (lambda _: int("no number"), "invalid literal"),
+        (lambda _: [][0], "a.mmdb breaks whoever reads it; get it anew"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            _try_database(database, trouble)
+    assert os.listdir("/proc/self/fd") == before
+    with pytest.raises(ChildProcessError):  # none is left, dead or alive
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_a_database_that_cannot_be_had_is_told_in_words(tmp_path: Path) -> None:
+    missing, empty, junk = (tmp_path / name for name in ("none.mmdb", "empty.mmdb", "junk.mmdb"))
+    empty.touch()
+    junk.write_bytes(b"no database" * 99)
+    for path, words in ((missing, "is not there"), (empty, "is empty"), (junk, str(junk))):
+        with pytest.raises(ValueError, match=words) as caught:
+            try_out(EDGE, config(f"node.geo={path}"), [])
+        assert str(path) in str(caught.value)
+
+
+# --- secrets
+
+
+def test_a_secret_is_read_when_settings_are_tried(tmp_path: Path) -> None:
+    told = config(
+        'shield.nodes=["http://127.0.0.1:1"]', f'shield.secret={{file="{tmp_path / "s"}"}}'
+    )
+    with pytest.raises(ValueError, match=r"shield\.secret\.file: .*/s: No such file"):
+        try_out(EDGE, told, [])
+    (tmp_path / "s").write_text("a" * 16)
+    (tmp_path / "s").chmod(0o600)
+    try_out(EDGE, told, [])
+    (tmp_path / "s").unlink()  # and it is no reload that can be had without it
+    with pytest.raises(ValueError, match="No such file"):
+        try_out(EDGE, told, [])

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.admission import Admitted, admit
+from edge.errors import ExchangeError, Failure
 from edge.routing.geo import Coordinates, Place
 from edge.wire.message import Headers, RequestHead
 from edge.wire.proof import FIELD, MOST_ORIGINS, Claims, verify
@@ -47,7 +48,8 @@ def edge(
     parts = parts_of(
         ORIGINS, f"site.route={route}", *sets, now=lambda: NOW, chance=lambda: roll, **told
     )
-    return replace(parts, ways=replace(parts.ways, place_of=lambda _: Place(at=at)))
+    ways = replace(parts.ways, place_of=lambda _: Place(at=at), now=lambda: NOW)
+    return replace(parts, ways=ways)
 
 
 def shielded(route: str, *sets: str, without: str = "origin", **told: Any) -> Parts:
@@ -266,3 +268,56 @@ def test_where_the_url_is_all_of_the_key_a_shield_is_told_of_none() -> None:
         claims(trusting, (b"x-forwarded-proto", b"https"), authority=b"site.example:443").key
         == b""
     )
+
+
+@pytest.mark.parametrize(
+    ("sets", "fields"),
+    [
+        ((ARMED,), ((b"cookie", b"ab=new"),)),
+        ((ARMED,), ((b"cookie", b"ab=moved"),)),
+        ((KEYED,), ((b"x-v", b"2"),)),
+        ((KEYED,), ((b"cookie", b"v=1"),)),
+        (('site.rule=[{match={header={x-v="2"}},rewrite={add="/r"}}]',), ((b"x-v", b"2"),)),
+    ],
+)
+def test_all_keys_of_a_url_are_at_one_shield_which_hears_of_writes_to_it(
+    sets: tuple[str, ...], fields: tuple[Pair, ...]
+) -> None:
+    many = ",".join(f'"http://s{n}"' for n in range(5))
+    parts = shielded('{first=["us"],via="shield"}', *sets, f"shield.nodes=[{many}]")
+
+    def shield_of(admitted: Admitted) -> int | None:
+        way = parts.ways.way_of(admitted)
+        group = way._stops[0].group
+        return way._choose(group, NOW, ())
+
+    chosen = set()
+    for number in range(40):
+        target = b"/%d?q" % number
+        read = asked(parts, *fields, target=target)
+        plain = asked(parts, target=target)
+        head = replace(plain.request, method=b"POST")
+        write = admit(parts, head, PEER)
+        assert read.key != plain.key
+        assert shield_of(read) == shield_of(plain) == shield_of(write)
+        chosen.add(shield_of(plain))
+    assert len(chosen) == 5  # and URLs are spread over all of them
+
+
+def test_origins_are_chosen_by_the_whole_key() -> None:
+    parts = edge('{first=["eu"]}', KEYED)
+    one, other = asked(parts, (b"x-v", b"1")), asked(parts, (b"x-v", b"2"))
+    for each in (one, other):
+        assert parts.ways.way_of(each)._key == each.key.digest
+    assert one.key != other.key
+
+
+def test_a_target_that_no_proof_takes_is_the_clients_to_shorten() -> None:
+    """A rewrite has made it longer; the origin itself would be asked for it without more ado."""
+    parts = shielded('{first=["us"],via="shield"}', 'site.rewrite={add="/rrrr"}')
+    admitted = asked(parts, target=b"/" + b"a" * 8188)
+    with pytest.raises(ExchangeError) as caught:
+        seen(parts, admitted)
+    assert (caught.value.failure, caught.value.status) == (Failure.TARGET_TOO_LONG, 414)
+    assert not caught.value.retry
+    assert seen(parts, admitted, stop=1).target == b"/rrrr/" + b"a" * 8188

@@ -76,3 +76,29 @@ def test_a_shield_is_asked_with_a_secret_and_no_origin_has_its_name() -> None:
         "origin.shield: is what the shields are called here; give the origin another name"
     ]
     assert config('origin.shield={servers=["http://a"]}').origins["shield"]
+
+
+@pytest.mark.parametrize("again", ["http://s", "http://s:80", "http://S"])
+def test_a_server_and_a_shield_stand_once_in_whatever_spelling(again: str) -> None:
+    assert config(f'origin.b.servers=["http://t","{again}"]').origins["b"]
+    for sets, path in (
+        (f'origin.b.servers=["http://s","{again}"]', "origin.b.servers[1]"),
+        (f'shield={{nodes=["http://s","{again}"],secret={{env="A"}}}}', "shield.nodes[1]"),
+    ):
+        with pytest.raises(SettingsError) as caught:
+            config(sets)
+        (fault,) = caught.value.faults
+        assert (fault.path, fault.message) == (path, "stands here twice; take one out")
+
+
+@pytest.mark.parametrize(
+    ("slower", "fault"), [(0, False), (0.5, True), (1, True), (1.4, True), (1.5, False), (5, False)]
+)
+def test_who_is_as_fast_as_most_is_no_outlier(slower: float, *, fault: bool) -> None:
+    """Of any group, half are slower than half the median."""
+    sets = f"origin.default.eject={{slower={slower}}}"
+    if not fault:
+        assert config(sets).origins["default"].eject.slower == slower
+        return
+    with pytest.raises(SettingsError, match=r"eject\.slower: .*write 0, or 1\.5 and more"):
+        config(sets)

@@ -176,3 +176,44 @@ def test_a_set_takes_toml_or_bare_text() -> None:
 def test_a_set_that_names_nothing_is_refused(bad: str) -> None:
     with pytest.raises(SettingsError):
         proxy(bad)
+
+
+SHIELDED = 'shield={nodes=["http://s"],secret={env="A"}}'
+BY_SHIELD = 'site.route={first=["default"],via="shield"}'
+
+
+@pytest.mark.parametrize("name", ["Authorization", "cookie"])
+@pytest.mark.parametrize(
+    ("sets", "path"),
+    [
+        ('site.request={{set={{{}="x"}}}}', "sites[0].request.set"),
+        ('site.rule=[{{match={{path="/a"}},request={{set={{{}="x"}}}}}}]',
+         "sites[0].rules[0].request.set"),
+        ('site.experiment=[{{name="e",cookie={{name="c"}},'
+         'arms={{x={{weight=1}},y={{weight=1,header={{{}="x"}}}}}}}}]',
+         "sites[0].experiments[0].arms.y.header"),
+    ],
+)  # fmt: skip
+def test_what_would_keep_a_shield_from_storing_is_the_shields_to_set(
+    name: str, sets: str, path: str
+) -> None:
+    """It would take all that it is asked for one visitor's private affair."""
+    told = sets.format(name)
+    for_proxy(["127.0.0.1:0"], "http://a", hostname="h", sets=[told, SHIELDED])
+    with pytest.raises(SettingsError) as caught:
+        for_proxy(["127.0.0.1:0"], "http://a", hostname="h", sets=[told, SHIELDED, BY_SHIELD])
+    (fault,) = caught.value.faults
+    assert fault.path == path
+    assert fault.message == "keeps the shield from storing; set it in the shield's own settings"
+    for_proxy(
+        ["127.0.0.1:0"], "http://a", hostname="h",
+        sets=[sets.format("x-key"), SHIELDED, BY_SHIELD],
+    )  # fmt: skip
+
+
+def test_a_shields_settings_are_sent_to_the_shields_program() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_config(GOOD + '[edges]\nsecret = { env = "A" }\n', hostname="host")
+    (fault,) = caught.value.faults
+    assert fault.path == "edges"
+    assert "these are a shield's settings; give them to origin-shield" in str(fault)

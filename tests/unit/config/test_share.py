@@ -51,3 +51,27 @@ def test_the_rest_is_the_nodes() -> None:
     assert (part.node, part.sites, part.cache) == (CONFIG.node, CONFIG.sites, CONFIG.cache)
     assert part.store == replace(CONFIG.store, memory=CONFIG.store.memory // 4)
     assert part.store.dir == Path("/tmp/x")
+
+
+SHIELDED = for_proxy(
+    ["127.0.0.1:0"], "http://a.example", hostname="h",
+    sets=['shield={nodes=["http://s"],secret={env="A"}}'],
+)  # fmt: skip
+
+
+@given(st.integers(2, 256), st.integers(1, 2_000))
+def test_no_more_are_at_work_than_is_said_unless_a_worker_would_have_none(
+    workers: int, at_work: int
+) -> None:
+    (origin,) = SHIELDED.origins.values()
+    assert SHIELDED.shield is not None
+    whole = replace(
+        SHIELDED,
+        origins={"o": replace(origin, at_work=at_work)},
+        shield=replace(SHIELDED.shield, at_work=at_work),
+    )
+    parts = [share_of(whole, workers, slot) for slot in range(workers)]
+    at_origin = [part.origins["o"].at_work for part in parts]
+    assert sum(at_origin) == max(at_work, workers)
+    assert max(at_origin) - min(at_origin) <= 1
+    assert at_origin == [part.shield.at_work for part in parts if part.shield]

@@ -267,6 +267,27 @@ async def test_draining_answers_what_has_come_and_closes_politely() -> None:
             await client.aclose()
 
 
+async def test_who_came_just_before_draining_has_its_first_request_answered(
+    autojump_clock: MockClock,
+) -> None:
+    """Its client cannot know that it came too late; one that has had an answer asks elsewhere."""
+    async with a_node() as node:
+        new, known, fast = [node.connect() for _ in range(3)]
+        for client, question, answer in ((known, SLOW, BY_TASK), (fast, QUICK, AT_ONCE)):
+            await client.send_all(question)
+            assert await received(client, len(answer)) == answer
+        await wait_all_tasks_blocked()
+        assert len(node.lane) == 3
+        node.connections.drain()
+        node.lane.stop()
+        for client in (known, fast):
+            assert await client.receive_some() == b""
+        await new.send_all(SLOW)
+        assert await received(new, 1000) == LAST + b"/slow"
+        for client in (new, known, fast):
+            await client.aclose()
+
+
 async def test_a_newcomer_after_the_end_is_closed() -> None:
     async with a_node() as node:
         node.connections.drain()

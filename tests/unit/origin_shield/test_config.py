@@ -4,8 +4,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from edge.config import LimitsSettings
 from edge.config.notation import SecretSettings
 from edge.settings import SettingsError
+from edge.wire.proof import MOST_BYTES as PROOF_BYTES
 from origin_shield.config import NOT_A_SHIELDS, STALE_S, load_shield, rows, shield_proxy
 
 if TYPE_CHECKING:
@@ -115,3 +117,14 @@ def test_a_shield_can_do_without_a_file() -> None:
 def test_a_file_without_a_table_for_edges_is_refused() -> None:
     assert "edges: missing" in faults(GOOD.split("[edges]")[0])[0]
     assert faults("node = 1\nsite = 2\n[edges]")
+
+
+def test_what_an_edge_lets_in_fits_a_shield_with_what_the_edge_adds() -> None:
+    """It adds its proof, hops, the client's place, an arm's fields, and what a rewrite adds."""
+    edge, own = LimitsSettings(), load_shield(GOOD, hostname="h").limits
+    assert own.fields >= edge.fields + 32
+    assert own.target >= edge.target + 1024
+    assert own.head >= edge.head + PROOF_BYTES + own.target
+    assert own.response_head == edge.response_head
+    told = load_shield(f"{GOOD}\n[limits]\nfields = 50", hostname="h").limits
+    assert (told.fields, told.head) == (50, own.head)

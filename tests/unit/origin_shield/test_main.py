@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 PROXY = ("proxy", "--listen", "127.0.0.1:0", "--to", "http://127.0.0.1:1")
 
 
-def shield(*args: str) -> Result:
-    return CliRunner().invoke(main, args)
+def shield(*args: str, **environment: str) -> Result:
+    return CliRunner(env=environment).invoke(main, args)
 
 
 @pytest.mark.parametrize(
@@ -35,11 +35,24 @@ def test_every_command_tells_how_it_is_used(command: str) -> None:
 def test_a_good_file_is_told_so_and_a_bad_one_with_its_faults(tmp_path: Path) -> None:
     file = tmp_path / "shield.toml"
     file.write_text(GOOD)
-    assert shield("check", str(file)).output == f"{file}: good; sites: 1, origins: 1\n"
+    good = shield("check", str(file), SECRET="0123456789abcdef")
+    assert good.output == f"{file}: good; sites: 1, origins: 1\n"
+    secretless = shield("check", str(file))
+    assert secretless.exit_code == 1
+    assert secretless.stderr == (
+        f"{file}: edges.secret.env: there is no variable SECRET in the environment\n"
+    )
     file.write_text(GOOD.replace("secret = { env", "secret = { nv"))
     told = shield("check", str(file))
     assert told.exit_code == 1
     assert f"{file}:10: edges.secret.nv: unknown setting" in told.stderr
+
+
+def test_experiments_are_an_edges() -> None:
+    told = shield("ab", "list")
+    assert told.exit_code == 2
+    assert "No such command" in told.stderr
+    assert "\n  origin " in shield("--help").output  # what it has are origins
 
 
 def test_a_shield_without_a_secret_is_wrong_usage() -> None:

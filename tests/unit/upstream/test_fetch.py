@@ -459,6 +459,26 @@ class Doomed(SocketTransport):
             self.other.close()
 
 
+async def test_what_may_be_sent_once_goes_on_a_new_connection_and_no_second_time(
+    autojump_clock: Any,
+) -> None:
+    """Sent again as it is, its proof would have been used."""
+    async with an_upstream() as (upstream, network), trio.open_nursery() as nursery:
+
+        async def dies(party: Party) -> None:
+            await party.asked()
+            party.close()
+
+        nursery.start_soon(serving(network, answering(OK), dies))
+        await fetched(upstream, request())
+        with pytest.raises(ExchangeError) as caught:
+            async with upstream.fetch(request(b"DELETE"), once=True):
+                raise AssertionError("answered")
+        assert caught.value.failure is Failure.CLOSED_EARLY
+        assert caught.value.retry  # by whoever dresses it anew
+        assert upstream.statistics().made == 2
+
+
 async def test_a_body_of_which_some_may_be_gone_is_not_begun_again(autojump_clock: Any) -> None:
     async def connect(origin: Origin) -> Transport:
         await trio.lowlevel.checkpoint()
