@@ -55,6 +55,7 @@ UNMARKED: Final = b"\0"  # the body of an entry that was stored without a mark
 _NOT_MADE: Final = mark_of(b"")  # in the tag of what there is no body of (yet): of HEAD and 304
 _ENCODED: Final = frozenset((Coding.BR, Coding.ZSTD, Coding.GZIP))
 _TAGS: Final = frozenset((b"if-match", b"if-none-match"))
+AVAILABLE: Final = b"available-dictionary"
 ASKED_CODED: Final = b"br, zstd, gzip"
 
 
@@ -81,6 +82,11 @@ def _wish(accepts: Acceptance, codings: tuple[Coding, ...]) -> Wish:
     return Wish(accepts, None if best is Coding.IDENTITY else best)
 
 
+def asks_by_dictionary(request: RequestHead, policy: CompressPolicy | None) -> bool:
+    """Whether a request names a dictionary that its answer may be coded with."""
+    return policy is not None and policy.dictionaries and AVAILABLE in request.headers
+
+
 def coding_of(
     head: ResponseHead, length: int | None, wished: Wish, policy: CompressPolicy
 ) -> Coding | None:
@@ -103,24 +109,25 @@ def coding_for(entry: Entry, wished: Wish, policy: CompressPolicy) -> Coding | N
     return coding_of(ResponseHead(entry.status, entry.headers), entry.length, wished, policy)
 
 
-def as_it_is(head: ResponseHead, length: int | None, policy: CompressPolicy) -> Headers:
-    """The fields of an answer that goes as it came, and to others may not: they tell of that."""
+def is_chosen(head: ResponseHead, length: int | None, policy: CompressPolicy) -> bool:
+    """Whether answers of this kind go to clients in what they accept, so that others may get
+    another one: all have to tell of that, also what goes as it came."""
     came = origin_coding(head.headers)
-    chosen = came in _ENCODED or (came is Coding.IDENTITY and pays(head, policy, length))
-    return varied_headers(head.headers) if chosen else head.headers
+    return came in _ENCODED or (came is Coding.IDENTITY and pays(head, policy, length))
 
 
 # --- keys and entries
 
 
-def key_of(key: Key, coding: Coding) -> Key:
-    """What the variant in `coding` of what is under `key` is stored under."""
-    return Key(_digest(key.digest, coding), key.url)
+def key_of(key: Key, coding: Coding, by: bytes = b"") -> Key:
+    """What the variant in `coding` of what is under `key` is stored under; `by` is the digest of
+    the dictionary that it was coded with."""
+    return Key(_digest(key.digest, coding, by), key.url)
 
 
 @lru_cache(4096)
-def _digest(digest: bytes, coding: Coding) -> bytes:
-    told = b"%b coded %b" % (digest, coding.token)
+def _digest(digest: bytes, coding: Coding, by: bytes) -> bytes:
+    told = b"%b coded %b%b" % (digest, coding.token, by)
     rest = blake2b(told, digest_size=len(digest) - SHARED_BYTES).digest()
     return digest[:SHARED_BYTES] + rest
 
@@ -137,15 +144,22 @@ def mark(entry: Entry) -> bytes:
     return entry.body or UNMARKED
 
 
-def entry_of(source: Entry, coding: Coding, body: bytes = b"", length: int | None = None) -> Entry:
+def entry_of(
+    source: Entry,
+    coding: Coding,
+    body: bytes = b"",
+    length: int | None = None,
+    *,
+    by: bytes = b"",
+) -> Entry:
     """The entry of a variant of `source`: in all but its fields and its body what that is.
 
     `body` is the mark of the variant's own, b"" where there is none; `length` its size in bytes,
-    where it is known.
+    where it is known; `by` the digest of its dictionary.
     """
     return replace(
         source,
-        key=key_of(source.key, coding),
+        key=key_of(source.key, coding, by),
         headers=fields_of(source.headers, coding, body),
         length=length,
         body=body,
@@ -155,13 +169,23 @@ def entry_of(source: Entry, coding: Coding, body: bytes = b"", length: int | Non
 
 def as_now(source: Entry, variant: Entry, coding: Coding) -> Entry:
     """The entry of a stored `variant` as its source's head makes it now."""
-    return entry_of(source, coding, variant.body, variant.length)
+    made = entry_of(source, coding, variant.body, variant.length)
+    return replace(made, key=variant.key)
+
+
+def told(entry: Entry, policy: CompressPolicy) -> Entry:
+    """`entry`, an answer that is chosen by Accept-Encoding, as it goes to clients of the site: it
+    tells of dictionaries, where one may be chosen by them as well (RFC 9842 §6.2)."""
+    if not policy.dictionaries:
+        return entry
+    return replace(entry, headers=varied_headers(entry.headers, by_dictionary=True))
 
 
 def plain(source: Entry, policy: CompressPolicy) -> Entry:
     """`source` as it goes to who gets it as it is stored."""
-    headers = as_it_is(ResponseHead(source.status, source.headers), source.length, policy)
-    return source if headers is source.headers else replace(source, headers=headers)
+    if not is_chosen(ResponseHead(source.status, source.headers), source.length, policy):
+        return source
+    return told(replace(source, headers=varied_headers(source.headers)), policy)
 
 
 def fitting(resource: Resource, source: Entry) -> Held | None:
@@ -200,6 +224,8 @@ def may_stand_alone(
     nor have to say of which of two a part is meant."""
     if policy is None or wished is None:
         return True
+    if asks_by_dictionary(request, policy):
+        return False  # its owner may have the dictionary
     if copy.made_of:
         return b"range" not in request.headers
     return coding_for(copy, wished, policy) is None
@@ -209,7 +235,11 @@ def is_final(shown: Shown, policy: CompressPolicy | None) -> bool:
     """Whether what is shown is what its owner will go on showing, so that copies of it are worth
     making: who answers with a copy does not tell the owner, who would never see it earn more."""
     held, length = shown.held, shown.source.length
-    if policy is None or held is None or not shown.entry.made_of or held.uncodable:
+    if policy is None or held is None or not shown.entry.made_of:
+        return True
+    if origin_coding(shown.entry.headers) is Coding.DCZ:
+        return False  # who has no dictionary looks for none
+    if held.uncodable:
         return True
     return length is None or not may_recompress(length, policy)
 

@@ -39,12 +39,14 @@ from edge.cache.ruling import Refuse, Revalidate, Serve, ServeStale
 from edge.coded import (
     Shown,
     as_now,
+    asks_by_dictionary,
     coding_for,
     fitting,
     key_of,
     keys_of_copies,
     may_stand_alone,
     plain,
+    told,
 )
 from edge.delivery import ends_connection, own_answer
 from edge.errors import ExchangeError, Failure, Side
@@ -278,7 +280,7 @@ class Quick:
         variant = fitting(made, entry) if made is not None else None
         if variant is None or b"range" in admitted.request.headers:
             return None
-        return Shown(variant, as_now(entry, variant.entry, coding), entry)
+        return Shown(variant, told(as_now(entry, variant.entry, coding), policy), entry)
 
     def _earn(self, admitted: Admitted, source: Held, variant: Held) -> None:
         policy = admitted.terms.compress
@@ -447,10 +449,12 @@ class Quick:
         except ExchangeError as error:
             is_theirs = error.side is Side.CLIENT
             return Known(head, None, refused=error if is_theirs else None)
-        told = experiment.drawn(admitted.arms)
+        arms = experiment.drawn(admitted.arms)
         if decision.may_use_store(head, admitted.policy) is not None:
-            return Known(head, None, drawn=told)
-        return Known(head, admitted, self._mark(admitted.terms), drawn=told)
+            return Known(head, None, drawn=arms)
+        if asks_by_dictionary(head, admitted.terms.compress):
+            return Known(head, None, drawn=arms)  # an exchange knows the dictionaries
+        return Known(head, admitted, self._mark(admitted.terms), drawn=arms)
 
     def _again(self, known: Known, peer: bytes) -> Admitted:
         """What has been admitted, for this peer. It has the arms that were drawn: what is found

@@ -65,6 +65,14 @@ class CompressSettings:
         metadata=setting("Larger bodies are not compressed again.", SIZE, most=64 * MIB),
     )
 
+    dictionaries: bool = field(
+        default=False,
+        metadata=setting(
+            "Send clients that hold an earlier answer what has changed since (RFC 9842): answers "
+            "with Use-As-Dictionary become dictionaries."
+        ),
+    )
+
     def check(self) -> Iterator[Complaint]:
         """A coding twice, and limits between which nothing lies."""
         if len(set(self.codings)) < len(self.codings):
