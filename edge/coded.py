@@ -298,13 +298,15 @@ def held_tag(request: RequestHead, source: Headers) -> bytes | None:
 
 def judged(entry: Entry) -> Entry:
     """What the conditions of a request are held against where it is answered with `entry`: of a
-    variant, its source's tag."""
-    if not entry.made_of:
-        return entry
-    tag = parse_entity_tag(entry.headers.get(b"etag") or b"")
+    variant that was coded here, its source's tag. What was decoded here has its source's already,
+    made weak, though another node like this may have coded that, and given it a tag like ours."""
+    tag = parse_entity_tag(entry.headers.get(b"etag") or b"") if entry.made_of else None
     if tag is None:
         return entry
-    return replace(entry, headers=entry.headers.replaced(b"etag", plain_tag(tag)[0].format()))
+    plain, coding = plain_tag(tag)
+    if coding is not origin_coding(entry.headers):
+        return entry
+    return replace(entry, headers=entry.headers.replaced(b"etag", plain.format()))
 
 
 def held_by(request: RequestHead, head: ResponseHead) -> ResponseHead:

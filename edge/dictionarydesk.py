@@ -84,7 +84,7 @@ class DictionaryDesk:
     async def _content(self, source: Held) -> bytes | None:
         """All of the body; None where it is too large."""
         body = await self._tools.store.peek_body(source)
-        content = b""
+        content = bytearray()
         try:
             while data := await body.read(len(content), PIECE_BYTES):
                 content += data
@@ -92,7 +92,7 @@ class DictionaryDesk:
                     return None
         finally:
             body.close()
-        return content
+        return bytes(content)
 
 
 def _realm(visit: Visit) -> Realm:

@@ -77,7 +77,7 @@ def _open_database(path: Path) -> None:
     Places(path, now=time.time, tell=_unheard).close()
 
 
-def _try_database(path: Path, read: Callable[[Path], None] = _open_database) -> None:
+def _try_database(path: Path, read: Callable[[Path], object] = _open_database) -> None:
     """Open a database of places in a process of its own: its reader is in C, and one that is
     damaged inside may end whoever reads it. Raises ValueError."""
     here, there = os.pipe()

@@ -804,3 +804,22 @@ async def test_what_is_one_clients_alone_becomes_no_dictionary_and_is_coded_with
     asked = client.send("GET", "/a", {**holding(LARGE), "Cookie": "a=1"})
     await edge.settle()
     assert by_dictionary(await asked.response(), LARGE) == LARGE
+
+
+@settings(ON.replace("recompress", 'ask="coded", recompress'))
+@pytest.mark.parametrize("accepted", ["br", "identity"])
+async def test_tags_of_an_origin_that_is_a_node_like_this_are_its_own(
+    edge: Edge, origin: ScriptedOrigin, client: Client, accepted: str
+) -> None:
+    coded = {
+        **FRESH,
+        "ETag": '"1-br.0a0b0c0d"',
+        "Content-Encoding": "br",
+        "Vary": "Accept-Encoding",
+    }
+    asked = client.send("GET", "/a", by(accepted))
+    tag = (await told(origin, asked, 200, coded, brotli.compress(TEXT))).headers["etag"]
+    await settled(edge)
+    assert (await client.get("/a", {**by(accepted), "If-None-Match": tag})).status == 304
+    matched = await client.get("/a", {**by(accepted), "If-Match": tag})
+    assert matched.status == (412 if tag.startswith("W/") else 200)

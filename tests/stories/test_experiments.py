@@ -1,4 +1,4 @@
-"""Experiments that visitors see nothing of: their cookies are this node's, and no page is one's own."""
+"""Experiments that visitors see nothing of: their cookies are our own, and no page is a secret."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def directives(reply: Reply) -> list[str]:
 async def test_who_brings_only_an_arms_cookie_brings_none_to_the_law(
     origin: ScriptedOrigin, client: Client
 ) -> None:
-    """What tells no lifetime is kept by a guess, but never where a Cookie came with the request."""
+    """What tells no lifetime is kept by a guess, but never where a Cookie came with it."""
     dated = {"Last-Modified": "Mon, 01 Jan 2024 00:00:00 GMT"}
     await told(origin, client.send("GET", "/a", OLD), 200, dated, b"x")
     assert (await client.get("/a", NEW)).cache.startswith("hit")
@@ -65,9 +65,8 @@ async def test_what_gives_a_newcomer_an_arm_is_for_no_cache_before_us_and_the_re
 ) -> None:
     public = {"Cache-Control": "public, max-age=60", "ETag": '"1"'}
     first = await told(origin, client.send("GET", "/a"), 200, public, b"body")
-    answers = [first]
-    for fields in ({}, {"If-None-Match": '"1"'}, {"Range": "bytes=0-1"}):
-        answers.append(await client.get("/a", fields))
+    asked: list[dict[str, str]] = [{}, {"If-None-Match": '"1"'}, {"Range": "bytes=0-1"}]
+    answers = [first, *[await client.get("/a", fields) for fields in asked]]
     assert [each.status for each in answers] == [200, 200, 304, 206]
     for each in answers:
         assert len(cookies(each)) == 1
