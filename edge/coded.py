@@ -32,7 +32,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from edge.cache.entry import Key
-from edge.coding.negotiate import SILENT, Acceptance, Coding, acceptance, choose
+from edge.coding.negotiate import Acceptance, Coding, acceptance, choose
 from edge.coding.policy import forbids_transform, may_recompress, origin_coding, pays
 from edge.coding.representation import (
     coded_headers,
@@ -55,25 +55,23 @@ UNMARKED: Final = b"\0"  # the body of an entry that was stored without a mark
 _NOT_MADE: Final = mark_of(b"")  # in the tag of what there is no body of (yet): of HEAD and 304
 _ENCODED: Final = frozenset((Coding.BR, Coding.ZSTD, Coding.GZIP))
 _TAGS: Final = frozenset((b"if-match", b"if-none-match"))
+AVAILABLE: Final = b"available-dictionary"
 ASKED_CODED: Final = b"br, zstd, gzip"
 
 
 class Wish(NamedTuple):
-    """What a request's Accept-Encoding comes to: what it `accepts`, and the best `coding` of the
-    site's that it may be sent; None for identity, or where nothing may be transformed."""
+    """What a request's Accept-Encoding comes to: what it `accepts`, None where nothing may be
+    transformed; and the best `coding` of the site's that it may be sent, None for identity."""
 
-    accepts: Acceptance
+    accepts: Acceptance | None
     coding: Coding | None
-
-
-_AS_IT_IS: Final = Wish(SILENT, None)
 
 
 def wish(request: RequestHead, policy: CompressPolicy) -> Wish:
     """In what coding `request`, as its client sent it, is best answered."""
-    accepts = acceptance(request.headers.joined(b"accept-encoding"))
     if forbids_transform(request.headers):
-        return Wish(accepts, None)
+        return Wish(None, None)
+    accepts = acceptance(request.headers.joined(b"accept-encoding"))
     return _wish(accepts, policy.codings)
 
 
@@ -82,6 +80,11 @@ def _wish(accepts: Acceptance, codings: tuple[Coding, ...]) -> Wish:
     made = tuple(coding for coding in codings if coding in _ENCODED)
     best = choose(accepts, made, {*made, Coding.IDENTITY})
     return Wish(accepts, None if best is Coding.IDENTITY else best)
+
+
+def asks_by_dictionary(request: RequestHead, policy: CompressPolicy | None) -> bool:
+    """Whether a request names a dictionary that its answer may be coded with."""
+    return policy is not None and policy.dictionaries and AVAILABLE in request.headers
 
 
 def coding_of(
@@ -93,10 +96,12 @@ def coding_of(
     if came is Coding.IDENTITY:
         is_coded = wished.coding is not None and pays(head, policy, length)
         return wished.coding if is_coded else None
-    if came not in _ENCODED or wished.accepts.accepts(came):
+    if came is None or came not in _ENCODED or wished.accepts is None:
         return None
-    may_be = wished.accepts.accepts(Coding.IDENTITY) and not forbids_transform(head.headers)
-    return Coding.IDENTITY if may_be and head.status != 206 else None
+    if head.status == 206 or forbids_transform(head.headers):
+        return None
+    best = choose(wished.accepts, (came,), (came, Coding.IDENTITY))
+    return best if best is Coding.IDENTITY else None
 
 
 def coding_for(entry: Entry, wished: Wish, policy: CompressPolicy) -> Coding | None:
@@ -104,24 +109,25 @@ def coding_for(entry: Entry, wished: Wish, policy: CompressPolicy) -> Coding | N
     return coding_of(ResponseHead(entry.status, entry.headers), entry.length, wished, policy)
 
 
-def as_it_is(head: ResponseHead, length: int | None, policy: CompressPolicy) -> Headers:
-    """The fields of an answer that goes as it came, and to others may not: they tell of that."""
+def is_chosen(head: ResponseHead, length: int | None, policy: CompressPolicy) -> bool:
+    """Whether answers of this kind go to clients in what they accept, so that others may get
+    another one: all have to tell of that, also what goes as it came."""
     came = origin_coding(head.headers)
-    chosen = came in _ENCODED or (came is Coding.IDENTITY and pays(head, policy, length))
-    return varied_headers(head.headers) if chosen else head.headers
+    return came in _ENCODED or (came is Coding.IDENTITY and pays(head, policy, length))
 
 
 # --- keys and entries
 
 
-def key_of(key: Key, coding: Coding) -> Key:
-    """What the variant in `coding` of what is under `key` is stored under."""
-    return Key(_digest(key.digest, coding), key.url)
+def key_of(key: Key, coding: Coding, by: bytes = b"") -> Key:
+    """What the variant in `coding` of what is under `key` is stored under; `by` is the digest of
+    the dictionary that it was coded with."""
+    return Key(_digest(key.digest, coding, by), key.url)
 
 
 @lru_cache(4096)
-def _digest(digest: bytes, coding: Coding) -> bytes:
-    told = b"%b coded %b" % (digest, coding.token)
+def _digest(digest: bytes, coding: Coding, by: bytes) -> bytes:
+    told = b"%b coded %b%b" % (digest, coding.token, by)
     rest = blake2b(told, digest_size=len(digest) - SHARED_BYTES).digest()
     return digest[:SHARED_BYTES] + rest
 
@@ -138,15 +144,22 @@ def mark(entry: Entry) -> bytes:
     return entry.body or UNMARKED
 
 
-def entry_of(source: Entry, coding: Coding, body: bytes = b"", length: int | None = None) -> Entry:
+def entry_of(
+    source: Entry,
+    coding: Coding,
+    body: bytes = b"",
+    length: int | None = None,
+    *,
+    by: bytes = b"",
+) -> Entry:
     """The entry of a variant of `source`: in all but its fields and its body what that is.
 
     `body` is the mark of the variant's own, b"" where there is none; `length` its size in bytes,
-    where it is known.
+    where it is known; `by` the digest of its dictionary.
     """
     return replace(
         source,
-        key=key_of(source.key, coding),
+        key=key_of(source.key, coding, by),
         headers=fields_of(source.headers, coding, body),
         length=length,
         body=body,
@@ -156,13 +169,23 @@ def entry_of(source: Entry, coding: Coding, body: bytes = b"", length: int | Non
 
 def as_now(source: Entry, variant: Entry, coding: Coding) -> Entry:
     """The entry of a stored `variant` as its source's head makes it now."""
-    return entry_of(source, coding, variant.body, variant.length)
+    made = entry_of(source, coding, variant.body, variant.length)
+    return replace(made, key=variant.key)
+
+
+def told(entry: Entry, policy: CompressPolicy) -> Entry:
+    """`entry`, an answer that is chosen by Accept-Encoding, as it goes to clients of the site: it
+    tells of dictionaries, where one may be chosen by them as well (RFC 9842 §6.2)."""
+    if not policy.dictionaries:
+        return entry
+    return replace(entry, headers=varied_headers(entry.headers, by_dictionary=True))
 
 
 def plain(source: Entry, policy: CompressPolicy) -> Entry:
     """`source` as it goes to who gets it as it is stored."""
-    headers = as_it_is(ResponseHead(source.status, source.headers), source.length, policy)
-    return source if headers is source.headers else replace(source, headers=headers)
+    if not is_chosen(ResponseHead(source.status, source.headers), source.length, policy):
+        return source
+    return told(replace(source, headers=varied_headers(source.headers)), policy)
 
 
 def fitting(resource: Resource, source: Entry) -> Held | None:
@@ -201,6 +224,8 @@ def may_stand_alone(
     nor have to say of which of two a part is meant."""
     if policy is None or wished is None:
         return True
+    if asks_by_dictionary(request, policy):
+        return False  # its owner may have the dictionary
     if copy.made_of:
         return b"range" not in request.headers
     return coding_for(copy, wished, policy) is None
@@ -210,7 +235,11 @@ def is_final(shown: Shown, policy: CompressPolicy | None) -> bool:
     """Whether what is shown is what its owner will go on showing, so that copies of it are worth
     making: who answers with a copy does not tell the owner, who would never see it earn more."""
     held, length = shown.held, shown.source.length
-    if policy is None or held is None or not shown.entry.made_of or held.uncodable:
+    if policy is None or held is None or not shown.entry.made_of:
+        return True
+    if origin_coding(shown.entry.headers) is Coding.DCZ:
+        return False  # who has no dictionary looks for none
+    if held.uncodable:
         return True
     return length is None or not may_recompress(length, policy)
 
@@ -220,32 +249,34 @@ def is_final(shown: Shown, policy: CompressPolicy | None) -> bool:
 
 def asked(headers: Headers, policy: CompressPolicy) -> Headers:
     """A request's fields as they are judged and go to the origin: with the one Accept-Encoding
-    that all have, and conditions that name the origin's own tags.
+    that all have, and conditions that name the origin's own tags, too.
 
-    A tag of ours whose coding this client does not accept stands for nothing that it can use, and
-    goes, unless there is no other: a condition that cannot hold is not the same as none. If-Range
-    stays: it means the octets of one variant.
+    Behind a tag of ours comes the origin's that it was made of, where its client still accepts
+    that coding: if not, it has nothing that it could use. Ours stays, as the origin may be a node
+    like this, with tags of the kind. If-Range is left alone: it means the octets of one variant.
     """
     value = ASKED_CODED if policy.ask == "coded" else Coding.IDENTITY.token
     told = headers.joined(b"accept-encoding")
     if not _TAGS.isdisjoint([name for name, _ in headers.pairs]):
         accepts = acceptance(told)
         headers = Headers(
-            (name, _plain(text, accepts) if name in _TAGS else text) for name, text in headers
+            (name, _named(text, accepts) if name in _TAGS else text) for name, text in headers
         )
     return headers.replaced(b"accept-encoding", value)
 
 
-def _plain(value: bytes, accepts: Acceptance) -> bytes:
-    """A list of tags with the origin's in place of ours; where it has none, as it stands."""
+def _named(value: bytes, accepts: Acceptance) -> bytes:
+    """A list of tags with the origin's behind ours; where it has none of ours, as it stands."""
     listed = parse_entity_tags(value)
     if isinstance(listed, AnyTag):
         return value
-    pairs = [plain_tag(tag) for tag in listed]
-    if not any(coding for _, coding in pairs):
-        return value
-    kept = [tag for tag, coding in pairs if coding is None or accepts.accepts(coding)]
-    return b", ".join(dict.fromkeys(tag.format() for tag in kept)) or value
+    named: list[bytes] = []
+    for tag in listed:
+        origins, coding = plain_tag(tag)
+        named.append(tag.format())
+        if coding is not None and accepts.accepts(coding):
+            named.append(origins.format())
+    return value if len(named) == len(listed) else b", ".join(dict.fromkeys(named))
 
 
 def held_tag(request: RequestHead, source: Headers) -> bytes | None:
@@ -267,13 +298,15 @@ def held_tag(request: RequestHead, source: Headers) -> bytes | None:
 
 def judged(entry: Entry) -> Entry:
     """What the conditions of a request are held against where it is answered with `entry`: of a
-    variant, its source's tag."""
-    if not entry.made_of:
-        return entry
-    tag = parse_entity_tag(entry.headers.get(b"etag") or b"")
+    variant that was coded here, its source's tag. What was decoded here has its source's already,
+    made weak, though another node like this may have coded that, and given it a tag like ours."""
+    tag = parse_entity_tag(entry.headers.get(b"etag") or b"") if entry.made_of else None
     if tag is None:
         return entry
-    return replace(entry, headers=entry.headers.replaced(b"etag", plain_tag(tag)[0].format()))
+    plain, coding = plain_tag(tag)
+    if coding is not origin_coding(entry.headers):
+        return entry
+    return replace(entry, headers=entry.headers.replaced(b"etag", plain.format()))
 
 
 def held_by(request: RequestHead, head: ResponseHead) -> ResponseHead:

@@ -37,6 +37,8 @@ from edge.cache.validation import Outcome, preconditions
 from edge.coding.merit import Merit
 from edge.coding.negotiate import Coding
 from edge.coding.policy import is_worth, may_recompress, origin_coding
+from edge.coding.representation import varied_headers
+from edge.dictionarydesk import DictionaryDesk
 from edge.errors import ExchangeError, Failure
 from edge.finding import look_at
 from edge.recoding import PIECE_BYTES, Decoded, Encoded
@@ -48,12 +50,14 @@ if TYPE_CHECKING:
     from edge.cache.body import Body
     from edge.cache.entry import Entry
     from edge.cache.held import Held
+    from edge.coding.dictionary import Dictionary
     from edge.coding.policy import CompressPolicy
     from edge.recoding import Recoded
     from edge.visit import Tools, Visit
     from edge.wire.message import Headers, RequestHead, ResponseHead
 
 PROBE_BYTES: Final = 64 * 1024  # of a body, after which it may prove not to shrink
+_CODED_ANEW: Final = frozenset((Coding.BR, Coding.ZSTD, Coding.GZIP))
 STEPS_AT_ONCE: Final = 2  # each may take a third of a millisecond of the loop
 
 
@@ -64,6 +68,7 @@ class Encodings:
         self._tools = tools
         self._numbers = count()
         self._turns = trio.Semaphore(STEPS_AT_ONCE)
+        self.dictionaries = DictionaryDesk(tools)
         self._merits: dict[tuple[int, float], Merit] = {}  # as many as sites have settings
 
     async def shown(self, visit: Visit, source: Held) -> coded.Shown:
@@ -72,43 +77,58 @@ class Encodings:
         if policy is None or entry.made_of:  # another worker has made it, and this is its copy
             return coded.Shown(source, entry, entry)
         plain = coded.Shown(source, coded.plain(entry, policy), entry)
+        if policy.dictionaries:
+            self.dictionaries.learn(visit, source)
         coding = coded.coding_for(entry, coded.wish(visit.head, policy), policy)
+        dictionary = self.dictionaries.meant_by(visit) if coding in _CODED_ANEW else None
+        if dictionary is not None:
+            coding = Coding.DCZ
         if coding is None or source.newest.uncodable:
             return plain
-        key, now = coded.key_of(entry.key, coding), self._tools.now()
+        by = dictionary.digest if dictionary is not None else b""
+        key, now = coded.key_of(entry.key, coding, by), self._tools.now()
         variant = coded.fitting(await store.find(key, now), entry)
         if has_part_of(visit.request, entry, variant):
             return plain
         if variant is None and _has_no_content(visit.request, entry):
-            return coded.Shown(None, coded.entry_of(entry, coding), entry)
+            return coded.Shown(None, coded.told(coded.entry_of(entry, coding), policy), entry)
         if variant is None:
-            body = store.open_nowait(source) or await store.open(source)
-            variant = await self._made(source, body, coding, policy)
+            body = store.open_nowait(source)
+            if body is None:
+                body = await store.open(source)
+            variant = await self._made(source, body, coding, policy, dictionary)
         if variant is None:
             return plain
-        return coded.Shown(variant, coded.as_now(entry, variant.entry, coding), entry)
+        now_told = coded.told(coded.as_now(entry, variant.entry, coding), policy)
+        return coded.Shown(variant, now_told, entry)
 
     async def _made(
-        self, source: Held, body: Body, coding: Coding, policy: CompressPolicy
+        self,
+        source: Held,
+        body: Body,
+        coding: Coding,
+        policy: CompressPolicy,
+        dictionary: Dictionary | None,
     ) -> Held | None:
         """A variant that is being made of `body`, a reader of what is held; None where there can
         be none now. Raises BAD_RESPONSE for what cannot be decoded: that is not kept."""
         entry, store = source.entry, self._tools.store
+        by = dictionary.digest if dictionary is not None else b""
         async with AsyncExitStack() as stack:
             try:
                 recoded = await self._recoded(
-                    stack, entry.headers, body, entry.length, coding, policy
+                    stack, entry.headers, body, entry.length, coding, policy, dictionary
                 )
             except ExchangeError as error:
                 if error.failure is Failure.BAD_RESPONSE:
                     store.drop(source.newest)  # nobody could read it
                 raise
-            key = coded.key_of(entry.key, coding)
+            key = coded.key_of(entry.key, coding, by)
             made = store.find_nowait(key, self._tools.now()) or NOTHING
             variant = coded.fitting(made, entry)
             if recoded is None or variant is not None:  # somebody else may have been quicker
                 return variant
-            held = store.begin(coded.entry_of(entry, coding, self._new_mark()))
+            held = store.begin(coded.entry_of(entry, coding, self._new_mark(), by=by))
             closing = stack.pop_all()
             self._tools.background.start_soon(self._make, source, held, recoded, policy, closing)
             return held
@@ -121,6 +141,7 @@ class Encodings:
         length: int | None,
         coding: Coding,
         policy: CompressPolicy,
+        dictionary: Dictionary | None = None,
     ) -> Recoded | None:
         """`body` in another coding, to be closed with `stack`; None where too many are at work."""
         stack.callback(body.close)
@@ -128,7 +149,7 @@ class Encodings:
         if coders is None:
             return None
         if coding is not Coding.IDENTITY:
-            coder = coders.begin(coding, policy, length)
+            coder = coders.begin(coding, policy, length, dictionary)
             if coder is not None:
                 stack.callback(coder.close)
             return None if coder is None else Encoded(body, length, self._turns, coder)
@@ -230,7 +251,7 @@ class Encodings:
         variant.uncodable = True  # whatever comes of it
         coding = origin_coding(variant.entry.headers)
         coders = self._tools.coders
-        if coding is None or coding is Coding.IDENTITY or coders is None:
+        if coding not in _CODED_ANEW or coders is None:
             return None
         body = await self._tools.store.peek_body(source)
         try:
@@ -280,7 +301,9 @@ class Encodings:
             yield coded.held_by(visit.head, head), body
             return
         coding = coded.coding_of(head, length, coded.wish(visit.head, policy), policy)
-        plain = replace(head, headers=coded.as_it_is(head, length, policy))
+        plain = head
+        if coded.is_chosen(head, length, policy):
+            plain = replace(head, headers=varied_headers(head.headers))
         if coding is None:
             yield plain, body
         elif visit.head.method == b"HEAD":

@@ -39,12 +39,14 @@ from edge.cache.ruling import Refuse, Revalidate, Serve, ServeStale
 from edge.coded import (
     Shown,
     as_now,
+    asks_by_dictionary,
     coding_for,
     fitting,
     key_of,
     keys_of_copies,
     may_stand_alone,
     plain,
+    told,
 )
 from edge.delivery import ends_connection, own_answer
 from edge.errors import ExchangeError, Failure, Side
@@ -278,11 +280,11 @@ class Quick:
         variant = fitting(made, entry) if made is not None else None
         if variant is None or b"range" in admitted.request.headers:
             return None
-        return Shown(variant, as_now(entry, variant.entry, coding), entry)
+        return Shown(variant, told(as_now(entry, variant.entry, coding), policy), entry)
 
     def _earn(self, admitted: Admitted, source: Held, variant: Held) -> None:
         policy = admitted.terms.compress
-        if policy is not None and not variant.uncodable:
+        if policy is not None:
             self._exchange.encodings.earn(source, variant, policy)
 
     @staticmethod
@@ -333,7 +335,8 @@ class Quick:
     ) -> Answered | None:
         """The answer where all of it has been made ready; the same as by the longer way."""
         assert known.key is not None  # it is known by what it selects
-        slot = self._tools.store.at_hand(known.key)
+        store = self._tools.store
+        slot = store.at_hand(known.key)
         if slot is None or len(slot.value.variants) != 1:
             return None
         held = slot.value.variants[0]
@@ -342,12 +345,14 @@ class Quick:
             return None
         if held.fill is not None or held.heir is not None:  # somebody else has the body now
             return None
+        judged, source = held, None
         if held.entry is not ready.source:  # it is made of what is stored elsewhere
-            judged = self._source(admitted, ready)
-            if judged is None:
+            source = store.at_hand(admitted.key)
+            if source is None or len(source.value.variants) != 1:
                 return None
-        else:
-            judged = held
+            judged = source.value.variants[0]
+            if judged.entry is not ready.source or judged.fill or judged.heir:
+                return None
         if now >= ready.fresh_until:
             return None
         if judged.passed < purges.latest and judge(judged, purges) is not Verdict.LIVE:
@@ -369,26 +374,17 @@ class Quick:
             else:
                 sent = len(body)
                 parts = [head + body] if sent <= JOINED_BYTES else [head, body]
-        self._tools.store.serve(slot, held)
-        if judged is not held:
-            judged.hits += 1
-            self._tools.store.use(admitted.key)
-            self._earn(admitted, judged, held)
+        store.serve(slot, held)
+        if source is not None:
+            store.serve(source, judged)
+            if not held.uncodable:
+                self._earn(admitted, judged, held)
         record = Record(
             now, self._tools.new_id(), client, known.method, known.host, known.target, "1.1",
             304 if known.form & 4 else entry.status, sent, made.outcome, made.slug, made.ttl,
             arms=known.arms,
         )  # fmt: skip
         return parts, record, known.after
-
-    def _source(self, admitted: Admitted, ready: Ready) -> Held | None:
-        """What the variant that is `ready` was made of, if that is what is stored now."""
-        slot = self._tools.store.at_hand(admitted.key)
-        if slot is None or len(slot.value.variants) != 1:
-            return None
-        source = slot.value.variants[0]
-        is_now = source.entry is ready.source and source.heir is None and source.fill is None
-        return source if is_now else None
 
     # What is asked.
 
@@ -453,10 +449,12 @@ class Quick:
         except ExchangeError as error:
             is_theirs = error.side is Side.CLIENT
             return Known(head, None, refused=error if is_theirs else None)
-        told = experiment.drawn(admitted.arms)
+        arms = experiment.drawn(admitted.arms)
         if decision.may_use_store(head, admitted.policy) is not None:
-            return Known(head, None, drawn=told)
-        return Known(head, admitted, self._mark(admitted.terms), drawn=told)
+            return Known(head, None, drawn=arms)
+        if asks_by_dictionary(head, admitted.terms.compress):
+            return Known(head, None, drawn=arms)  # an exchange knows the dictionaries
+        return Known(head, admitted, self._mark(admitted.terms), drawn=arms)
 
     def _again(self, known: Known, peer: bytes) -> Admitted:
         """What has been admitted, for this peer. It has the arms that were drawn: what is found

@@ -164,9 +164,11 @@ class Decoded(Recoded):
         self._pieces: Iterator[bytes] = iter(())
 
     async def _made_at_hand(self) -> bool:
-        piece = next(self._pieces, b"")
+        piece = next(self._pieces, None)
+        if piece is None:
+            return False
         self._add(piece)
-        return bool(piece)
+        return True
 
     async def prove(self) -> None:
         """Decode ahead, as far as the source is at hand, until it does not look like a bomb.

@@ -29,6 +29,7 @@ MODULES = (
     "edge/listen/lane.py",
     "edge/quick.py",
     "edge/ready.py",
+    "edge/scribe.py",
     "edge/wire/plain.py",
 )
 SHARED = "edge_compiled"  # one library has them all, so that they call each other directly

@@ -79,7 +79,8 @@ class Decoder:
         """How much came out."""
 
     def pieces(self, data: bytes | memoryview) -> Iterator[bytes]:
-        """What comes out as `data` goes in, piece by piece, none of them empty.
+        """What comes out as `data` goes in, piece by piece; b"" where a part came to its end, as
+        thousands of them may hold nothing.
 
         To be taken to its end before the next call.
         """
@@ -92,6 +93,7 @@ class Decoder:
                 part = library.left_over if library.is_ended else b""
                 if library.is_ended:
                     self._part = None
+                    yield b""
 
     def finish(self) -> None:
         """Raise unless the body ended where its coding does; an empty one never did."""

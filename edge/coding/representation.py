@@ -9,9 +9,8 @@ something that differs); a range of the one is then never joined to a range of t
 tag stays weak, and a tag that is not well-formed is left out: it cannot be told apart.
 
 Which octets they are matters to ranges only. Who holds *any* coding of what is stored now need not
-have it sent again: conditions are judged by the origin's own tags (`plain_conditions`), and a 304
-names the tag that the client named (`held_tag`), which is of a representation that it has. `-br`
-alone, as others write it, is not taken for ours.
+have it sent again: conditions are judged by the origin's own tags too (`edge.coded`). `-br` alone,
+as others write it, is not taken for ours.
 """
 
 from __future__ import annotations
@@ -21,17 +20,10 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 from edge.coding.negotiate import Coding
-from edge.wire.fields import (
-    AnyTag,
-    EntityTag,
-    parse_entity_tag,
-    parse_entity_tags,
-    tokens,
-)
-from edge.wire.message import Headers
+from edge.wire.fields import EntityTag, parse_entity_tag, tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from edge.wire.message import Headers
 
 MARK_DIGITS: Final = 8
 _SUFFIX: Final = re.compile(rb"-(br|zstd|gzip|dcz)\.([0-9a-f]{8})")
@@ -44,8 +36,6 @@ _OF_THE_OCTETS: Final = frozenset(
 
 _BY_CODING: Final = (b"Accept-Encoding",)
 _BY_DICTIONARY: Final = (b"Accept-Encoding", b"Available-Dictionary")  # RFC 9842 §6.2
-
-_CONDITIONS: Final = frozenset((b"if-match", b"if-none-match", b"if-range"))
 
 
 def mark_of(seed: bytes) -> bytes:
@@ -107,51 +97,3 @@ def plain_tag(tag: EntityTag) -> tuple[EntityTag, Coding | None]:
     if match is None:
         return tag, None
     return EntityTag(tag.opaque[: match.start()], tag.weak), Coding(match[1].decode("ascii"))
-
-
-def plain_conditions(headers: Headers) -> Headers:
-    """A request's fields with the origin's own tags in If-Match, If-None-Match and If-Range.
-
-    For asking the origin, and for judging the uncoded entry. To be judged by ranges, If-Range must
-    stay as it came: it means the octets of one coded form.
-    """
-    if _CONDITIONS.isdisjoint([name for name, _ in headers.pairs]):
-        return headers
-    return Headers(
-        (name, _plain_list(value) if name in _CONDITIONS else value) for name, value in headers
-    )
-
-
-def held_tag(if_none_match: bytes, source: bytes) -> bytes | None:
-    """The first tag of an If-None-Match that is `source` (the origin's ETag) or a coding of it.
-
-    As the client wrote it, to be the ETag of its 304; compared weakly. None where there is none.
-    """
-    ours, listed = parse_entity_tag(source), parse_entity_tags(if_none_match)
-    if ours is None or isinstance(listed, AnyTag):
-        return None
-    for tag in listed:
-        if tag.is_weakly(ours) or _is_coding_of(tag, ours):
-            return tag.format()
-    return None
-
-
-def _is_coding_of(tag: EntityTag, source: EntityTag) -> bool:
-    """Whether a tag is ours for a coding of `source`; the source's may itself look like ours."""
-    plain, coding = plain_tag(tag)
-    return coding is not None and plain.opaque == source.opaque
-
-
-def _plain_list(value: bytes) -> bytes:
-    """A list of tags with ours taken back; what holds none of ours stays byte for byte."""
-    listed = parse_entity_tags(value)
-    if isinstance(listed, AnyTag):
-        return value
-    plain = [plain_tag(tag) for tag in listed]
-    if not any(coding for _, coding in plain):
-        return value
-    return b", ".join(_once(tag.format() for tag, _ in plain))
-
-
-def _once(values: Iterable[bytes]) -> Iterable[bytes]:
-    return dict.fromkeys(values)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Final
 
-if sys.version_info >= (3, 14):
+if sys.version_info >= (3, 14):  # pragma: no cover - one of the two, by the interpreter
     from compression.zstd import (
         CompressionParameter,
         DecompressionParameter,
@@ -14,7 +14,7 @@ if sys.version_info >= (3, 14):
         ZstdDict,
         ZstdError,
     )
-else:
+else:  # pragma: no cover
     from backports.zstd import (
         CompressionParameter,
         DecompressionParameter,

@@ -19,7 +19,7 @@ class CompressSettings:
     table is enough; without one, answers go as the origin made them."""
 
     codings: tuple[Literal["zstd", "br", "gzip"], ...] = field(
-        default=("zstd", "br", "gzip"),
+        default=("br", "zstd", "gzip"),
         metadata=setting(
             "Codings, the best first where a client likes several as much.",
             fewest=1,
@@ -63,6 +63,14 @@ class CompressSettings:
     recompress_max: int = field(
         default=4 * MIB,
         metadata=setting("Larger bodies are not compressed again.", SIZE, most=64 * MIB),
+    )
+
+    dictionaries: bool = field(
+        default=False,
+        metadata=setting(
+            "Send clients that hold an earlier answer what has changed since (RFC 9842): answers "
+            "with Use-As-Dictionary become dictionaries."
+        ),
     )
 
     def check(self) -> Iterator[Complaint]:

@@ -294,7 +294,7 @@ def compress_policy(told: CompressSettings) -> CompressPolicy:
         recompress_after=told.recompress_after,
         recompress_within_s=told.recompress_within,
         recompress_most_bytes=told.recompress_max,
-        dictionaries=False,
+        dictionaries=told.dictionaries,
     )
 
 

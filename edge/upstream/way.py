@@ -211,7 +211,8 @@ class _Passage:
             try:
                 response = await self._opened(attempt)
             except ExchangeError as error:
-                if not error.retry or self._is_spent():
+                is_busy = attempt.is_final and error.failure is Failure.OVERLOADED
+                if not error.retry or is_busy or self._is_spent():
                     raise
                 self._error = error
                 self._tried.setdefault(attempt.group, set()).add(attempt.index)
@@ -267,6 +268,15 @@ class _Passage:
             attempt = self._at_once(stop) or await self._in_time(stop)
             if attempt is not None:
                 return attempt
+            if stop.is_tier and stop.group in self._full:
+                break  # it lives, and has enough to do: the origins behind it are not to have more
+        else:
+            return await self._least_bad()
+        assert self._error is not None
+        raise self._error
+
+    async def _least_bad(self) -> _Attempt:
+        """A try where nobody lives to be asked; raises what went wrong last."""
         for stop in self._stops:
             attempt = await self._in_need(stop)
             if attempt is not None:

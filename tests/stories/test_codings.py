@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import gzip
+from base64 import b64encode
+from hashlib import sha256
 from random import Random
 from typing import TYPE_CHECKING, Final
 
 import brotli
 import pytest
+import trio
 
 from edge.coding.decoders import Decoder
 from edge.coding.negotiate import Coding, acceptance
+from edge.coding.zstd import ZstdDecompressor, ZstdDict
 from tests.stories.wire import TruncatedError
 from tests.stories.world import settings, told
 
@@ -514,7 +518,7 @@ async def test_what_is_one_clients_alone_is_coded_for_it(
         asking = {**by(accepted), "If-None-Match": reply.headers["etag"]}
         pending = client.send("GET", "/a", asking)
         asked = await origin.next_request()
-        assert asked.headers["if-none-match"] == '"1"'
+        assert asked.headers["if-none-match"].endswith('"1"')
         await asked.reply(304, private)
         same = await pending.response()
         assert (same.status, same.headers["etag"]) == (304, reply.headers["etag"])
@@ -599,7 +603,7 @@ async def test_what_the_origin_coded_is_stored_so_and_decoded_for_others(
     first = await pending.response()
     assert (first.body, first.headers["etag"]) == (coded, '"1"')
     for _ in range(2):
-        for accepted in ("br", "identity", "gzip", "deflate", "zstd, gzip;q=0"):
+        for accepted in ("br", "identity", None, "gzip", "deflate", "zstd, gzip;q=0"):
             reply = await client.get("/a", by(accepted))
             check(reply, accepted)
             await settled(edge)
@@ -686,3 +690,136 @@ async def test_what_is_purged_is_not_brought_back_by_coding_it_again(
     for _ in range(4):
         check(await client.get("/a", by("br")), "br", new)
         await settled(edge)
+
+
+@settings(ON[:-1] + ', ask="coded"}')
+async def test_an_origin_that_is_a_node_like_this_has_tags_like_ours(
+    edge: Edge, origin: ScriptedOrigin, client: Client
+) -> None:
+    coded = brotli.compress(TEXT)
+    tag = '"1-br.0123abcd"'
+    headers = {**FRESH, "ETag": tag, "Content-Encoding": "br", "Vary": "Accept-Encoding"}
+    await told(origin, client.send("GET", "/a", by("br")), 200, headers, coded)
+    for _ in range(2):
+        same = await client.get("/a", {**by("br"), "If-None-Match": tag})
+        assert (same.status, same.headers["etag"]) == (304, tag)
+        check(await client.get("/a", by("gzip")), "gzip")
+        await settled(edge)
+    edge.advance(61)
+    pending = client.send("GET", "/a", by("br"))
+    asked = await origin.next_request()
+    assert asked.headers["if-none-match"] == tag
+    await asked.reply(304, headers)
+    assert (await pending.response()).body == coded
+
+
+# Dictionaries.
+
+BY_DICTIONARY: Final = ON[:-1] + ", dictionaries=true}"
+LARGE: Final = b"".join(
+    b"<li>%d: %b</li>\n" % (number, Random(number).randbytes(20).hex().encode())
+    for number in range(900)
+)
+KEPT: Final = {**FRESH, "Use-As-Dictionary": 'match="/a*"'}
+
+
+def holding(body: bytes, accepted: str = "br, dcz") -> dict[str, str]:
+    """The fields of who holds `body` as a dictionary."""
+    digest = b64encode(sha256(body).digest()).decode()
+    return {**by(accepted), "Available-Dictionary": f":{digest}:"}
+
+
+def by_dictionary(reply: Reply, body: bytes) -> bytes:
+    """What a reply in dcz decodes to."""
+    assert reply.headers["content-encoding"] == "dcz"
+    assert reply.body[:8] == bytes.fromhex("5e2a4d1820000000")
+    assert reply.body[8:40] == sha256(body).digest()
+    decoder = ZstdDecompressor(zstd_dict=ZstdDict(body, is_raw=True).as_undigested_dict)
+    return bytes(decoder.decompress(reply.body[40:]))
+
+
+@settings(BY_DICTIONARY)
+async def test_who_holds_the_old_page_gets_what_has_changed(
+    edge: Edge, origin: ScriptedOrigin, client: Client
+) -> None:
+    old = await told(origin, client.send("GET", "/a", by("br, dcz")), 200, KEPT, LARGE)
+    check(old, "br", LARGE)
+    assert "available-dictionary" in old.headers["vary"].lower()
+    await settled(edge)
+    await edge.purge(tag=["front"])
+    new = LARGE.replace(b"<li>77:", b"<li>seventy-seven:").replace(b"<li>500:", b"<li>:")
+    check(await told(origin, client.send("GET", "/a", by("br")), 200, KEPT, new), "br", new)
+    await settled(edge)
+    brotlied = await client.get("/a", by("br, dcz"))
+    check(brotlied, "br", new)
+
+    tags = set()
+    for _ in range(3):
+        reply = await client.get("/a", holding(LARGE))
+        assert by_dictionary(reply, LARGE) == new
+        assert len(reply.body) * 10 < len(brotlied.body)
+        assert reply.cache.startswith("hit")
+        tags.add(reply.headers["etag"])
+        await settled(edge)
+    assert len(tags) == 1
+    (tag,) = tags
+    same = await client.get("/a", {**holding(LARGE), "If-None-Match": tag})
+    assert (same.status, same.headers["etag"]) == (304, tag)
+    assert "available-dictionary" in same.headers["vary"].lower()
+    assert origin.unasked
+
+
+@settings(BY_DICTIONARY)
+async def test_a_dictionary_that_does_not_count_is_not_used(
+    edge: Edge, origin: ScriptedOrigin, client: Client
+) -> None:
+    await told(origin, client.send("GET", "/a", by("br")), 200, KEPT, LARGE)
+    await told(origin, client.send("GET", "/b", by("br")), 200, FRESH, TEXT)
+    elsewhere = {**holding(LARGE), "Host": "other.example"}
+    await told(origin, client.send("GET", "/a", elsewhere), 200, FRESH, TEXT)
+    await settled(edge)
+    for target, asking, body in (
+        ("/a", holding(TEXT), LARGE),  # which is none
+        ("/a", holding(LARGE, "br"), LARGE),  # dcz is not accepted
+        ("/a", {**by("br, dcz"), "Available-Dictionary": "junk"}, LARGE),
+        ("/b", holding(LARGE), TEXT),  # it is not for this page
+        ("/a", elsewhere, TEXT),  # it is another origin's
+    ):
+        for _ in range(2):
+            check(await client.get(target, asking), "br", body)
+            await settled(edge)
+
+
+@settings(BY_DICTIONARY)
+async def test_what_is_one_clients_alone_becomes_no_dictionary_and_is_coded_with_none(
+    edge: Edge, origin: ScriptedOrigin, client: Client
+) -> None:
+    private = {**KEPT, "Cache-Control": "private"}
+    await told(origin, client.send("GET", "/a", by("br")), 200, private, LARGE)
+    for headers in (private, KEPT):
+        asked = client.send("GET", "/a", holding(LARGE))
+        check(await told(origin, asked, 200, headers, LARGE), "br", LARGE)
+        await trio.sleep(11)  # until it is not remembered any more that it was private
+    await settled(edge)
+    asked = client.send("GET", "/a", {**holding(LARGE), "Cookie": "a=1"})
+    await edge.settle()
+    assert by_dictionary(await asked.response(), LARGE) == LARGE
+
+
+@settings(ON.replace("recompress", 'ask="coded", recompress'))
+@pytest.mark.parametrize("accepted", ["br", "identity"])
+async def test_tags_of_an_origin_that_is_a_node_like_this_are_its_own(
+    edge: Edge, origin: ScriptedOrigin, client: Client, accepted: str
+) -> None:
+    coded = {
+        **FRESH,
+        "ETag": '"1-br.0a0b0c0d"',
+        "Content-Encoding": "br",
+        "Vary": "Accept-Encoding",
+    }
+    asked = client.send("GET", "/a", by(accepted))
+    tag = (await told(origin, asked, 200, coded, brotli.compress(TEXT))).headers["etag"]
+    await settled(edge)
+    assert (await client.get("/a", {**by(accepted), "If-None-Match": tag})).status == 304
+    matched = await client.get("/a", {**by(accepted), "If-Match": tag})
+    assert matched.status == (412 if tag.startswith("W/") else 200)

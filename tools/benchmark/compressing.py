@@ -86,7 +86,7 @@ def measure(wishes: Wishes) -> Report:
 
 def _tell_bytes(report: Report, node: Server, peer: Server | None) -> None:
     report.say("  bytes of a body, as sent first and when hot; share of the uncoded")
-    report.say(f"  {'':12}{'uncoded':>10}" + "".join(f"{name:>26}" for name in CODINGS))
+    report.say(f"  {'':12}{'uncoded':>10}" + "".join(f"{name:>34}" for name in CODINGS))
     told: dict[str, dict[str, dict[str, int]]] = {}
     for text in TEXTS:
         progress(f"bytes of the text {text!r}")

@@ -35,7 +35,7 @@ def decoded(coding: Coding, data: bytes, size: int = 1 << 30, bounds: Bounds = B
     out = []
     for start in range(0, len(data), size):
         for piece in decoder.pieces(data[start : start + size]):
-            assert 0 < len(piece) <= LARGEST_PIECE
+            assert len(piece) <= LARGEST_PIECE
             out.append(piece)
     decoder.finish()
     assert decoder.taken_bytes == len(data)
@@ -179,6 +179,13 @@ def test_nothing_is_decoded_ahead(coding: Coding) -> None:
     pieces = decoder.pieces(bomb(coding, 48 * MIB))
     next(pieces)
     assert decoder.given_bytes <= LARGEST_PIECE
+
+
+@pytest.mark.parametrize("coding", [Coding.ZSTD, Coding.GZIP])
+def test_parts_without_content_are_a_step_each(coding: Coding) -> None:
+    decoder = Decoder(coding, Bounds())
+    pieces = decoder.pieces(coded(coding, b"") * 100)
+    assert list(pieces) == [b""] * 100
 
 
 def test_all_that_can_be_had_of_a_piece_is_given_at_once() -> None:
