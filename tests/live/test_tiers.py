@@ -323,3 +323,15 @@ def test_the_client_the_scheme_and_the_id_reach_the_origin(tmp_path: Path) -> No
         (at_shield,) = log_of(world.shield)
         assert at_edge["id"] == at_shield["id"]
         assert at_edge["client"] == at_shield["client"] == "203.0.113.9"
+
+
+def test_what_the_edge_lets_in_the_shield_lets_in_with_what_the_edge_adds(tmp_path: Path) -> None:
+    """A shield of an edge's limits would refuse what has been let in, and only at a miss."""
+    with a_world(tmp_path, site='rewrite = { add = "/page" }') as world:
+        world.origin.always("page", Reply.of(200, [FRESH], b"body"))
+        many = [f"x-{number}: v" for number in range(97)]
+        wide = [f"x-wide: {'v' * 16_000}"]
+        for fields, target in ((many, "/a"), (wide, "/" + "b" * 7_500)):
+            answer = world.ask(target, *fields)
+            assert (answer.status, answer.body) == (200, b"body")
+            assert tiers_of(answer)[0].startswith("shield1; fwd=uri-miss")
