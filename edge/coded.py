@@ -9,7 +9,8 @@ shard, and the same lease covers copies of it.
 
 - *Such a variant is a body, and no more.* Whether it may answer is never asked of it, but of its
   source, which the law has ruled on; and its head is made of its source's head as that is now. So
-  a 304 renews it, and a purge covers it, without its being touched.
+  a 304 renews it, and a purge covers it, without its being touched; it is kept as long as its
+  source is, by being told of that at times (`is_lasting`).
 - *It fits one body.* Every stored body has a mark (`Entry.body`), which a 304 leaves alone, and a
   variant names the one that it is made of (`made_of`). What has been fetched anew, after a purge
   or not, has another mark: what was made of the old body is of no more use from that moment on,
@@ -33,7 +34,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from edge.cache.entry import Key
 from edge.coding.negotiate import Acceptance, Coding, acceptance, choose
-from edge.coding.policy import forbids_transform, may_recompress, origin_coding, pays
+from edge.coding.policy import (
+    forbids_transform,
+    has_to_stay,
+    may_recompress,
+    origin_coding,
+    pays,
+)
 from edge.coding.representation import (
     coded_headers,
     decoded_headers,
@@ -50,6 +57,7 @@ if TYPE_CHECKING:
     from edge.coding.policy import CompressPolicy
     from edge.wire.message import RequestHead
 
+RENEWED_S: Final = 60.0  # how long a source may outlast what was made of it, or less is renewed
 SHARED_BYTES: Final = 2  # of a digest: what names its shard, its owner and its lease
 UNMARKED: Final = b"\0"  # the body of an entry that was stored without a mark
 _NOT_MADE: Final = mark_of(b"")  # in the tag of what there is no body of (yet): of HEAD and 304
@@ -98,7 +106,7 @@ def coding_of(
         return wished.coding if is_coded else None
     if came is None or came not in _ENCODED or wished.accepts is None:
         return None
-    if head.status == 206 or forbids_transform(head.headers):
+    if head.status == 206 or has_to_stay(head.headers):
         return None
     best = choose(wished.accepts, (came,), (came, Coding.IDENTITY))
     return best if best is Coding.IDENTITY else None
@@ -171,6 +179,11 @@ def as_now(source: Entry, variant: Entry, coding: Coding) -> Entry:
     """The entry of a stored `variant` as its source's head makes it now."""
     made = entry_of(source, coding, variant.body, variant.length)
     return replace(made, key=variant.key)
+
+
+def is_lasting(variant: Entry, source: Entry) -> bool:
+    """Whether a variant is kept about as long as its source, which may have been renewed since."""
+    return variant.keep_until + RENEWED_S >= source.keep_until
 
 
 def told(entry: Entry, policy: CompressPolicy) -> Entry:

@@ -10,8 +10,8 @@ who set it off. What is no one's to share is coded for its one client (`passing`
   variant; until then who reads it reads something unfinished.
 - *What does not shrink* is noted on its source, and goes as it is from then on. Who reads along
   already is served to the end, and nothing is kept.
-- *Parts.* A range is one of the stored variant where there is one, else of the source; If-Range
-  says of which of them a client has a part.
+- *Parts.* A range is one of the stored variant where there is one, else of the source, if its
+  client accepts that; If-Range says of which of them a client has a part.
 - *For nobody* a variant is made to its end only where its source is here whole. What is yet to
   come of the source is not waited for: how long to do that is the errand's affair.
 - *What has earned it* is coded again, as well as can be, by a thread that takes what is left
@@ -88,7 +88,7 @@ class Encodings:
         by = dictionary.digest if dictionary is not None else b""
         key, now = coded.key_of(entry.key, coding, by), self._tools.now()
         variant = coded.fitting(await store.find(key, now), entry)
-        if has_part_of(visit.request, entry, variant):
+        if coding is not Coding.IDENTITY and has_part_of(visit.request, entry, variant):
             return plain
         if variant is None and _has_no_content(visit.request, entry):
             return coded.Shown(None, coded.told(coded.entry_of(entry, coding), policy), entry)
@@ -99,8 +99,10 @@ class Encodings:
             variant = await self._made(source, body, coding, policy, dictionary)
         if variant is None:
             return plain
-        now_told = coded.told(coded.as_now(entry, variant.entry, coding), policy)
-        return coded.Shown(variant, now_told, entry)
+        as_now = coded.as_now(entry, variant.entry, coding)
+        if variant.fill is None and not coded.is_lasting(variant.entry, entry):
+            variant = store.freshen(variant, as_now)
+        return coded.Shown(variant, coded.told(as_now, policy), entry)
 
     async def _made(
         self,

@@ -42,6 +42,7 @@ from edge.coded import (
     asks_by_dictionary,
     coding_for,
     fitting,
+    is_lasting,
     key_of,
     keys_of_copies,
     may_stand_alone,
@@ -278,7 +279,9 @@ class Quick:
             return self._plainly(held, policy)
         made = self._tools.store.glance(key_of(entry.key, coding), self._now)
         variant = fitting(made, entry) if made is not None else None
-        if variant is None or b"range" in admitted.request.headers:
+        if variant is None or not is_lasting(variant.entry, entry):
+            return None
+        if b"range" in admitted.request.headers:
             return None
         return Shown(variant, told(as_now(entry, variant.entry, coding), policy), entry)
 

@@ -97,10 +97,10 @@ def plan(request: RequestHead, entry: Entry, length: int, salt: bytes = b"") -> 
     spans = _joined(found, 0)
     if len(spans) > FEW_PARTS:
         spans = _joined(found, NEAR_BYTES)
-    if len(spans) > MOST_PARTS:
-        return _WHOLE
     if len(spans) == 1:
         return Single(spans[0], length)
+    if len(spans) > MOST_PARTS or b"content-encoding" in entry.headers:
+        return _WHOLE  # several parts of a coding, with what stands between them, are in no coding
     return Multiple(spans, length, _boundary(entry, salt))
 
 

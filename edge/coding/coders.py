@@ -8,15 +8,18 @@ in steps of 16 KiB: had each been let do so much by itself, other tasks had wait
 Workers have a lower priority than hits, three to one.
 
 At most `at_once` bodies are being coded; beyond that `begin` gives None and the answer goes as it
-is. That bounds the memory (0.9 MiB an encoder, see `encoders`); the CPU of one body is bounded by
+is. That bounds the memory (of a long body, measured in megabytes: 6.5 MiB a brotli encoder, 3.2 of
+zstd, 0.4 of gzip; see `encoders`); the CPU of one body is bounded by
 the site's `most_bytes`, or, where the length is unknown, by what the origin sends.
 
 **High effort** (`Coders.recompress`): nobody waits for it. One body at a time, in slices, in a
 thread of the lowest priority, so that the kernel gives it only what hits leave over. What costs
 more processor time than the site allows is given up between two slices.
 
-**Decoding** (`Coders.decoding`) happens in Trio's thread: a piece is 64 KiB, 0.2 ms. Whoever finds
-all `at_once` decoders busy waits, since without one there is no answer.
+**Decoding** (`Coders.decoding`) happens in Trio's thread: a piece is 64 KiB, 0.2 ms. A decoder is
+held for as long as its reader takes, so there are as many as memory allows, by the largest window
+that an origin may choose: 16 MiB for br, 8 MiB for zstd, 32 KiB for gzip (`DECODERS`). Whoever
+finds all of them busy waits for `FREE_WITHIN_S`, since without one there is no answer.
 
 A step in a worker that has begun is waited for, also when cancelled: an encoder must not be
 entered twice. Steps are short for that reason too.
@@ -38,6 +41,7 @@ import trio
 from edge.coding.decoders import DEFAULT_BOUNDS, Bounds, Decoder
 from edge.coding.encoders import Encoder, encoder, is_by_isal
 from edge.coding.negotiate import Coding
+from edge.errors import ExchangeError, Failure
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -53,6 +57,10 @@ WAITING: Final = 64  # to be coded again; others may earn it another time
 SLICE_BYTES: Final = 32 * 1024  # 30 ms of brotli 11, which does the work of 8 at once
 LOWER: Final = 5  # `nice`: a third of what a hit gets, where both want the same core
 LOWEST: Final = 19
+
+FREE_WITHIN_S: Final = 1.0
+DECODERS: Final = {Coding.BR: 0.25, Coding.ZSTD: 0.5, Coding.GZIP: 32}
+"""How many there are at once, in terms of the encoders."""
 
 _KIB: Final = 1024
 
@@ -175,7 +183,10 @@ class Coders:
         self.workers = workers
         self._background = background
         self._at_once = at_once
-        self._decoders = trio.Semaphore(at_once)
+        self._decoders = {
+            coding: trio.Semaphore(max(1, int(at_once * share)))
+            for coding, share in DECODERS.items()
+        }
         self._turn = trio.Semaphore(1)
         self.encoding = 0
         """How many bodies are being coded at first effort."""
@@ -236,9 +247,17 @@ class Coders:
     async def decoding(
         self, coding: Coding, bounds: Bounds = DEFAULT_BOUNDS
     ) -> AsyncIterator[Decoder]:
-        """A decoder of br, zstd or gzip (ValueError for others), once one of `at_once` is free."""
-        async with self._decoders:
+        """A decoder of br, zstd or gzip, once one is free; raises OVERLOADED where none is in
+        time."""
+        free = self._decoders[coding]
+        with trio.move_on_after(FREE_WITHIN_S) as waiting:
+            await free.acquire()
+        if waiting.cancelled_caught:
+            raise ExchangeError(Failure.OVERLOADED, f"all decoders of {coding} are taken")
+        try:
             yield Decoder(coding, bounds)
+        finally:
+            free.release()
 
     def statistics(self) -> CoderStatistics:
         """A snapshot."""

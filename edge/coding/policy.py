@@ -105,9 +105,7 @@ def pays(head: ResponseHead, policy: CompressPolicy, length: int | None) -> bool
     if length is not None and not policy.min_bytes <= length <= policy.most_bytes:
         return False
     headers = head.headers
-    if origin_coding(headers) is not Coding.IDENTITY or forbids_transform(headers):
-        return False
-    if not _SPOKEN_FOR.isdisjoint([name for name, _ in headers.pairs]):
+    if origin_coding(headers) is not Coding.IDENTITY or has_to_stay(headers):
         return False
     kind = headers.get(b"content-type")
     return policy.types.takes(kind) and parse_media_type(kind or b"") != _ENDLESS
@@ -121,6 +119,14 @@ def is_worth(coded_bytes: int, plain_bytes: int, policy: CompressPolicy) -> bool
 def may_recompress(length: int, policy: CompressPolicy) -> bool:
     """Whether a body of `length` bytes may be coded again at high effort once it has earned it."""
     return policy.recompress_after > 0 and length <= policy.recompress_most_bytes
+
+
+def has_to_stay(headers: Headers) -> bool:
+    """Whether an answer with these fields goes as it came: it says so, or they speak of its
+    octets."""
+    if forbids_transform(headers):
+        return True
+    return not _SPOKEN_FOR.isdisjoint([name for name, _ in headers.pairs])
 
 
 def forbids_transform(headers: Headers) -> bool:

@@ -825,6 +825,68 @@ async def test_tags_of_an_origin_that_is_a_node_like_this_are_its_own(
     assert matched.status == (412 if tag.startswith("W/") else 200)
 
 
+@settings(ON)
+async def test_a_part_of_what_a_client_does_not_accept_is_never_sent(
+    edge: Edge, origin: ScriptedOrigin, client: Client
+) -> None:
+    headers = {**FRESH, "Content-Encoding": "gzip"}
+    part = {**by("identity"), "Range": "bytes=0-9"}
+    body = gzip.compress(TEXT)
+    check(await told(origin, client.send("GET", "/a", part), 200, headers, body), "identity")
+    await settled(edge)
+    decoded = await client.get("/a", part)
+    assert (decoded.status, decoded.body) == (206, TEXT[:10])
+    assert "content-encoding" not in decoded.headers
+    check(await client.get("/a", {**part, "If-Range": '"1"'}), "identity")
+
+
+@settings(ON)
+async def test_a_variant_is_kept_as_long_as_its_source_is_renewed(
+    edge: Edge, origin: ScriptedOrigin, client: Client
+) -> None:
+    first = await told(origin, client.send("GET", "/a", by("br")), 200, FRESH, TEXT)
+    for _ in range(20):
+        await settled(edge)
+        edge.advance(3600)
+        again = await told(origin, client.send("GET", "/a", by("br")), 304, FRESH)
+        check(again, "br")
+    await settled(edge)
+    told_first = {key: first.headers[key] for key in ("etag", "vary")}
+    last = await client.get("/a", by("br"))
+    assert {key: last.headers[key] for key in told_first} == told_first
+    coders = edge.tools.coders
+    assert coders is not None
+    assert coders.statistics().begun == 1
+
+
+@settings(ON)
+async def test_several_parts_of_a_coding_are_the_whole_of_it(
+    edge: Edge, origin: ScriptedOrigin, client: Client
+) -> None:
+    await told(origin, client.send("GET", "/a", by("br")), 200, FRESH, TEXT)
+    await settled(edge)
+    check(await client.get("/a", {**by("br"), "Range": "bytes=0-9,50-59"}), "br")
+
+
+@settings(ON)
+@pytest.mark.parametrize(
+    ("asking", "fields"),
+    [
+        ({"Cache-Control": "no-transform"}, {}),
+        ({}, {"Signature-Input": "s=()", "Signature": "s=:AA==:"}),
+    ],
+)
+async def test_what_has_to_stay_is_not_decoded(
+    origin: ScriptedOrigin, client: Client, asking: dict[str, str], fields: dict[str, str]
+) -> None:
+    body = gzip.compress(TEXT)
+    headers = {**FRESH, **fields, "Content-Encoding": "gzip"}
+    reply = await told(
+        origin, client.send("GET", "/a", {**by("br"), **asking}), 200, headers, body
+    )
+    assert reply.body == body
+
+
 async def test_what_was_made_outlives_a_restart(tmp_path: Path) -> None:
     directory = tmp_path / "store"
     async with a_world([ON], directory) as (edge, origin, client):

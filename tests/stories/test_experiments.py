@@ -1,4 +1,4 @@
-"""Experiments that visitors see nothing of: their cookies are our own, and no page is a secret."""
+"""Experiments: their cookies are this node's own, and a write is seen by all their visitors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def directives(reply: Reply) -> list[str]:
 async def test_who_brings_only_an_arms_cookie_brings_none_to_the_law(
     origin: ScriptedOrigin, client: Client
 ) -> None:
-    """What tells no lifetime is kept by a guess, but never where a Cookie came with it."""
+    """What tells no lifetime is kept by a guess, but not where a Cookie came with the request."""
     dated = {"Last-Modified": "Mon, 01 Jan 2024 00:00:00 GMT"}
     await told(origin, client.send("GET", "/a", OLD), 200, dated, b"x")
     assert (await client.get("/a", NEW)).cache.startswith("hit")
@@ -76,10 +76,31 @@ async def test_what_gives_a_newcomer_an_arm_is_for_no_cache_before_us_and_the_re
     assert known.cache.startswith("hit")  # as it was stored: by us it may be shared
 
 
+TOLD_BY_FIELD = SAME_FOR_ALL.replace("new={weight=1}", 'new={weight=1,header={X-Arm="new"}}')
+
+
+@settings(TOLD_BY_FIELD)
+async def test_nobody_has_an_arms_page_stored_for_all_by_sending_its_field(
+    origin: ScriptedOrigin, client: Client
+) -> None:
+    pending = client.send("GET", "/a", {**OLD, "X-Arm": "new"})
+    asked = await origin.next_request()
+    assert "x-arm" not in asked.headers
+    await asked.reply(200, FRESH, b"page of old")
+    assert (await pending.response()).body == b"page of old"
+    pending = client.send("GET", "/a", {**NEW, "X-Arm": "old"})
+    asked = await origin.next_request()
+    assert asked.headers["x-arm"] == "new"
+    await asked.reply(200, FRESH, b"page of new")
+    assert (await pending.response()).body == b"page of new"
+    for fields, body in ((OLD, b"page of old"), (NEW, b"page of new")):
+        assert (await client.get("/a", fields)).body == body
+
+
 WRITERS = [
     (('site.key.cookies=["lang"]',), {"Cookie": "lang=de"}, {"Cookie": "lang=fr"}),
     (('site.key.headers=["x-d"]',), {"X-D": "1"}, {"X-D": "2"}),
-    ((SAME_FOR_ALL.replace("new={weight=1}", 'new={weight=1,header={X-A="n"}}'),), OLD, NEW),
+    ((TOLD_BY_FIELD,), OLD, NEW),
     (
         ('site.rule=[{match={methods=["POST"]},request={set={X-A="1"}}}]',),
         {},

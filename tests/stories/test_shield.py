@@ -51,7 +51,14 @@ class Edges:
             exchange.parts = parts
 
     def dressed(
-        self, method: str, target: str, /, fields: Mapping[str, str] | None = None, **claims: Any
+        self,
+        method: str,
+        target: str,
+        /,
+        fields: Mapping[str, str] | None = None,
+        *,
+        order: bool = False,
+        **claims: Any,
     ) -> dict[str, str]:
         """The fields of a request, and its proof."""
         pairs = [(name.lower().encode(), v.encode()) for name, v in (fields or {}).items()]
@@ -60,7 +67,7 @@ class Edges:
         )
         path = Forwarding(VOICE.name, b"203.0.113.9", b"https", b"site.example")
         said = claims_of(VOICE, path, b"e-%d" % next(self._ids), **claims)
-        signed = dress(head, said, VOICE, self._node.now)
+        signed = dress(head, replace(said, order=order), VOICE, self._node.now)
         return {name.decode(): value.decode() for name, value in signed.headers}
 
     def send(self, method: str, target: str, /, *, body: bytes = b"", **claims: Any) -> Pending:
@@ -167,9 +174,26 @@ async def test_an_edge_purges_for_all_hosts(edges: Edges, origin: ScriptedOrigin
     await told(origin, edges.send("GET", "/a"), 200, tagged, b"old")
     fields = {"Content-Type": "application/json"}
     order = b'{"tag": ["front"]}'
-    reply = await edges.send("PURGE", "/", body=order, fields=fields).response()
+    reply = await edges.send("PURGE", "/", body=order, fields=fields, order=True).response()
     assert reply.status == 200
     assert (await told(origin, edges.send("GET", "/a"), 200, tagged, b"new")).body == b"new"
+
+
+@pytest.mark.parametrize("method", ["PURGE", "BAN", "PURGEKEYS"])
+@pytest.mark.parametrize("body", [b'{"all": true}', b'{"host": ["site.example"]}', b""])
+async def test_what_strangers_send_through_an_edge_purges_nothing(
+    edges: Edges, origin: ScriptedOrigin, edge: Edge, method: str, body: bytes
+) -> None:
+    tagged = {**FRESH, "Cache-Tag": "front"}
+    await told(origin, edges.send("GET", "/a"), 200, tagged, b"kept")
+    fields = {"Content-Type": "application/json", "Surrogate-Key": "front"}
+    pending = edges.send(method, "/b", body=body, fields=fields)
+    await edge.settle()
+    if not origin.unasked:  # as any other method
+        await (await origin.next_request()).reply(404)
+    assert (await pending.response()).status >= 400
+    assert edge.purges.current().latest == 0
+    assert (await edges.get("/a")).body == b"kept"
 
 
 async def test_an_edge_purges_on_a_shield_by_whatever_name_it_has(

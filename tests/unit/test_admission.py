@@ -252,6 +252,27 @@ def test_who_is_told_what_was_drawn_draws_the_same_whatever_the_chance(roll: flo
     assert (again.key, again.asked, told(again)) == (first.key, first.asked, told(first))
 
 
+@pytest.mark.parametrize(
+    "sets",
+    [
+        'site.experiment=[{name="e",cookie={name="ab"},'
+        'arms={control={weight=1},new={weight=0,header={X-Own="1"}}}}]',
+        'site.rule=[{match={cookie={vip="1"}},request={set={X-Own="1"}}}]',
+        'site.rule=[{match={header={x-own="1"}},request={set={X-Own="1"}}}]',
+        'site.request={set={X-Own="2"}}',
+    ],
+)
+def test_what_the_site_tells_its_origin_itself_no_client_tells_it(sets: str) -> None:
+    """It would be given the answer of an arm or of a rule, and that would be stored for all."""
+    told = parts_of(sets)
+    fields = (b"x-own", b"1"), (b"x-other", b"1")
+    head = RequestHead(b"GET", b"http", b"site.example", b"/a", Headers(fields))
+    plain = replace(head, headers=Headers(fields[1:]))
+    forged = admit(told, head, CLIENT)
+    assert forged.request.headers.pairs == fields[1:]
+    assert forged == admit(told, plain, CLIENT)
+
+
 def test_a_purge_is_for_no_arm() -> None:
     one = admitted(method=b"PURGE", sets=(PURGING, ARMED), peer=b"203.0.113.7")
     assert (one.arms, one.by) == ((), b"")

@@ -284,7 +284,7 @@ async def test_a_shield_that_has_not_purged_is_named_and_asked_by_nobody(
 
 
 class Shield:
-    """One that notes the proofs that it is sent, and by which secrets they are good just now."""
+    """One that takes note of the proofs it is sent: by which secrets they are good just now."""
 
     SECRETS = b"a" * 16, b"b" * 16
 

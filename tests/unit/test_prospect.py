@@ -142,3 +142,24 @@ def test_shields_are_told_with_the_one_that_the_key_falls_to(
 def test_where_no_shield_stands_before_the_origins_none_is_told() -> None:
     parts = parts_of()
     assert prospect.via(asked(parts), parts.ways) is None
+
+
+def test_the_shield_that_is_told_is_the_one_that_is_asked_whatever_the_arm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TEST_SHIELD_SECRET", SECRET)
+    nodes = ",".join(f'"http://s{number}"' for number in range(5))
+    shield = f'shield={{nodes=[{nodes}],secret={{env="TEST_SHIELD_SECRET"}}}}'
+    parts = parts_of(shield, "site.route.via=shield", ARMED)
+    assert parts.ways.shielding is not None
+    group = parts.ways.shielding.group
+    for number in range(20):
+        for cookie in (b"ab=a", b"ab=b"):
+            fields = Headers([(b"cookie", cookie)])
+            head = RequestHead(b"GET", b"http", b"x.example", b"/%d" % number, fields)
+            admitted = admit(parts, head, PEER)
+            told = prospect.via(admitted, parts.ways)
+            chosen = parts.ways.way_of(admitted)._choose(group, group.now(), ())
+            assert told is not None
+            assert chosen is not None
+            assert group.ids[chosen] == f"shield {told['first']}"

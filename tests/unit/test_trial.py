@@ -16,6 +16,7 @@ from edge.trial import BECAUSE, LATER, _try_database, changed, faults_of, try_ou
 from tests.unit.databases import record, write_database
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -84,11 +85,12 @@ def test_a_database_is_tried_out_by_somebody_who_may_die_of_it(tmp_path: Path) -
     database = write_database(tmp_path / "a.mmdb", {"192.0.2.0/24": record("DE")})
     before = os.listdir("/proc/self/fd")
     try_out(EDGE, config(f"node.geo={database}"), [])
-    for trouble, words in (
+    troubles: tuple[tuple[Callable[[Path], object], str], ...] = (
         (lambda _: os.kill(os.getpid(), signal.SIGKILL), "a.mmdb breaks whoever reads it; get it"),
         (lambda _: int("no number"), "invalid literal"),
         (lambda _: [][0], "a.mmdb breaks whoever reads it; get it anew"),
-    ):
+    )
+    for trouble, words in troubles:
         with pytest.raises(ValueError, match=words):
             _try_database(database, trouble)
     assert os.listdir("/proc/self/fd") == before

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.admission import Admitted, admit
+from edge.admission import PURGES, Admitted, admit
 from edge.errors import ExchangeError, Failure
 from edge.routing.geo import Coordinates, Place
 from edge.wire.message import Headers, RequestHead
@@ -321,3 +321,17 @@ def test_a_target_that_no_proof_takes_is_the_clients_to_shorten() -> None:
     assert (caught.value.failure, caught.value.status) == (Failure.TARGET_TOO_LONG, 414)
     assert not caught.value.retry
     assert seen(parts, admitted, stop=1).target == b"/rrrr/" + b"a" * 8188
+
+
+@pytest.mark.parametrize("method", sorted(PURGES))
+def test_a_visitors_purge_is_no_order_of_this_edges(method: bytes) -> None:
+    parts = shielded('{first=["us"],via="shield"}')
+    head = asked(parts).request
+    told = Headers([(b"content-type", b"application/json")])
+    try:
+        admitted = admit(parts, replace(head, method=method, headers=told), PEER)
+    except ExchangeError as refused:
+        assert (method, refused.status) == (b"PURGE", 405)  # noqa: PT017 - others are passed on
+        return
+    assert not admitted.purges
+    assert not verify((SECRET.encode(),), seen(parts, admitted), NOW, 60.0).order

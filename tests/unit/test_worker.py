@@ -177,6 +177,20 @@ async def test_settings_are_taken_up_and_said_to_be(tmp_path: Path) -> None:
         assert [each["id"] for each in state["servers"]] == ["default http://127.0.0.1:2"]
 
 
+async def test_each_worker_has_its_own_share_of_what_may_be_at_work(tmp_path: Path) -> None:
+    sets = "origin.default.at_work=5"
+    async with a_house(tmp_path / "store", sets) as house:
+        shares = []
+        for slot in range(3):
+            leash, place = house.place()
+            worker = Worker(replace(place, slot=slot, workers=3))
+            shares.append(worker.config.origins["default"].at_work)
+            for each in (leash, place.leash, place.desk, place.hop, *place.listeners):
+                assert each is not None
+                each.close()
+        assert shares == [2, 2, 1]
+
+
 async def test_a_slot_is_let_go_of_and_taken_over_while_the_old_worker_drains(
     tmp_path: Path,
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import threading
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,7 +15,16 @@ import trio.testing
 
 from edge.cache.body import MemoryBody
 from edge.cache.threads import Inline, Threads
-from edge.coding.coders import LOWER, LOWEST, SLICE_BYTES, WAITING, Coders, inline_bytes
+from edge.coding.coders import (
+    DECODERS,
+    FREE_WITHIN_S,
+    LOWER,
+    LOWEST,
+    SLICE_BYTES,
+    WAITING,
+    Coders,
+    inline_bytes,
+)
 from edge.coding.decoders import Bounds, Decoder
 from edge.coding.dictionary import Dictionary, Offer, url_match
 from edge.coding.encoders import DCZ_MAGIC, encoder
@@ -351,8 +361,25 @@ async def test_decoders_wait_for_each_other() -> None:
         async with made.decoding(Coding.ZSTD):
             order.append("second")
 
-    async with trio.open_nursery() as nursery, made.decoding(Coding.BR):
+    async with trio.open_nursery() as nursery, made.decoding(Coding.ZSTD):
         nursery.start_soon(second)
         await trio.testing.wait_all_tasks_blocked()
         order.append("first")
     assert order == ["first", "second"]
+
+
+async def test_where_all_decoders_are_held_it_is_told_soon_and_those_of_gzip_are_many(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    made = coders(at_once=1)
+    async with made.decoding(Coding.BR), AsyncExitStack() as stack:
+        for _ in range(int(DECODERS[Coding.GZIP])):
+            await stack.enter_async_context(made.decoding(Coding.GZIP))
+        for coding in (Coding.BR, Coding.GZIP):
+            before = trio.current_time()
+            with pytest.raises(ExchangeError) as caught:
+                await stack.enter_async_context(made.decoding(coding))
+            assert caught.value.failure is Failure.OVERLOADED
+            assert trio.current_time() - before == FREE_WITHIN_S
+    async with made.decoding(Coding.BR):  # it is free again
+        pass

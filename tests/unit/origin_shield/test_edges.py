@@ -2,10 +2,11 @@ from __future__ import annotations
 
 from base64 import b64decode
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from edge.admission import PURGES
 from edge.behind import nowhere
 from edge.cache.key import key_of
 from edge.config import policies
@@ -150,10 +151,36 @@ def test_what_cannot_be_remembered_is_not_done() -> None:
     assert (caught.value.failure, caught.value.status) == (Failure.OVERLOADED, 503)
 
 
-def test_an_edge_may_purge_for_the_whole_node() -> None:
-    admitted = Desk().ask(proven(b"PURGE"))
-    assert admitted.purges
-    assert not Desk().ask(proven()).purges
+ORDERS: Final = replace(CLAIMS, order=True)
+WHOLE: Final = (b"content-type", b"application/json")
+
+
+def test_an_edge_that_orders_it_purges_for_the_whole_node() -> None:
+    admitted = Desk().ask(proven(b"PURGE", claims=ORDERS))
+    assert (admitted.purges, admitted.orders) == (True, True)
+    assert not Desk().ask(proven(claims=ORDERS)).purges
+
+
+@pytest.mark.parametrize("fields", [(), (WHOLE,)])
+@pytest.mark.parametrize("method", sorted(PURGES))
+def test_what_an_edge_only_passes_on_is_no_order_whatever_its_method(
+    method: bytes, fields: tuple[tuple[bytes, bytes], ...]
+) -> None:
+    """An edge passes on what strangers send: to who may not purge there is no such method."""
+    closed = Desk()
+    sites = closed.parts.sites
+    site = sites.find(b"shop.example")
+    assert site is not None
+    guarded = type(sites)([(b"*", replace(site, purge_from=Networks()))])
+    for parts in (closed.parts, replace(closed.parts, sites=guarded)):
+        try:
+            claims = replace(CLAIMS, id=b"%d" % id(parts))
+            admitted = parts.admit(parts, proven(method, b"/a", *fields, claims=claims), PEER)
+        except ExchangeError as refused:
+            assert refused.failure is Failure.METHOD_REFUSED  # noqa: PT017 - or it is passed on
+            continue
+        assert (admitted.purges, admitted.orders) == (False, False)
+        assert admitted.site.name == "*"
 
 
 def test_the_edges_choice_of_origins_counts_as_far_as_they_are_known() -> None:
@@ -233,13 +260,16 @@ def test_a_shield_says_how_it_is_to_edges_alone() -> None:
 
 def test_an_order_to_purge_is_of_no_site() -> None:
     desk = Desk(hosts="only.example")
-    field = (b"content-type", b"application/json")
-    admitted = desk.ask(proven(b"PURGE", b"/", field, authority=b"shield"))
+    field = WHOLE
+    admitted = desk.ask(proven(b"PURGE", b"/", field, claims=ORDERS, authority=b"shield"))
     assert (admitted.site.name, admitted.purges, admitted.orders) == ("*", True, True)
-    other = replace(CLAIMS, id=b"ab-2")
+    other = replace(ORDERS, id=b"ab-2")
     plain = proven(b"PURGE", b"/", claims=other, authority=b"shield")
     assert desk.refused(plain) is Failure.METHOD_REFUSED
-    assert desk.refused(proven(b"POST", b"/", field, authority=b"shield")) is Failure.MISDIRECTED
+    passed_on = proven(b"PURGE", b"/", field, authority=b"shield")
+    assert desk.refused(passed_on) is Failure.METHOD_REFUSED
+    posted = proven(b"POST", b"/", field, claims=ORDERS, authority=b"shield")
+    assert desk.refused(posted) is Failure.MISDIRECTED
 
 
 def test_a_circle_and_a_host_of_no_site_are_refused_as_at_an_edge() -> None:
