@@ -244,6 +244,15 @@ def may_stand_alone(
     return coding_for(copy, wished, policy) is None
 
 
+def lent(shown: Shown) -> Entry:
+    """The entry that goes with a copy. Of what does not shrink it says that it is made already, of
+    itself: whoever has the copy could not know otherwise that nothing else comes of it."""
+    entry, held = shown.entry, shown.held
+    if held is None or not held.uncodable or entry.made_of:
+        return entry
+    return replace(entry, made_of=mark(entry))
+
+
 def is_final(shown: Shown, policy: CompressPolicy | None) -> bool:
     """Whether what is shown is what its owner will go on showing, so that copies of it are worth
     making: who answers with a copy does not tell the owner, who would never see it earn more."""

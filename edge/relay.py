@@ -38,11 +38,11 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from edge import coded
 from edge.cache import codec
 from edge.cache.lending import HEAD_BYTES, may_be_lent
 from edge.cache.loans import Loans
 from edge.cache.ranges import Span
-from edge.coded import is_final
 from edge.errors import ExchangeError, Failure
 from edge.listen.link import Link
 from edge.observe import Outcome
@@ -456,7 +456,7 @@ def copy_of(visit: Visit, shown: Shown, composed: Answer) -> Copy | None:
     if composed.head.status != entry.status or composed.pieces != whole:
         return None
     form = None
-    if is_final(shown, visit.terms.compress):
+    if coded.is_final(shown, visit.terms.compress):
         form = form_to_lend(shown, visit.variants)
     return None if form is None else Copy(form, visit.lease)
 
@@ -469,5 +469,5 @@ def form_to_lend(shown: Shown, variants: tuple[Held, ...]) -> bytes | None:
     """
     if shown.held is None or not may_be_lent(shown.held, variants):
         return None
-    form = codec.to_bytes(shown.entry)
+    form = codec.to_bytes(coded.lent(shown))
     return form if len(form) <= HEAD_BYTES else None

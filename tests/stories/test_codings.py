@@ -16,7 +16,7 @@ from edge.coding.decoders import Decoder
 from edge.coding.negotiate import Coding, acceptance
 from edge.coding.zstd import ZstdDecompressor, ZstdDict
 from tests.stories.wire import TruncatedError
-from tests.stories.world import settings, told
+from tests.stories.world import a_world, settings, told
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -885,3 +885,28 @@ async def test_what_has_to_stay_is_not_decoded(
         origin, client.send("GET", "/a", {**by("br"), **asking}), 200, headers, body
     )
     assert reply.body == body
+
+
+async def test_what_was_made_outlives_a_restart(tmp_path: Path) -> None:
+    directory = tmp_path / "store"
+    async with a_world([ON], directory) as (edge, origin, client):
+        await told(origin, client.send("GET", "/a", by("br")), 200, FRESH, TEXT)
+        await settled(edge)
+        tag = (await client.get("/a", by("br"))).headers["etag"]
+    async with a_world([ON], directory) as (edge, origin, client):
+        for _ in range(2):
+            reply = await client.get("/a", by("br"))
+            check(reply, "br")
+            assert (reply.headers["etag"], reply.cache) == (tag, "hit; ttl=60")
+        check(await client.get("/a", by("gzip")), "gzip")
+        coders = edge.tools.coders
+        assert coders is not None
+        assert coders.statistics().begun == 1  # of gzip alone
+        assert origin.unasked
+        edge.advance(61)
+        new = TEXT[::-1]
+        check(await told(origin, client.send("GET", "/a", by("br")), 200, FRESH, new), "br", new)
+    async with a_world([ON], directory) as (edge, origin, client):
+        edge.advance(61)
+        check(await client.get("/a", by("br")), "br", new)
+        assert origin.unasked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -108,3 +109,16 @@ def test_copies_of_what_is_made_answer_at_once() -> None:
         assert test_by_hop.play([ON], told) == (3, 1)  # a glance brings the copy
         told += [page((b"If-None-Match", TAGS[0]), BR)] * 2
         assert test_by_hop.play([ON], told) == (5, 1)
+
+
+def test_copies_of_what_does_not_shrink_answer_at_once() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(test_explain, "BODY", Random(1).randbytes(2000))
+        told: list[Act] = [
+            fetching(HTML, asked={"Accept-Encoding": "br"}),
+            *[page(BR)] * 4,
+            page(),
+        ]
+        assert test_by_hop.play([ON], told) == (4, 1)
+        told += [page(BR, (b"Range", b"bytes=0-9")), page((b"If-None-Match", b'"1"'), BR)]
+        assert test_by_hop.play([ON], told) == (5, 2)
