@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from edge import coded
 from edge.answer import redirection
+from edge.cache.invalidation import SAFE_METHODS
 from edge.cache.key import forwarded_target, key_of
 from edge.errors import ExchangeError, Failure
 from edge.guard.address import believed_chain, certain_client, client_address
@@ -118,7 +119,9 @@ def admit(
         own = without_cookies(headers, site.own_cookies)
         request = request if own is headers else replace(request, headers=own)
     if terms.compress is not None:
-        request = replace(request, headers=coded.asked(request.headers, terms.compress))
+        writes = request.method not in SAFE_METHODS
+        asked_for = coded.asked(request.headers, terms.compress, writes=writes)
+        request = replace(request, headers=asked_for)
     by = key_part(arms) + _place_part(site, place) + terms.by
     return Admitted(
         site=site,

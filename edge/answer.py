@@ -19,6 +19,7 @@ from edge.cache.validation import (
     not_modified_headers,
     preconditions,
 )
+from edge.coding.representation import OF_THE_OCTETS
 from edge.routing.rewrite import FieldEdits
 from edge.wire.fields import format_date
 from edge.wire.hop import end_to_end, to_client
@@ -64,7 +65,7 @@ def from_entry(
     The head has the entry's fields, not yet Age and what else `finished` adds. `told` is the
     request as its client sent it, where answers are coded: its conditions may name any coding.
     """
-    judged = coded.judged(entry)
+    judged = coded.judged(entry, request)
     outcome = preconditions(request, judged)
     if outcome is Outcome.NOT_MODIFIED:
         headers = not_modified_headers(entry)
@@ -90,13 +91,15 @@ def _whole(request: RequestHead, entry: Entry, length: int | None) -> Answer:
     return Answer(head, whole_body(request, head, length))
 
 
-def for_its_client(answer: Answer, entry: Entry, fetched: ResponseHead) -> Answer:
-    """`answer`, from `entry`, with what `fetched` brought for its own client alone.
+def for_its_client(answer: Answer, shown: coded.Shown, fetched: ResponseHead) -> Answer:
+    """`answer`, of what is `shown`, with what `fetched` brought for its own client alone.
 
     Fields named in `private` or `no-cache` are not stored (RFC 9111 §5.2.2.4, §5.2.2.7), but they
-    are meant for whoever asked.
+    are meant for whoever asked; not those that speak of octets which it does not get.
     """
-    stored = {name for name, _ in entry.headers} | UNCHANGED_BY_304
+    stored = {name for name, _ in shown.source.headers} | UNCHANGED_BY_304
+    if shown.entry.made_of:
+        stored |= OF_THE_OCTETS
     own = [pair for pair in end_to_end(fetched.headers) if pair[0] not in stored]
     if not own:
         return answer

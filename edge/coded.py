@@ -269,18 +269,19 @@ def is_final(shown: Shown, policy: CompressPolicy | None) -> bool:
 # --- conditions
 
 
-def asked(headers: Headers, policy: CompressPolicy) -> Headers:
+def asked(headers: Headers, policy: CompressPolicy, *, writes: bool = False) -> Headers:
     """A request's fields as they are judged and go to the origin: with the one Accept-Encoding
     that all have, and conditions that name the origin's own tags, too.
 
     Behind a tag of ours comes the origin's that it was made of, where its client still accepts
-    that coding: if not, it has nothing that it could use. Ours stays, as the origin may be a node
-    like this, with tags of the kind. If-Range is left alone: it means the octets of one variant.
+    that coding: if not, it has nothing that it could use. Where it `writes`, it names what it has
+    read, in whatever coding. Ours stays, as the origin may be a node like this, with tags of the
+    kind. If-Range is left alone: it means the octets of one variant.
     """
     value = ASKED_CODED if policy.ask == "coded" else Coding.IDENTITY.token
     told = headers.joined(b"accept-encoding")
     if not _TAGS.isdisjoint([name for name, _ in headers.pairs]):
-        accepts = acceptance(told)
+        accepts = acceptance(None if writes else told)
         headers = Headers(
             (name, _named(text, accepts) if name in _TAGS else text) for name, text in headers
         )
@@ -318,12 +319,15 @@ def held_tag(request: RequestHead, source: Headers) -> bytes | None:
     return None
 
 
-def judged(entry: Entry) -> Entry:
+def judged(entry: Entry, request: RequestHead) -> Entry:
     """What the conditions of a request are held against where it is answered with `entry`: of a
     variant that was coded here, its source's tag. What was decoded here has its source's already,
-    made weak, though another node like this may have coded that, and given it a tag like ours."""
+    made weak, though another node like this may have coded that, and given it a tag like ours.
+
+    Whoever says by If-Match what a part is to be of means the octets of one variant.
+    """
     tag = parse_entity_tag(entry.headers.get(b"etag") or b"") if entry.made_of else None
-    if tag is None:
+    if tag is None or (b"if-match" in request.headers and b"range" in request.headers):
         return entry
     plain, coding = plain_tag(tag)
     if coding is not origin_coding(entry.headers):

@@ -227,7 +227,8 @@ class Encodings:
         length = source.entry.length
         if variant.uncodable or variant.fill is not None or length is None:
             return
-        if self._tools.coders is None or not may_recompress(length, policy):
+        coders = self._tools.coders
+        if coders is None or coders.is_full or not may_recompress(length, policy):
             return
         terms = policy.recompress_after, policy.recompress_within_s
         merit = self._merits.get(terms)
@@ -299,8 +300,9 @@ class Encodings:
         if visit.head.method == b"HEAD":  # its own content has no bytes
             told = head.headers.get(b"content-length")
             length = None if told is None else int(told)  # digits: the engine has seen to it
-        if head.status == 304:
-            yield coded.held_by(visit.head, head), body
+        if head.status == 304:  # RFC 9110 §15.4.5: with the Vary that its 200 had
+            held = coded.held_by(visit.head, head)
+            yield replace(held, headers=varied_headers(held.headers)), body
             return
         coding = coded.coding_of(head, length, coded.wish(visit.head, policy), policy)
         plain = head

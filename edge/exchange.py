@@ -272,7 +272,7 @@ class Exchange:
                 body.close()  # or a fill without a spool would wait for this reader
                 return await self._go_alone(visit, NOTHING, Reason.PARTIAL)
             if fetched is not None:
-                composed = answer.for_its_client(composed, held.entry, fetched)
+                composed = answer.for_its_client(composed, shown, fetched)
             if visit.hop is not None and because is Reason.HIT:
                 visit.hop.copy = copy_of(visit, shown, composed)
             now = self._tools.now()

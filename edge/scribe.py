@@ -63,7 +63,7 @@ class Scribe:
         if held is None or entry.length is None:
             return None
         if not known.whole:
-            outcome = preconditions(admitted.request, coded.judged(entry))
+            outcome = preconditions(admitted.request, coded.judged(entry, admitted.request))
             status = 304 if outcome is Outcome.NOT_MODIFIED else 0
         is_usual = bool(status) and not admitted.tells_key and self._is_usual(known, entry, status)
         if not is_usual:
@@ -98,7 +98,7 @@ class Scribe:
         name the tag of another coding, which is the one that its client has."""
         if status != 304 or known.wish is None:
             return True
-        tag = coded.held_tag(known.head, coded.judged(entry).headers)
+        tag = coded.held_tag(known.head, coded.judged(entry, known.head).headers)
         return tag is None or tag == entry.headers.get(b"etag")
 
     def lent(self, held: Held, made: Made) -> FileSpan | None:

@@ -216,6 +216,11 @@ class Coders:
         self._begun += 1
         return Coder(coding, self, make, inline_bytes(coding, level), due_bytes)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits to be coded again that no more is taken."""
+        return self._recompressing >= WAITING
+
     async def recompress(self, coding: Coding, policy: CompressPolicy, body: Body) -> bytes | None:
         """All of a whole `body` coded at the policy's high level, when its turn comes.
 
@@ -223,11 +228,7 @@ class Coders:
         longer. Raises what reading raises. The caller closes the body.
         """
         length = body.length
-        if (
-            length is None
-            or length > policy.recompress_most_bytes
-            or self._recompressing >= WAITING
-        ):
+        if length is None or length > policy.recompress_most_bytes or self.is_full:
             self._given_up += 1
             return None
         self._recompressing += 1

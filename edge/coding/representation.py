@@ -30,7 +30,7 @@ _SUFFIX: Final = re.compile(rb"-(br|zstd|gzip|dcz)\.([0-9a-f]{8})")
 
 # Tells of the octets that are no longer sent. Repr-Digest too: it is over the coded
 # representation (RFC 9530 §3), and so was Digest (RFC 3230).
-_OF_THE_OCTETS: Final = frozenset(
+OF_THE_OCTETS: Final = frozenset(
     b"content-length content-md5 content-digest repr-digest digest etag content-encoding".split()
 )
 
@@ -53,7 +53,7 @@ def coded_headers(headers: Headers, coding: Coding, mark: bytes) -> Headers:
     if coding is Coding.IDENTITY:
         raise ValueError("identity is not a coding to have fields of its own")
     tag = parse_entity_tag(headers.get(b"etag") or b"")
-    out = headers.without(_OF_THE_OCTETS).plus((b"content-encoding", coding.token))
+    out = headers.without(OF_THE_OCTETS).plus((b"content-encoding", coding.token))
     if tag is not None:
         out = out.plus((b"etag", coded_tag(tag, coding, mark).format()))
     return varied_headers(out, by_dictionary=coding is Coding.DCZ)
@@ -80,7 +80,7 @@ def decoded_headers(headers: Headers) -> Headers:
     Its tag becomes weak: the decoded octets are others than those that the origin named.
     """
     tag = parse_entity_tag(headers.get(b"etag") or b"")
-    out = headers.without(_OF_THE_OCTETS)
+    out = headers.without(OF_THE_OCTETS)
     if tag is not None:
         out = out.plus((b"etag", EntityTag(tag.opaque, weak=True).format()))
     return varied_headers(out)

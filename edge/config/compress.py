@@ -77,5 +77,6 @@ class CompressSettings:
         """A coding twice, and limits between which nothing lies."""
         if len(set(self.codings)) < len(self.codings):
             yield Complaint(("codings",), list(self.codings), "names one twice; leave it out")
-        if self.min > self.max:
+        bounds = self.min, self.max
+        if None not in bounds and self.min > self.max:
             yield Complaint(("min",), None, "is more than max; nothing would be compressed")

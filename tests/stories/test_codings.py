@@ -910,3 +910,43 @@ async def test_what_was_made_outlives_a_restart(tmp_path: Path) -> None:
         edge.advance(61)
         check(await client.get("/a", by("br")), "br", new)
         assert origin.unasked
+
+
+@settings(ON)
+async def test_a_writer_names_what_it_has_read_in_whatever_coding(
+    edge: Edge, origin: ScriptedOrigin, client: Client
+) -> None:
+    read = await told(origin, client.send("GET", "/a", by("br")), 200, FRESH, TEXT)
+    await settled(edge)
+    for accepted in ("br", "gzip", None):
+        condition = {**by(accepted), "If-Match": read.headers["etag"]}
+        pending = client.send("PUT", "/a", condition, b"new")
+        asked = await origin.next_request()
+        assert '"1"' in asked.headers["if-match"]
+        await asked.body()
+        await asked.reply(412)
+        assert (await pending.response()).status == 412
+
+
+@settings(ON)
+async def test_a_part_by_if_match_is_of_the_octets_that_its_client_has(
+    edge: Edge, origin: ScriptedOrigin, client: Client
+) -> None:
+    whole = await told(origin, client.send("GET", "/a", by("br")), 200, FRESH, TEXT)
+    await settled(edge)
+    tag = whole.headers["etag"]
+    for named, status in ((tag, 206), (tag[:-3] + '00"', 412), ('"1"', 412)):
+        part = {**by("br"), "Range": "bytes=0-9", "If-Match": named}
+        assert (await client.get("/a", part)).status == status
+
+
+@settings(ON)
+async def test_a_304_that_is_one_clients_alone_has_the_vary_of_its_200(
+    origin: ScriptedOrigin, client: Client
+) -> None:
+    private = {**FRESH, "Cache-Control": "private"}
+    whole = await told(origin, client.send("GET", "/a", by("br")), 200, private, TEXT)
+    condition = {**by("br"), "If-None-Match": whole.headers["etag"]}
+    same = await told(origin, client.send("GET", "/a", condition), 304, private)
+    assert same.headers["etag"] == whole.headers["etag"]
+    assert "accept-encoding" in same.headers["vary"].lower()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from edge.answer import (
@@ -15,6 +17,7 @@ from edge.answer import (
 )
 from edge.cache.entry import Entry, Key, Seq, Source, Terms, Times
 from edge.cache.ranges import Span
+from edge.coded import Shown
 from edge.errors import ExchangeError, Failure
 from edge.routing.rewrite import FieldEdits
 from edge.wire.message import Headers, RequestHead, ResponseHead
@@ -95,11 +98,21 @@ def test_what_was_withheld_from_the_store_is_given_to_whoever_fetched_it() -> No
     fetched = ResponseHead(
         200, Headers([(b"x-own", b"1"), (b"etag", b'"2"'), (b"connection", b"x-hop")])
     )
-    own = for_its_client(stored, entry(), fetched)
+    shown = Shown(None, entry(), entry())
+    own = for_its_client(stored, shown, fetched)
     assert own.head.headers.get(b"x-own") == b"1"
     assert own.head.headers.all(b"etag") == [b'"1"']
     assert b"connection" not in own.head.headers
-    assert for_its_client(stored, entry(), ResponseHead(200)) is stored
+    assert for_its_client(stored, shown, ResponseHead(200)) is stored
+
+
+def test_nothing_withheld_tells_of_octets_that_its_client_does_not_get() -> None:
+    source, octets = replace(entry(), headers=Headers()), Headers([(b"etag", b'"2"')])
+    coded = Shown(None, replace(source, made_of=b"a"), source)
+    answer = from_entry(asking(), coded.entry, BODY, b"salt")
+    own = for_its_client(answer, coded, ResponseHead(200, octets.plus((b"x-own", b"1"))))
+    assert own.head.headers.get(b"x-own") == b"1"
+    assert b"etag" not in own.head.headers
 
 
 def test_a_finished_head_has_its_age_its_place_in_the_chain_and_the_sites_rules() -> None:

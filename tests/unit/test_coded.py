@@ -99,7 +99,9 @@ def test_a_variant_is_its_source_under_other_fields(coding: Coding) -> None:
     renewed = replace(source, terms=Terms(5.0, Source.MAX_AGE))
     now = coded.as_now(renewed, made, coding)
     assert now == replace(made, terms=renewed.terms)
-    assert coded.judged(now).headers.get(b"etag") in (b'"1"', b'W/"1"')
+    assert coded.judged(now, request()).headers.get(b"etag") in (b'"1"', b'W/"1"')
+    part = request(b"br", (b"range", b"bytes=0-9"), (b"if-match", TAG))
+    assert coded.judged(now, part) is now
 
 
 def test_two_variants_of_one_body_have_tags_of_their_own() -> None:
@@ -156,6 +158,9 @@ def test_conditions_name_the_origins_own_tags(accepts: bytes, told: bytes, asked
     for name in (b"if-none-match", b"if-match"):
         headers = coded.asked(request(accepts, (name, told)).headers, POLICY)
         assert headers.get(name) == asked
+    writing = request(accepts, (b"if-match", told)).headers
+    written = coded.asked(writing, POLICY, writes=True).get(b"if-match") or b""
+    assert (b'"1"' in written) is (told not in (b"*", b'"1-br"'))
     kept = coded.asked(request(accepts, (b"if-range", told)).headers, POLICY)
     assert kept.get(b"if-range") == told
 
