@@ -34,6 +34,7 @@ from edge.cache.entry import Times, body_mark
 from edge.cache.held import NOTHING
 from edge.cache.purge import Verdict
 from edge.cache.validation import Outcome, preconditions
+from edge.coding.coders import AT_ONCE
 from edge.coding.merit import Merit
 from edge.coding.negotiate import Coding
 from edge.coding.policy import is_worth, may_recompress, origin_coding
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 
 PROBE_BYTES: Final = 64 * 1024  # of a body, after which it may prove not to shrink
 _CODED_ANEW: Final = frozenset((Coding.BR, Coding.ZSTD, Coding.GZIP))
+FOR_ONE_AT_ONCE: Final = AT_ONCE // 2  # the others are for what all can have, at its own pace
 STEPS_AT_ONCE: Final = 2  # each may take a third of a millisecond of the loop
 
 
@@ -68,6 +70,7 @@ class Encodings:
         self._tools = tools
         self._numbers = count()
         self._turns = trio.Semaphore(STEPS_AT_ONCE)
+        self._for_one = trio.Semaphore(FOR_ONE_AT_ONCE)
         self.dictionaries = DictionaryDesk(tools)
         self._merits: dict[tuple[int, float], Merit] = {}  # as many as sites have settings
 
@@ -314,12 +317,25 @@ class Encodings:
             yield replace(head, headers=coded.fields_of(head.headers, coding)), body
         else:
             async with AsyncExitStack() as stack:
-                recoded = await self._recoded(stack, head.headers, body, length, coding, policy)
+                recoded = None
+                if coding is Coding.IDENTITY or self._has_room_for_one(stack):
+                    recoded = await self._recoded(
+                        stack, head.headers, body, length, coding, policy
+                    )
                 if recoded is None:
                     yield plain, body
                 else:
                     fields = coded.fields_of(head.headers, coding, self._new_mark())
                     yield replace(head, headers=fields), recoded
+
+    def _has_room_for_one(self, stack: AsyncExitStack) -> bool:
+        """Whether one client may have an encoder of its own, for as long as it reads."""
+        try:
+            self._for_one.acquire_nowait()
+        except trio.WouldBlock:
+            return False
+        stack.callback(self._for_one.release)
+        return True
 
 
 def has_part_of(request: RequestHead, source: Entry, variant: Held | None) -> bool:

@@ -12,9 +12,11 @@ import brotli
 import pytest
 import trio
 
+from edge.coding.coders import AT_ONCE
 from edge.coding.decoders import Decoder
 from edge.coding.negotiate import Coding, acceptance
 from edge.coding.zstd import ZstdDecompressor, ZstdDict
+from edge.encoding import FOR_ONE_AT_ONCE
 from tests.stories.wire import TruncatedError
 from tests.stories.world import a_world, settings, told
 
@@ -950,3 +952,23 @@ async def test_a_304_that_is_one_clients_alone_has_the_vary_of_its_200(
     same = await told(origin, client.send("GET", "/a", condition), 304, private)
     assert same.headers["etag"] == whole.headers["etag"]
     assert "accept-encoding" in same.headers["vary"].lower()
+
+
+@settings(ON)
+async def test_slow_readers_of_what_is_theirs_alone_leave_encoders_for_what_all_can_have(
+    edge: Edge, origin: ScriptedOrigin, client: Client
+) -> None:
+    private = {**FRESH, "Cache-Control": "private"}
+    large = Random(1).randbytes(200_000).hex().encode()
+    for number in range(AT_ONCE):
+        slow = client.send("GET", f"/{number}", by("br"), capacity=4096)
+        asked = await origin.next_request()
+        origin.nursery.start_soon(asked.reply, 200, private, large)
+        head = await slow.wire.head()
+        assert head is not None
+        coding = head[1].get("content-encoding")
+        assert coding == ("br" if number < FOR_ONE_AT_ONCE else None)
+        await edge.settle()
+    check(await told(origin, client.send("GET", "/a", by("br")), 200, FRESH, TEXT), "br")
+    again = await client.get("/a", by("br"))
+    assert again.headers["content-encoding"] == "br"
