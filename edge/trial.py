@@ -104,11 +104,13 @@ def _unheard(_kind: str, _line: str) -> None:
     """There is no log yet."""
 
 
-def faults_of(error: SettingsError | OSError | ValueError) -> Iterable[Fault]:
+def faults_of(error: Exception) -> Iterable[Fault]:
     """What is wrong with settings, by what was raised for them."""
     if isinstance(error, SettingsError):
         return error.faults
-    return [Fault(None, "", None, in_words(error))]
+    if isinstance(error, OSError | ValueError):
+        return [Fault(None, "", None, in_words(error))]
+    return [Fault(None, "", None, f"brings out a fault of this program: {error!r}")]
 
 
 def changed(old: Config, new: Config, names: Iterable[str]) -> list[str]:

@@ -55,7 +55,7 @@ from edge.leash import (
 )
 from edge.place import Place
 from edge.roster import Roster
-from edge.settings import Fault, SettingsError
+from edge.settings import Fault
 from edge.tally import Tallies
 from edge.trial import (
     BECAUSE,
@@ -354,7 +354,7 @@ class Parent:
             because = changed(self._config, new, BECAUSE)
             try_out(self._trade, new, because)
             self._doors.open(new.node.listen)
-        except (SettingsError, OSError, ValueError) as error:
+        except Exception as error:  # whatever it is, the old settings are good
             self._refuse(asked, faults_of(error))
             return
         for name in later:

@@ -76,6 +76,8 @@ def test_whatever_was_raised_is_told_as_faults() -> None:
     assert faults_of(OSError(13, "Permission denied")) == [
         Fault(None, "", None, "Permission denied")
     ]
+    (unforeseen,) = faults_of(TypeError("no number"))
+    assert unforeseen.message == "brings out a fault of this program: TypeError('no number')"
 
 
 # --- databases of places

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import tomllib
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from edge.config import Address, Config, for_proxy, load_config
 from edge.config.root import node_name
-from edge.settings import SettingsError, assign, bind, parse, render
+from edge.settings import SettingsError, assign, bind, parse, reference, render
+
+if TYPE_CHECKING:
+    from edge.settings.text import Row
 
 GOOD = """
 [node]
@@ -217,3 +221,13 @@ def test_a_shields_settings_are_sent_to_the_shields_program() -> None:
     (fault,) = caught.value.faults
     assert fault.path == "edges"
     assert "these are a shield's settings; give them to origin-shield" in str(fault)
+
+
+JUNK = ["-1", "0", "true", '"x"', '""', "[]", "[-1]", '["x", "x"]', "[[]]", "{}", "{x=1}", "1e99"]
+
+
+@pytest.mark.parametrize("row", list(reference(Config)), ids=lambda row: row.path)
+def test_no_value_of_a_setting_raises_anything_else(row: Row) -> None:
+    for value in JUNK:
+        with suppress(SettingsError):
+            for_proxy(["127.0.0.1:0"], "http://o", hostname="h", sets=[f"{row.path}={value}"])
