@@ -70,6 +70,13 @@ class Seen:
         return self.answered >= TARDY * MISSES_PER_S * (self.seconds - WAIT_S)
 
 
+def give_way() -> None:
+    """Have the thread that calls share the load's core, and let that go first."""
+    with suppress(OSError):  # Linux takes both for a thread, and not for its process
+        os.sched_setaffinity(0, {CORE})
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+
+
 class Trouble:
     """The origin, and the clients whose requests wait; lives in a thread of its own."""
 
@@ -103,10 +110,7 @@ class Trouble:
     # --- in the thread ---
 
     def _run(self) -> None:
-        # Linux takes both for the thread that calls, and not for its process.
-        with suppress(OSError):
-            os.sched_setaffinity(0, {CORE})
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        give_way()
         trio.run(self._serve)
 
     async def _serve(self) -> None:
