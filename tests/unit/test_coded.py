@@ -218,3 +218,16 @@ def test_copies_are_looked_for_under_both_keys() -> None:
     assert coded.may_stand_alone(entry(), asking, None, None)
     parted = request(b"br", (b"range", b"bytes=0-1"))
     assert not coded.may_stand_alone(made, parted, wished, POLICY)
+
+
+def test_a_variant_tells_in_what_it_was_made() -> None:
+    gzipped = entry(*HTML, *GZIPPED)
+    assert coded.made_in(entry()) is coded.made_in(gzipped) is None
+    assert coded.made_in(coded.entry_of(entry(), Coding.BR, b"1")) is Coding.BR
+    assert coded.made_in(coded.entry_of(gzipped, Coding.IDENTITY, b"1")) is Coding.IDENTITY
+    source = entry()
+    unshrunk = Held(source)
+    unshrunk.uncodable = True
+    lent = coded.lent(coded.Shown(unshrunk, source, source))
+    assert lent.made_of
+    assert coded.made_in(lent) is None
