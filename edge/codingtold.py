@@ -47,14 +47,15 @@ class _Told(NamedTuple):
     of_bytes: int | None = None
 
 
-async def of(case: Case, outcome: str) -> dict[str, Any] | None:
-    """The section, by the verdict's `outcome`; None where what answers is neither stored nor an
-    origin's. What is to be validated is told of as if its origin found it unchanged."""
+async def of(case: Case, outcome: str, goes: str) -> dict[str, Any] | None:
+    """The section, by the verdict's `outcome` and how the request goes to its origin; None where
+    what answers is neither stored nor an origin's. What is to be validated is told of as if its
+    origin found it unchanged."""
     source = case.found.held
     if outcome in ("hit", "stale", "revalidate") and source is not None:
         told = await _of_stored(case, source)
-    elif outcome in ("fetch", "bypass", "revalidate"):
-        told = _of_coming(case.head, case.admitted.terms.compress)
+    elif goes:
+        told = _of_coming(case.head, case.admitted.terms.compress, goes)
     else:
         return None
     return {
@@ -139,7 +140,7 @@ def _or_by_dictionary(request: RequestHead, policy: CompressPolicy) -> str:
     return "; or dcz, where the dictionary that the request names is known"
 
 
-def _of_coming(request: RequestHead, policy: CompressPolicy | None) -> _Told:
+def _of_coming(request: RequestHead, policy: CompressPolicy | None, goes: str) -> _Told:
     """What an origin is yet to answer: what its client's side of the choice comes to."""
     if policy is None:
         return _Told(None, NO_COMPRESS, "as it comes: the site has no compress")
@@ -150,7 +151,9 @@ def _of_coming(request: RequestHead, policy: CompressPolicy | None) -> _Told:
         why = Stays.UNASKED
     else:
         says = f"{wished.coding} (of {_names(policy)}), if what comes is worth it"
-        return _Told(None, None, says + _or_by_dictionary(request, policy))
+        if goes != "alone":  # what is one client's alone is coded with no dictionary
+            says += _or_by_dictionary(request, policy)
+        return _Told(None, None, says)
     return _Told(None, why.value, f"as it comes: {client_words(why, wished, policy)}")
 
 

@@ -118,7 +118,7 @@ async def explain(
     outlook = _with_purge(_outlook(case, policy), case, recall)
     return {
         "verdict": outlook.document(),
-        "coding": await codingtold.of(case, outlook.outcome),
+        "coding": await codingtold.of(case, outlook.outcome, outlook.goes),
         **particulars.of(case, outlook.goes, outlook.reason, recall),
     }
 

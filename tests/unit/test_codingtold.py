@@ -198,6 +198,11 @@ async def test_a_dictionary_that_may_be_known_is_mentioned(autojump_clock: objec
         digest = ":pZGm1Av0IEBKARczz7exkNYsZb8LzaMrV7J32a2fFG4=:"
         named = await coding(edge, "br, dcz", Available_Dictionary=digest)
         assert named["says"].endswith(words)
+        await edge.purge(all=True)
+        named = await coding(edge, "br, dcz", Available_Dictionary=digest)
+        assert named["says"].endswith(words)
+        alone = {"Available_Dictionary": digest, "Upgrade": "x", "Connection": "upgrade"}
+        assert words not in (await coding(edge, "br, dcz", **alone))["says"]
         for accepted, fields in (("br", {"Available_Dictionary": digest}), ("br, dcz", {})):
             assert words not in (await coding(edge, accepted, **fields))["says"]
 
@@ -213,9 +218,20 @@ async def test_what_is_told_is_what_comes(autojump_clock: object, accepted: str 
             await edge.settle()
 
 
-async def test_what_no_origin_and_no_store_answers_has_no_coding(autojump_clock: object) -> None:
-    async with a_world([ON]) as (edge, _, _):
-        question = Question(url=b"http://site.example/a", method=b"TRACE")
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"method": b"TRACE"},
+        {"method": b"OPTIONS", "fields": ((b"Max-Forwards", b"0"),)},
+        {"fields": ((b"Cache-Control", b"only-if-cached"),)},
+    ],
+)
+async def test_what_no_origin_and_no_store_answers_has_no_coding(
+    autojump_clock: object, asked: dict[str, Any]
+) -> None:
+    sets = [ON, "site.cache.honour_request_directives=true"]
+    async with a_world(sets) as (edge, _, _):
+        question = Question(**{"url": b"http://site.example/a", **asked})
         document = await explain(question, edge.tools, edge.exchange.parts)
         assert document["coding"] is None
 
