@@ -35,11 +35,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from edge.cache.entry import Key
 from edge.coding.negotiate import Acceptance, Coding, acceptance, choose
 from edge.coding.policy import (
+    Stays,
     forbids_transform,
     has_to_stay,
     may_recompress,
     origin_coding,
     pays,
+    why_not,
 )
 from edge.coding.representation import (
     coded_headers,
@@ -100,16 +102,31 @@ def coding_of(
 ) -> Coding | None:
     """What an answer with this head, and a body of `length` bytes, is to be coded in; IDENTITY
     where it has to be decoded for its client, None where it goes as it came."""
+    found = judgement(head, length, wished, policy)
+    return found if isinstance(found, Coding) else None
+
+
+def judgement(
+    head: ResponseHead, length: int | None, wished: Wish, policy: CompressPolicy
+) -> Coding | Stays:
+    """As `coding_of`, with the reason why an answer goes as it came."""
     came = origin_coding(head.headers)
+    if came is None or (came is not Coding.IDENTITY and came not in _ENCODED):
+        return Stays.CODED
+    if wished.accepts is None:
+        return Stays.FORBIDDEN
     if came is Coding.IDENTITY:
-        is_coded = wished.coding is not None and pays(head, policy, length)
-        return wished.coding if is_coded else None
-    if came is None or came not in _ENCODED or wished.accepts is None:
-        return None
-    if head.status == 206 or has_to_stay(head.headers):
-        return None
+        if wished.coding is None:
+            return Stays.UNASKED
+        return why_not(head, policy, length) or wished.coding
+    if head.status == 206:
+        return Stays.STATUS
+    if has_to_stay(head.headers):
+        return Stays.HELD
     best = choose(wished.accepts, (came,), (came, Coding.IDENTITY))
-    return best if best is Coding.IDENTITY else None
+    if best is Coding.IDENTITY:
+        return best
+    return Stays.REFUSED if best is None else Stays.ACCEPTED
 
 
 def coding_for(entry: Entry, wished: Wish, policy: CompressPolicy) -> Coding | None:
@@ -179,6 +196,14 @@ def as_now(source: Entry, variant: Entry, coding: Coding) -> Entry:
     """The entry of a stored `variant` as its source's head makes it now."""
     made = entry_of(source, coding, variant.body, variant.length)
     return replace(made, key=variant.key)
+
+
+def made_in(entry: Entry) -> Coding | None:
+    """The coding that a variant was made in, IDENTITY where it was decoded; None for what is no
+    variant, or one that says of itself that nothing comes of it (`lent`)."""
+    if not entry.made_of or entry.made_of == mark(entry):
+        return None
+    return origin_coding(entry.headers)
 
 
 def is_lasting(variant: Entry, source: Entry) -> bool:

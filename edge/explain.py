@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
-from edge import answer, finding, particulars
+from edge import answer, codingtold, finding, particulars
 from edge.admission import PURGE, Admitted, admit
 from edge.cache import decision
 from edge.cache.purge import Manner, Verdict
@@ -57,8 +57,8 @@ _NAMES: Final = {
     Outcome.MISS: "fetch",
 }
 _SECTIONS: Final = (
-    "request", "site", "key", "variant", "stored", "freshness", "purges", "decision", "flight",
-    "route",
+    "coding", "request", "site", "key", "variant", "stored", "freshness", "purges", "decision",
+    "flight", "route",
 )  # fmt: skip
 _MOST_SCOPES: Final = 20
 
@@ -118,6 +118,7 @@ async def explain(
     outlook = _with_purge(_outlook(case, policy), case, recall)
     return {
         "verdict": outlook.document(),
+        "coding": await codingtold.of(case, outlook.outcome, outlook.goes),
         **particulars.of(case, outlook.goes, outlook.reason, recall),
     }
 
@@ -125,8 +126,8 @@ async def explain(
 def _without_case(question: Question, parts: Parts, outlook: Outlook) -> dict[str, Any]:
     """The document of a request that is refused before anything is known of it."""
     asked_for = particulars.of_question(question, parts)
-    rest = {name: None for name in _SECTIONS if name != "request"}
-    return {"verdict": outlook.document(), "request": asked_for, **rest}
+    rest = dict.fromkeys(_SECTIONS)
+    return {"verdict": outlook.document(), **rest, "request": asked_for}
 
 
 # --- the verdict, in the order of the exchange

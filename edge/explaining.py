@@ -13,7 +13,7 @@ from edge.status import as_text, size, told
 from edge.telling import at, or_dash, span, when
 
 _Section = Mapping[str, Any]
-_FIRST: Final = ("verdict", "decision")
+_FIRST: Final = ("verdict", "decision", "coding")
 
 
 def explained(document: Mapping[str, Any]) -> str:
@@ -87,6 +87,13 @@ def _verdict(table: _Section, _now: float | None) -> Any:
     behind += [f"status {status}"] if status != "-" else []
     line = f"{head} [{', '.join(behind)}]" if behind else head
     rest = _rest(table, "outcome", "reason", "status", "says")
+    return {"says": line, **rest} if rest else line
+
+
+def _coding(table: _Section, _now: float | None) -> Any:
+    """`br (of br, zstd, gzip), stored, 1234 bytes, 23 % of 5432`."""
+    rest = _rest(table, "coding", "why", "says", "state", "bytes", "of_bytes")
+    line = str(table.get("says") or "")
     return {"says": line, **rest} if rest else line
 
 
@@ -308,6 +315,7 @@ def _shield(via: _Section) -> list[str]:
 
 _SECTIONS: Final[dict[str, Callable[[_Section, float | None], Any]]] = {
     "verdict": _verdict,
+    "coding": _coding,
     "request": _request,
     "site": _site,
     "key": _key,

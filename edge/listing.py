@@ -26,6 +26,7 @@ from edge.cache.purge import Verdict
 from edge.cache.ruling import CachePolicy
 from edge.cache.tags import all_tags
 from edge.call import Refused
+from edge.coded import made_in
 from edge.errors import ExchangeError
 from edge.listen.connection import ConnectionPolicy
 from edge.question import plain, worded
@@ -66,6 +67,7 @@ async def list_stored(
 ) -> None:
     """Send a line of JSON for each stored response whose URL begins with `prefix`.
 
+    What was made of another one by coding or decoding it has its own line, with its `coding`.
     The prefix is compared as text, with the URL as it is keyed, or with what follows its scheme;
     its host may be written in upper case.
     At most `limit` lines; None for all. Raises `scan.Unreadable`.
@@ -109,6 +111,7 @@ def _line(item: Item, purges: Purges, sites: HostTable[Site], now: float) -> dic
     return {
         "url": plain(entry.key.url, LONG),
         "variant": list(_variant(entry)),
+        "coding": made_in(entry),
         "status": entry.status,
         "bytes": entry.length,
         "age_s": round(current_age(entry, now), 3),

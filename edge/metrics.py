@@ -175,6 +175,16 @@ _HOPS = _counter(
     "Requests for what another worker owns: answered from a copy, at a glance, or relayed.",
     "way",
 )
+_CODINGS = _counter(
+    "edge_codings_total",
+    "Codings of bodies: begun, or refused as too many were at work; recompressed, or given up.",
+    "what",
+)
+_CODING = _gauge(
+    "edge_codings_open",
+    "Bodies that are being coded, at first effort or (those that wait, too) at high.",
+    "effort",
+)
 _UNSAVED = _counter("edge_log_lines_dropped_total", "Log lines lost, by log.", "log")
 
 POINTS: Final = (
@@ -218,6 +228,12 @@ POINTS: Final = (
         _counter("edge_hop_files_lent_total", "Bodies taken from another worker as open files."),
         ("hops.lent",),
     ),
+    Point(_CODINGS, ("codings.begun",), ("begun",)),
+    Point(_CODINGS, ("codings.refused",), ("refused",)),
+    Point(_CODINGS, ("codings.recompressed",), ("recompressed",)),
+    Point(_CODINGS, ("codings.given_up",), ("given_up",)),
+    Point(_CODING, ("codings.encoding",), ("first",)),
+    Point(_CODING, ("codings.recompressing",), ("high",)),
     Point(_gauge("edge_flights", "Fetches that others may share, now."), ("flights",)),
     Point(
         _gauge("edge_purge_latest", "Number of the latest purge."),

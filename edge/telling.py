@@ -13,7 +13,9 @@ from typing import Any, Final
 
 from edge.status import clean, told
 
-STORED_HEAD: Final = f"{'size':>10} {'age':>6} {'ttl':>6} {'hits':>7} {'state':<11} url [variant]"
+STORED_HEAD: Final = (
+    f"{'size':>10} {'age':>6} {'ttl':>6} {'hits':>7} {'state':<11} url [variant] (coding)"
+)
 
 WHO: Final = 40  # columns, on a terminal
 
@@ -65,10 +67,13 @@ def stored(document: Mapping[str, Any]) -> str:
     variant = document.get("variant")
     pairs = variant if isinstance(variant, list) else []
     fields = "; ".join(": ".join(map(or_dash, pair)) for pair in pairs if isinstance(pair, list))
+    coding = document.get("coding")  # of what was made of another stored object
+    made_in = "" if coding is None else f" ({coding})"
     return clean(
         f"{at(document, 'bytes', '_bytes'):>10} {span(document.get('age_s')):>6} "
         f"{span(document.get('ttl_s')):>6} {at(document, 'hits'):>7} "
         f"{at(document, 'state'):<11} {at(document, 'url')}{f' [{fields}]' if fields else ''}"
+        f"{made_in}"
     )
 
 

@@ -482,6 +482,7 @@ class Worker:
             "store": asdict(self._store.statistics()),
             "purges": {"dead_on_disk": asdict(self._reaper.statistics())},
             "hops": hops_told(self._tools.relays),
+            "codings": asdict(self._coders.statistics()),
             "flights": len(self._flights),
             **self._surroundings.statistics(),
             "access_log": asdict(self._access_log.statistics()),

@@ -9,6 +9,7 @@ An event stream is left alone too: it would hold an encoder for as long as a cli
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Final, Literal, assert_never
 
 from edge.coding.negotiate import Coding, known_coding
@@ -95,20 +96,57 @@ class CompressPolicy:
     dictionaries: bool = True
 
 
+class Stays(Enum):
+    """Why an answer goes as it came, or as it is stored; the values are for programs."""
+
+    STATUS = "status"
+    SMALL = "small"
+    LARGE = "large"
+    CODED = "coded"
+    """By its origin, in a coding that is not decoded here, or in several."""
+    HELD = "held"
+    """It says so itself (no-transform), or its fields speak of its octets."""
+    TYPE = "type"
+    ENDLESS = "endless"
+    FORBIDDEN = "forbidden"
+    """Its client says no-transform."""
+    UNASKED = "unasked"
+    """Of what the site codes in, its client accepts nothing, or would rather have identity."""
+    ACCEPTED = "accepted"
+    """Its client accepts the coding in which it came."""
+    REFUSED = "refused"
+    """So does its client with all that there could be: it is sent what there is."""
+    UNSHRUNK = "unshrunk"
+    """It was coded, and hardly smaller for it."""
+    PART = "part"
+    """A part of what is stored is asked for."""
+
+
 def pays(head: ResponseHead, policy: CompressPolicy, length: int | None) -> bool:
     """Whether the body of an answer with this head is worth coding under `policy`.
 
     `length` is the size of that body in bytes, None where it is not known yet.
     """
+    return why_not(head, policy, length) is None
+
+
+def why_not(head: ResponseHead, policy: CompressPolicy, length: int | None) -> Stays | None:
+    """Why the body of an answer is not worth coding, see `pays`; None where it is."""
     if head.status not in _STATUSES:
-        return False
-    if length is not None and not policy.min_bytes <= length <= policy.most_bytes:
-        return False
+        return Stays.STATUS
+    if length is not None and length < policy.min_bytes:
+        return Stays.SMALL
+    if length is not None and length > policy.most_bytes:
+        return Stays.LARGE
     headers = head.headers
-    if origin_coding(headers) is not Coding.IDENTITY or has_to_stay(headers):
-        return False
+    if origin_coding(headers) is not Coding.IDENTITY:
+        return Stays.CODED
+    if has_to_stay(headers):
+        return Stays.HELD
     kind = headers.get(b"content-type")
-    return policy.types.takes(kind) and parse_media_type(kind or b"") != _ENDLESS
+    if not policy.types.takes(kind):
+        return Stays.TYPE
+    return Stays.ENDLESS if parse_media_type(kind or b"") == _ENDLESS else None
 
 
 def is_worth(coded_bytes: int, plain_bytes: int, policy: CompressPolicy) -> bool:

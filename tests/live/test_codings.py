@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
+import sys
+from contextlib import closing
+from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from tests.live.harness import Node, Reply, ScriptedOrigin, eventually
+from tests.live.hostile_harness import ROOT, free_port
+from tests.unit.scraped import Scraped, scraped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,3 +92,35 @@ def test_what_is_asked_for_often_gets_smaller(origin: ScriptedOrigin, node: Node
 
     assert eventually(is_smaller)
     assert curl(node, "/often", "--compressed", *accepting)[1] == body
+
+
+def test_operators_see_what_is_coded(origin: ScriptedOrigin, tmp_path: Path) -> None:
+    body, port, accepting = text(60_000), free_port(), ("-H", "Accept-Encoding: br")
+    origin.script("seen", Reply.of(200, HTML, body))
+    admin = tmp_path / "admin.sock"
+
+    def edge(*words: str) -> str:
+        command = [sys.executable, "-m", "edge", *words, "--socket", str(admin)]
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, check=True, text=True, timeout=30
+        )
+        return done.stdout
+
+    def measured() -> Scraped:
+        with closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+            connection.request("GET", "/metrics")
+            return scraped(connection.getresponse().read())
+
+    sets = ("site.compress={recompress_after=0}", "node.access_log=off", "node.workers=2",
+            f"node.admin={admin}", f"node.metrics=127.0.0.1:{port}")  # fmt: skip
+    with Node(origin.url, tmp_path, sets) as node:
+        size = len(curl(node, "/seen", *accepting)[1])
+        assert eventually(lambda: measured().all("edge_codings_total", what="begun") == 1)
+        share = f"{size} bytes, {100 * size / len(body):.0f} % of {len(body)}"
+        line = f"\ncoding   br (of br, zstd, gzip), stored, {share}\n"
+        assert eventually(lambda: line in edge("explain", "http://a.example/seen", *accepting))
+        plain = edge("explain", "http://a.example/seen", "--json")
+        assert json.loads(plain)["coding"]["why"] == "unasked"
+        lines = edge("ls").splitlines()
+        assert sorted(line.rpartition("/seen")[2] for line in lines) == ["", " (br)"]
+        assert measured().all("edge_codings_total", what="begun") == 1  # and no more by that

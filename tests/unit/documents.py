@@ -10,7 +10,8 @@ names = st.sampled_from(
      "scopes", "count", "everything", "purges", "faults", "path", "value", "message", "detail",
      "verdict", "request", "site", "rule", "rules", "cache", "key", "parts", "variants", "fields",
      "stored", "freshness", "lifetime_s", "arrived_s", "covering", "flight", "route", "at", "line",
-     "stored_at", "conditions", "more", "title", "outcome", "says", "index", "purged"]
+     "stored_at", "conditions", "more", "title", "outcome", "says", "index", "purged",
+     "coding"]
 )  # fmt: skip
 documents = st.recursive(
     st.dictionaries(names, anything),

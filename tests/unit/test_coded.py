@@ -14,12 +14,13 @@ from edge.cache.entry import Entry, Key, Seq, Source, Terms, Times
 from edge.cache.held import Held, Resource
 from edge.cache.shards import owner_of
 from edge.coding.negotiate import Coding, acceptance
-from edge.coding.policy import CompressPolicy
+from edge.coding.policy import CompressPolicy, Stays
 from edge.wire.message import Headers, RequestHead, ResponseHead
 
 POLICY: Final = CompressPolicy(codings=(Coding.BR, Coding.ZSTD, Coding.GZIP))
 CODED: Final = (Coding.BR, Coding.ZSTD, Coding.GZIP)
 HTML: Final = ((b"content-type", b"text/html"), (b"etag", b'"1"'))
+GZIPPED: Final = ((b"content-encoding", b"gzip"),)
 VALUES: Final = st.sampled_from(
     [None, b"", b"br", b"gzip, br", b"*", b"identity;q=0", b"br;q=0, gzip", b"zstd;q=0.5", b"x"]
 )
@@ -82,6 +83,40 @@ def test_nothing_is_chosen_where_it_does_not_pay() -> None:
     assert coded.coding_for(entry(), untouched, POLICY) is None
     part = ResponseHead(206, Headers((*HTML, (b"content-encoding", b"gzip"))))
     assert coded.coding_of(part, None, wished, POLICY) is None
+
+
+@pytest.mark.parametrize(
+    ("came", "accepts", "status", "found"),
+    [
+        (None, b"br", 200, Coding.BR),
+        (None, b"x", 200, Stays.UNASKED),
+        (None, b"br", 206, Stays.STATUS),
+        (b"gzip", b"gzip", 200, Stays.ACCEPTED),
+        (b"gzip", b"br", 200, Coding.IDENTITY),
+        (b"gzip", b"identity;q=0", 200, Stays.REFUSED),
+        (b"gzip", b"br", 206, Stays.STATUS),
+        (b"dcz", b"br", 200, Stays.CODED),
+        (b"gzip, br", b"br", 200, Stays.CODED),
+    ],
+)
+def test_what_goes_as_it_came_has_a_reason(
+    came: bytes | None, accepts: bytes, status: int, found: Coding | Stays
+) -> None:
+    fields = HTML if came is None else (*HTML, (b"content-encoding", came))
+    head, wished = ResponseHead(status, Headers(fields)), coded.wish(request(accepts), POLICY)
+    assert coded.judgement(head, 10_000, wished, POLICY) is found
+    coding = found if isinstance(found, Coding) else None
+    assert coded.coding_of(head, 10_000, wished, POLICY) is coding
+
+
+def test_a_client_or_an_origin_may_forbid_it() -> None:
+    untouched = coded.wish(request(b"br", (b"cache-control", b"no-transform")), POLICY)
+    plain, coded_ = (ResponseHead(200, Headers((*HTML, *more))) for more in ((), GZIPPED))
+    assert coded.judgement(plain, 10_000, untouched, POLICY) is Stays.FORBIDDEN
+    assert coded.judgement(coded_, 10_000, untouched, POLICY) is Stays.FORBIDDEN
+    signed = ResponseHead(200, Headers((*HTML, *GZIPPED, (b"signature", b"x"))))
+    wished = coded.wish(request(b"br"), POLICY)
+    assert coded.judgement(signed, 10_000, wished, POLICY) is Stays.HELD
 
 
 @pytest.mark.parametrize("coding", [*CODED, Coding.IDENTITY])
@@ -188,3 +223,16 @@ def test_copies_are_looked_for_under_both_keys() -> None:
     assert coded.may_stand_alone(entry(), asking, None, None)
     parted = request(b"br", (b"range", b"bytes=0-1"))
     assert not coded.may_stand_alone(made, parted, wished, POLICY)
+
+
+def test_a_variant_tells_in_what_it_was_made() -> None:
+    gzipped = entry(*HTML, *GZIPPED)
+    assert coded.made_in(entry()) is coded.made_in(gzipped) is None
+    assert coded.made_in(coded.entry_of(entry(), Coding.BR, b"1")) is Coding.BR
+    assert coded.made_in(coded.entry_of(gzipped, Coding.IDENTITY, b"1")) is Coding.IDENTITY
+    source = entry()
+    unshrunk = Held(source)
+    unshrunk.uncodable = True
+    lent = coded.lent(coded.Shown(unshrunk, source, source))
+    assert lent.made_of
+    assert coded.made_in(lent) is None

@@ -65,8 +65,8 @@ async def a_node(*sets: str) -> AsyncIterator[Node]:
 
 
 SECTIONS = [
-    "verdict", "request", "site", "key", "variant", "stored", "freshness", "purges", "decision",
-    "flight", "route",
+    "verdict", "coding", "request", "site", "key", "variant", "stored", "freshness", "purges",
+    "decision", "flight", "route",
 ]  # fmt: skip
 
 

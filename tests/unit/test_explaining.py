@@ -25,6 +25,8 @@ NOW = 1_795_247_942.0
 EXPLAINED = {
     "verdict": {"outcome": "stale", "reason": "stale-while-revalidate", "status": 200,
                 "says": "answered from the store: stale for 1 s"},
+    "coding": {"coding": "br", "why": None, "says": "br (of br, gzip), being made",
+               "state": "begun", "bytes": None, "of_bytes": 9},
     "request": {"method": "GET", "url": "http://a.example/x", "from": "10.0.0.1", "trusted": True,
                 "notes": [], "client": "192.0.2.9", "target": "/x", "dropped": ["cookie"],
                 "rewritten": [], "at": NOW},
@@ -67,6 +69,7 @@ verdict  stale: answered from the store: stale for 1 s [stale-while-revalidate, 
 decision
   the site is shop
   so: stale-while-revalidate
+coding   br (of br, gzip), being made
 request
   for      GET http://a.example/x
   from     10.0.0.1, a trusted proxy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shlex
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +83,7 @@ async def test_every_stored_variant_has_a_line(autojump_clock: MockClock) -> Non
         assert line == {
             "url": "http://site.example/a",
             "variant": [["accept-encoding", "gzip"], ["cookie", None]],
+            "coding": None,
             "status": 200,
             "bytes": 5,
             "age_s": 20.0,
@@ -91,6 +93,22 @@ async def test_every_stored_variant_has_a_line(autojump_clock: MockClock) -> Non
             "where": "memory",
             "tags": ["front", "side"],
         }
+
+
+async def test_a_coded_variant_is_told_from_its_source(autojump_clock: MockClock) -> None:
+    text = b"the same words " * 100
+    async with a_world(['site.compress={codings=["br"]}']) as world:
+        edge, _, client = world
+        await stored(world, "/a", text, Content_Type="text/html")
+        await stored(world, "/b", gzip.compress(text), Content_Type="text/html",
+                     Content_Encoding="gzip")  # fmt: skip
+        for target in ("/a", "/b"):
+            await client.send("GET", target, {"Accept-Encoding": "br"}).response()
+            await edge.settle()
+        lines = [(line["url"][-2:], line["coding"], line["bytes"]) for line in await listed(edge)]
+        made = {(target, coding): size for target, coding, size in lines}
+        assert set(made) == {("/a", None), ("/a", "br"), ("/b", None), ("/b", "identity")}
+        assert made["/a", "br"] < made["/a", None] == made["/b", "identity"] == len(text)
 
 
 async def test_a_prefix_is_text_with_its_scheme_or_without(autojump_clock: MockClock) -> None:

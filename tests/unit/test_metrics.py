@@ -12,6 +12,7 @@ from edge.cache.journal import JournalStatistics
 from edge.cache.ram import RamStatistics
 from edge.cache.reaper import ReaperStatistics
 from edge.cache.tier import DiskStatistics
+from edge.coding.coders import CoderStatistics
 from edge.errorlog import ErrorLogStatistics
 from edge.exposition import FAMILIES
 from edge.listen.tcp import ConnectionStatistics
@@ -35,6 +36,7 @@ STATUS: dict[str, Any] = {
         "dead_on_disk": numbered(ReaperStatistics),
     },
     "hops": numbered(HopStatistics),
+    "codings": numbered(CoderStatistics),
     "flights": 1,
     "access_log": numbered(AccessLogStatistics),
     "error_log": numbered(ErrorLogStatistics),

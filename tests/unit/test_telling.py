@@ -44,6 +44,13 @@ def test_a_stored_object_is_one_line() -> None:
     )
 
 
+def test_a_coded_variant_has_its_coding_behind_it() -> None:
+    line = {"url": "http://a.example/x", "variant": [["cookie", "a"]], "coding": "br"}
+    assert stored(line).endswith(" http://a.example/x [cookie: a] (br)")
+    assert stored({**line, "variant": [], "coding": None}).endswith(" http://a.example/x")
+    assert stored({**line, "coding": "\x1b"}).endswith("[cookie: a] (?)")
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0, "0s"), (119, "119s"), (120, "2m"), (-180, "-3m"), (7200, "2h"), (172_800, "2d")],

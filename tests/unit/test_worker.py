@@ -155,6 +155,7 @@ async def test_a_worker_serves_until_it_is_told_to_drain(tmp_path: Path) -> None
         status, state = await Desk(house.inner.paths.desk(0)).document(b"GET", b"/v1/status")
         assert (status, state["connections"]["accepted"]) == (200, 2)
         assert set(state["origins"]) == {"default"}
+        assert state["codings"] == dict.fromkeys(state["codings"], 0)
         idle = await trio.open_tcp_stream("127.0.0.1", house.port)
         await trio.testing.wait_all_tasks_blocked()
         worker.told(Drain())

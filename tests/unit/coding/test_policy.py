@@ -13,11 +13,13 @@ from edge.coding.policy import (
     FIRST,
     HIGH,
     CompressPolicy,
+    Stays,
     forbids_transform,
     is_worth,
     may_recompress,
     origin_coding,
     pays,
+    why_not,
 )
 from edge.routing.site import TypeMatch
 from edge.wire.message import Headers, Pair, ResponseHead
@@ -160,3 +162,27 @@ def test_recompression_has_a_bound_and_a_switch() -> None:
     assert may_recompress(4 << 20, POLICY)
     assert not may_recompress((4 << 20) + 1, POLICY)
     assert not may_recompress(1000, replace(POLICY, recompress_after=0))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "status", "length", "why"),
+    [
+        ((HTML,), 200, 10_000, None),
+        ((HTML,), 200, None, None),
+        ((HTML,), 206, 10_000, Stays.STATUS),
+        ((HTML,), 200, 511, Stays.SMALL),
+        ((HTML,), 200, (64 << 20) + 1, Stays.LARGE),
+        ((HTML, (b"content-encoding", b"gzip")), 200, None, Stays.CODED),
+        ((HTML, (b"signature", b"x")), 200, None, Stays.HELD),
+        ((HTML, (b"cache-control", b"no-transform")), 200, None, Stays.HELD),
+        (((b"content-type", b"image/png"),), 200, None, Stays.TYPE),
+        ((), 200, None, Stays.TYPE),
+        (((b"content-type", b"text/event-stream"),), 200, None, Stays.ENDLESS),
+    ],
+)
+def test_what_is_not_coded_has_a_reason(
+    pairs: tuple[Pair, ...], status: int, length: int | None, why: Stays | None
+) -> None:
+    told = head(*pairs, status=status)
+    assert why_not(told, POLICY, length) is why
+    assert pays(told, POLICY, length) is (why is None)
