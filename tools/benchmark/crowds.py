@@ -2,9 +2,9 @@
 
 Quiet rounds, and busy ones in which a crowd comes every second: a thousand clients at once, each
 on a connection of its own, five for each of two hundred pages that nobody has asked for yet. wrk
-asks for 1 KiB hits at the same even pace in all of them. The crowds of one kind of busy round accept
-`br`, those of another no coding, which shows what of it is the coding. Clients and origin share
-the load's core and give way to it.
+asks for 1 KiB hits at the same even pace in all of them. The crowds of one kind of busy round
+accept `br`, those of another no coding, which shows what of it is the coding. Clients and origin
+share the load's core and give way to it.
 """
 
 from __future__ import annotations
