@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -167,11 +167,12 @@ class Play:
     async def release(self) -> None:
         kind, self.holds = self.holds, ""
         for asked in self.held:
-            if kind == "body":
-                await asked.send_chunk(BODY[6:])
-                await asked.end()
-            else:
-                await asked.reply(200, {"Cache-Control": "max-age=60"}, BODY)
+            with suppress(trio.BrokenResourceError):  # another has come first, and nobody needs it
+                if kind == "body":
+                    await asked.send_chunk(BODY[6:])
+                    await asked.end()
+                else:
+                    await asked.reply(200, {"Cache-Control": "max-age=60"}, BODY)
         self.held.clear()
 
 
