@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import brotli
 import pytest
 
 from tests.live import tiers
@@ -335,3 +336,25 @@ def test_what_the_edge_lets_in_the_shield_lets_in_with_what_the_edge_adds(tmp_pa
             answer = world.ask(target, *fields)
             assert (answer.status, answer.body) == (200, b"body")
             assert tiers_of(answer)[0].startswith("shield1; fwd=uri-miss")
+
+
+def test_a_shield_compresses_for_its_edges_and_they_decode(tmp_path: Path) -> None:
+    coded, both = "compress = { ask = 'coded', recompress_after = 0 }", "compress = {}"
+    text = b"".join(b"<p>The words of this line, number %d</p>\n" % n for n in range(500))
+    with a_world(tmp_path, site=coded, shield_site=both) as world:
+        kind = "content-type: text/html"
+        world.origin.script("page", Reply.of(200, [FRESH, kind, TAG], text))
+        first = world.ask("/page/", "accept-encoding: br")
+        assert first.field("content-encoding") == "br"
+        assert brotli.decompress(first.body) == text
+        tag = first.field("etag")
+        assert tag is not None
+        assert tag.startswith('"one-br.')  # the shield's: the edge has not coded anything
+        assert eventually(lambda: tiers_of(world.ask("/page/"))[-1] == "edge1; hit")
+        for accepted in ("identity", "zstd"):
+            plain = world.ask("/page/", f"accept-encoding: {accepted}")
+            assert (plain.field("content-encoding"), plain.body) == (None, text)
+        for accepted, named in (("br", tag), ("identity", plain.field("etag"))):
+            asked = f"accept-encoding: {accepted}", f"if-none-match: {named}"
+            assert world.ask("/page/", *asked).status == 304
+        assert len(world.origin.requests("page")) == 1
