@@ -17,7 +17,7 @@ driver begins with the same bytes, and where it comes to a file, the lane sends 
 - *One owner.* A socket is in the epoll set or in a task's hands, never both: it is taken out
   before the task begins, and put in after it has ended.
 - *Fair.* One request a socket and round, and a bounded number of rounds and requests before other
-  tasks have their turn.
+  tasks have their turn; and a bounded number of tasks begun before the lane has (`starts`).
 - *One round, one time of day.* The desk is told when a round begins, and when it is over: what is
   the same for all of it is looked up once, and what is only to be noted is noted together. How
   long each answer took is measured for each.
@@ -49,6 +49,7 @@ import trio
 
 from edge.errors import ExchangeError, Failure
 from edge.listen.debts import Busy, Debt, Debts, behind, close_file
+from edge.listen.starts import Starts
 from edge.upstream.transport import FileSpan
 
 if TYPE_CHECKING:
@@ -168,6 +169,7 @@ class Lane(Generic[R]):
         self._clock = 0.0  # Trio's, when the round began
         self._turn_bytes = 0  # sent in large answers in this round
         self._stopped = False
+        self._starts = Starts(clients)
         self._scope = trio.CancelScope()
 
     def __len__(self) -> int:
@@ -323,6 +325,7 @@ class Lane(Generic[R]):
         self._clients.start_soon(self._drive, parked.transport, connection)
 
     async def _drive(self, transport: SocketTransport, connection: Connection) -> None:
+        await self._starts.turn()
         if await self._connections.run(connection):
             self._park_again(transport, connection)
 
