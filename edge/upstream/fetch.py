@@ -5,9 +5,9 @@
         while isinstance(message := await response.receive(), Chunk): ...
 
 The connection goes back to the pool the moment the response has ended, not when the block is
-left; where there is no body, that is with the head. Left earlier, the block breaks the connection
-off: reading away what nobody wants was turned down, since a new connection costs less than most
-remains, and an origin that never ends nothing.
+left; where there is no body, that is with the head, but for a 304 that nobody asked for. Left
+earlier, the block breaks the connection off: reading away what nobody wants was turned down, since
+a new connection costs less than most remains, and an origin that never ends nothing.
 
 A connection that was used before may have been closed by the origin while the request was on its
 way. Where such a one dies before the first byte of an answer, the request is sent once more, on a
@@ -268,7 +268,8 @@ class _Call:
             raise
         self._timeout_s = _keep_alive_s(head.headers)
         response = Response(conversation, head, Times(request_time, self._now()), self._finish)
-        if head.status in BODILESS or request.method == b"HEAD":
+        has_end = request.method == b"HEAD" or head.status in BODILESS
+        if has_end and not _is_unasked(request, head):
             await response.receive()  # its end, come already: nobody might ask for it
         return response
 
@@ -335,6 +336,15 @@ def _framed(request: RequestHead, body: BodySource | None) -> RequestHead:
     else:
         headers = headers.plus((b"content-length", b"%d" % body.length))
     return replace(request, headers=headers)
+
+
+def _is_unasked(request: RequestHead, head: ResponseHead) -> bool:
+    """Whether it is a 304 to no condition (RFC 9110 §15.4.5): what its origin sends next, nobody
+    knows."""
+    headers = request.headers
+    return head.status == 304 and not (
+        b"if-none-match" in headers or b"if-modified-since" in headers
+    )
 
 
 def _keep_alive_s(headers: Headers) -> float | None:

@@ -205,12 +205,12 @@ def test_what_is_purged_is_fetched_anew(tmp_path: Path) -> None:
         assert signed(node, "/page/").body == b"1"
         assert _command(node, "purge", "url", "https://example.com/page/").returncode == 0
         assert signed(node, "/page/").body == b"2"
-        by_edge = proof("PURGE", "/page/", "cache-tag: front")
+        by_edge = proof("PURGE", "/page/", "cache-tag: front", said=claims(order=True))
         answer = ask(node, "PURGE", "/page/", by_edge)
         assert (answer.status, b'"status":"ok"' in answer.body) == (200, True)
         assert ask(node, "PURGE", "/page/", by_edge).status == 403
         assert signed(node, "/page/").body == b"3"
-        order = proof("PURGE", "/", "content-type: application/json")
+        order = proof("PURGE", "/", "content-type: application/json", said=claims(order=True))
         answer = ask(node, "PURGE", "/", order, b'{"host": ["example.com"]}')
         assert json.loads(answer.body)["id"] == "4"
         assert signed(node, "/page/").body == b"4"

@@ -45,6 +45,7 @@ def test_what_it_shows_of_origins_routes_shields_and_experiments_is_good_togethe
 
     config = load_config("".join(t for t in SHOWN[1:] if "[edges]" not in t), hostname="host")
     assert config.shield is not None
-    (site,) = config.sites
+    site, compressed = config.sites
     assert len(site.rules) == 5
+    assert compressed.compress is not None
     assert [each.name for each in site.experiments] == ["checkout-2026"]

@@ -924,9 +924,26 @@ async def test_an_answer_without_a_body_gives_its_connection_back_unread(
 
         nursery.start_soon(origin)
         for _ in range(3):
-            async with upstream.fetch(request(method)) as response:
+            condition = (b"if-none-match", b'"a"')
+            async with upstream.fetch(request(method, condition)) as response:
                 response.watch(told.append)
                 assert upstream.statistics().idle == 1
                 assert isinstance(await response.receive(), End)
         assert upstream.statistics().made == 1
     assert told == [None, None, None]
+
+
+async def test_a_304_to_no_condition_is_the_last_on_its_connection(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with an_upstream() as (upstream, network), trio.open_nursery() as nursery:
+
+        async def origin() -> None:
+            party = await network.accept()
+            await party.asked()
+            await party.say(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\nHTTP/")
+
+        nursery.start_soon(origin)
+        async with upstream.fetch(request()) as response:
+            assert response.head.status == 304
+        assert upstream.statistics().open == 0

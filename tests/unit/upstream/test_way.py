@@ -625,7 +625,7 @@ async def test_a_server_is_told_of_by_what_it_answers(
     assert_all_is_given_back(group)
 
 
-@pytest.mark.parametrize(("says", "method"), [(answer(304), b"GET"), (OK[:-2], b"HEAD")])
+@pytest.mark.parametrize(("says", "method"), [(answer(204), b"GET"), (OK[:-2], b"HEAD")])
 async def test_an_answer_without_a_body_counts_whether_its_end_is_waited_for_or_not(
     autojump_clock: Clock, network: Network, says: bytes, method: bytes
 ) -> None:
