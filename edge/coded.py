@@ -33,7 +33,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from edge.cache.entry import Key
-from edge.coding.negotiate import Acceptance, Coding, acceptance, choose
+from edge.coding.negotiate import CODED, Acceptance, Coding, acceptance, choose
 from edge.coding.policy import (
     Stays,
     forbids_transform,
@@ -63,7 +63,6 @@ RENEWED_S: Final = 60.0  # how long a source may outlast what was made of it, or
 SHARED_BYTES: Final = 2  # of a digest: what names its shard, its owner and its lease
 UNMARKED: Final = b"\0"  # the body of an entry that was stored without a mark
 _NOT_MADE: Final = mark_of(b"")  # in the tag of what there is no body of (yet): of HEAD and 304
-_ENCODED: Final = frozenset((Coding.BR, Coding.ZSTD, Coding.GZIP))
 _TAGS: Final = frozenset((b"if-match", b"if-none-match"))
 AVAILABLE: Final = b"available-dictionary"
 ASKED_CODED: Final = b"br, zstd, gzip"
@@ -87,7 +86,7 @@ def wish(request: RequestHead, policy: CompressPolicy) -> Wish:
 
 @lru_cache(1024)
 def _wish(accepts: Acceptance, codings: tuple[Coding, ...]) -> Wish:
-    made = tuple(coding for coding in codings if coding in _ENCODED)
+    made = tuple(coding for coding in codings if coding in CODED)
     best = choose(accepts, made, {*made, Coding.IDENTITY})
     return Wish(accepts, None if best is Coding.IDENTITY else best)
 
@@ -111,7 +110,7 @@ def judgement(
 ) -> Coding | Stays:
     """As `coding_of`, with the reason why an answer goes as it came."""
     came = origin_coding(head.headers)
-    if came is None or (came is not Coding.IDENTITY and came not in _ENCODED):
+    if came is None or (came is not Coding.IDENTITY and came not in CODED):
         return Stays.CODED
     if wished.accepts is None:
         return Stays.FORBIDDEN
@@ -138,7 +137,7 @@ def is_chosen(head: ResponseHead, length: int | None, policy: CompressPolicy) ->
     """Whether answers of this kind go to clients in what they accept, so that others may get
     another one: all have to tell of that, also what goes as it came."""
     came = origin_coding(head.headers)
-    return came in _ENCODED or (came is Coding.IDENTITY and pays(head, policy, length))
+    return came in CODED or (came is Coding.IDENTITY and pays(head, policy, length))
 
 
 # --- keys and entries

@@ -36,7 +36,7 @@ from edge.cache.purge import Verdict
 from edge.cache.validation import Outcome, preconditions
 from edge.coding.coders import AT_ONCE
 from edge.coding.merit import Merit
-from edge.coding.negotiate import Coding
+from edge.coding.negotiate import CODED, Coding
 from edge.coding.policy import is_worth, may_recompress, origin_coding
 from edge.coding.representation import varied_headers
 from edge.dictionarydesk import DictionaryDesk
@@ -58,7 +58,6 @@ if TYPE_CHECKING:
     from edge.wire.message import Headers, RequestHead, ResponseHead
 
 PROBE_BYTES: Final = 64 * 1024  # of a body, after which it may prove not to shrink
-_CODED_ANEW: Final = frozenset((Coding.BR, Coding.ZSTD, Coding.GZIP))
 FOR_ONE_AT_ONCE: Final = AT_ONCE // 2  # the others are for what all can have, at its own pace
 STEPS_AT_ONCE: Final = 2  # each may take a third of a millisecond of the loop
 
@@ -83,7 +82,7 @@ class Encodings:
         if policy.dictionaries:
             self.dictionaries.learn(visit, source)
         coding = coded.coding_for(entry, coded.wish(visit.head, policy), policy)
-        dictionary = self.dictionaries.meant_by(visit) if coding in _CODED_ANEW else None
+        dictionary = self.dictionaries.meant_by(visit) if coding in CODED else None
         if dictionary is not None:
             coding = Coding.DCZ
         if coding is None or source.newest.uncodable:
@@ -257,7 +256,7 @@ class Encodings:
         variant.uncodable = True  # whatever comes of it
         coding = origin_coding(variant.entry.headers)
         coders = self._tools.coders
-        if coding not in _CODED_ANEW or coders is None:
+        if coding not in CODED or coders is None:
             return None
         body = await self._tools.store.peek_body(source)
         try:

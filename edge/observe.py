@@ -212,10 +212,6 @@ class Measurements:
         """Let all know what this worker's part of the status document says at the moment."""
         self.tally.publish(document)
 
-    def hit_ratio(self) -> float | None:
-        """The share answered from the store of what was looked up there; None before the first."""
-        return _hit_ratio(self._tallies.reading())
-
     def snapshot(self) -> dict[str, Any]:
         """What all workers counted: see `counted`."""
         return counted(self._tallies)

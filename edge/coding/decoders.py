@@ -224,7 +224,3 @@ def _library(coding: Coding) -> _Library:
             raise ValueError(f"{coding} is not decoded here")
         case _:
             assert_never(coding)
-
-
-DECODED: Final = frozenset((Coding.BR, Coding.ZSTD, Coding.GZIP))
-"""What can be decoded: dcz comes to those alone who asked for it with their own dictionary."""

@@ -19,7 +19,7 @@ response is then no dictionary: clients may hold it, but are answered as if they
 from __future__ import annotations
 
 import re
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -141,11 +141,6 @@ def available(headers: Headers) -> bytes | None:
     return None if match is None else b64decode(match[1])
 
 
-def available_field(digest: bytes) -> bytes:
-    """The value of an Available-Dictionary that names `digest`."""
-    return b":%b:" % b64encode(digest)
-
-
 def _destinations(member: Any) -> frozenset[bytes] | None:
     """The strings of `match-dest`, an inner list (RFC 9842 §2.1.2); None for anything else."""
     if member is None:
@@ -221,16 +216,6 @@ class Dictionaries:
             return None
         self._held.move_to_end((realm, digest))
         return found
-
-    def is_any_for(self, realm: Realm, target: bytes) -> bool:
-        """Whether any dictionary of the realm is for `target`: its answers vary by dictionary."""
-        held = self._realms.get(realm)
-        return held is not None and any(each.offer.match.takes(target) for each in held.values())
-
-    def forget(self, realm: Realm) -> None:
-        """Drop all of a realm."""
-        for digest in tuple(self._realms.get(realm, ())):
-            self._drop((realm, digest))
 
     def _drop(self, key: tuple[Realm, bytes]) -> None:
         found = self._held.pop(key, None)

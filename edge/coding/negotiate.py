@@ -59,6 +59,10 @@ _TOKENS: Final = {coding: coding.value.encode("ascii") for coding in Coding}
 _BY_TOKEN: Final = {token: coding for coding, token in _TOKENS.items()} | {b"x-gzip": Coding.GZIP}
 
 
+CODED: Final = frozenset((Coding.BR, Coding.ZSTD, Coding.GZIP))
+"""What is coded and decoded for any client: dcz is for those alone who have the dictionary."""
+
+
 class Acceptance(NamedTuple):
     """What one Accept-Encoding says of each coding: twice the weight in thousandths.
 
@@ -124,15 +128,6 @@ def choose(
         if coding in available:
             return coding
     return None
-
-
-def normal(accepted: Acceptance, order: tuple[Coding, ...]) -> bytes:
-    """The value that stands for all that make us send the same: a coding of `order`, or identity.
-
-    At most one class for each coding, however many values clients send.
-    """
-    best = ranked(accepted, order)
-    return best[0].token if best else Coding.IDENTITY.token
 
 
 @lru_cache(_MEMO_VALUES)

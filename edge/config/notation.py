@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
+from edge.routing.rewrite import NOT_TO_CLIENT
 from edge.settings import Complaint, Kind, UnfitError, of_text, setting
 from edge.settings.kinds import DAY_S, DURATION, YEARS_10_S
 from edge.upstream.origin import parse_origin
@@ -44,15 +45,6 @@ _MEDIA_TYPE = re.compile(r"(?:[A-Za-z0-9!#$&^_.+-]{1,64}|\*)/(?:[A-Za-z0-9!#$&^_
 _REDIRECT = re.compile(r"(?:https?://[A-Za-z0-9._:\[\]-]{1,255})?/(?!/)[\x21-\x7e]{0,1023}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
 _GLOB = re.compile(r"[/*][\x21-\x22\x24-\x3e\x40-\x7e]{0,1023}")  # no space, `#` or `?`
-
-# What frames a message or names its host is the node's own to set (RFC 9110 §7.6.1, RFC 9112 §6).
-_OWN_FIELDS = frozenset(
-    (
-        "age", "cache-status", "cdn-loop", "connection", "content-length", "content-range", "date",
-        "expect", "host", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding",
-        "upgrade", "via",
-    )
-)  # fmt: skip
 
 
 class Address(NamedTuple):
@@ -146,7 +138,7 @@ def _read_token(text: str) -> str:
 
 def _read_field_name(text: str) -> str:
     name = _read_token(text).lower()
-    if name in _OWN_FIELDS:
+    if name.encode() in NOT_TO_CLIENT:
         raise UnfitError("is a field that the node sets itself; leave it out")
     return name
 

@@ -265,14 +265,3 @@ def told(assignments: Iterable[Assignment], headers: Headers) -> Headers:
     """`headers` with the fields that the arms have for the origin; the later one's win."""
     put = tuple(chain.from_iterable(each.arm.fields for each in assignments))
     return FieldEdits(put=put).applied(headers) if put else headers
-
-
-def check_together(experiments: Sequence[Experiment]) -> Iterator[tuple[int, str, str]]:
-    """What keeps a site's experiments from running side by side: index, where, words."""
-    names: dict[bytes, int] = {}
-    cookies: dict[bytes, int] = {}
-    for index, each in enumerate(experiments):
-        if names.setdefault(each.name, index) != index:
-            yield index, "name", f"{each.name!r} is another experiment's; rename one"
-        if cookies.setdefault(each.cookie.name, index) != index:
-            yield index, "cookie.name", f"{each.cookie.name!r} is another's; rename one"

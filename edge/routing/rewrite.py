@@ -65,6 +65,7 @@ class FieldEdits:
 _FREE: Final = frozenset({b"authorization", b"cookie", b"origin", b"referer", b"user-agent"})
 NOT_TO_ORIGIN: Final = HOP_BY_HOP | (PROTECTED - _FREE) | {b"edge-proof"}
 _OF_NODE: Final = (b"x-forwarded-", b"x-geo-")  # written from what is known here (`wire.hop`)
+# What frames a message or tells of its way is the node's own (RFC 9110 §7.6.1, RFC 9112 §6).
 NOT_TO_CLIENT: Final = HOP_BY_HOP | frozenset(
     b"age cache-status cdn-loop content-length content-range date expect host via".split()
 )
@@ -79,14 +80,6 @@ def check_to_origin(edits: FieldEdits) -> Iterator[str]:
         dashed = name.replace(b"_", b"-")  # CGI-like origins read both as one
         if dashed in NOT_TO_ORIGIN or dashed.startswith(_OF_NODE):
             yield f"{name!r} is the node's own or the client's alone to send; leave it out"
-    yield from _check_form(edits)
-
-
-def check_to_client(edits: FieldEdits) -> Iterator[str]:
-    """What may not be edited of a response on its way to the client, in words for the operator."""
-    for name in _names(edits):
-        if name in NOT_TO_CLIENT:
-            yield f"{name!r} is a field that the node sets itself; leave it out"
     yield from _check_form(edits)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from typing import Final
 
 import pytest
@@ -70,6 +71,15 @@ def test_what_is_chosen_is_accepted(accepts: bytes | None) -> None:
     told = acceptance(accepts)
     is_decoded = told.weight(Coding.IDENTITY) > told.weight(Coding.GZIP)
     assert (coded.coding_for(gzipped, wished, POLICY) is Coding.IDENTITY) == is_decoded
+
+
+def test_a_hundred_values_come_to_four_codings() -> None:
+    told = [
+        b"%b;q=0.%d" % pair for pair in product((b"br", b"gzip", b"zstd", b"exi"), range(1, 26))
+    ]
+    assert len(told) == 100
+    wished = {coded.wish(request(value), POLICY).coding for value in told}
+    assert wished == {Coding.BR, Coding.GZIP, Coding.ZSTD, None}
 
 
 def test_nothing_is_chosen_where_it_does_not_pay() -> None:

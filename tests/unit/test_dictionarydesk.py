@@ -12,10 +12,10 @@ import trio
 from edge.cache.entry import Key
 from edge.cache.held import Held
 from edge.cache.store import Store
-from edge.coding.dictionary import available_field
 from edge.coding.policy import CompressPolicy
 from edge.dictionarydesk import MOST_TRIED, DictionaryDesk
 from edge.errors import ExchangeError, Failure
+from tests.unit.coding.texts import available_field
 from tests.unit.test_coded import entry, request
 
 OFFERED: Final = (b"use-as-dictionary", b'match="/a*"')

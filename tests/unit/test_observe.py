@@ -50,8 +50,8 @@ def test_what_a_record_does_not_know_is_not_counted() -> None:
 
 def test_the_hit_ratio_is_of_what_was_looked_up() -> None:
     outcomes = Outcome.HIT, Outcome.STALE, Outcome.REVALIDATED, Outcome.MISS
-    assert measured(*outcomes, Outcome.BYPASS, Outcome.FAILED).hit_ratio() == 0.75
-    assert measured(Outcome.REFUSED).hit_ratio() is None
+    assert measured(*outcomes, Outcome.BYPASS, Outcome.FAILED).snapshot()["hit_ratio"] == 0.75
+    assert measured(Outcome.REFUSED).snapshot()["hit_ratio"] is None
 
 
 def test_a_snapshot_is_of_all_workers() -> None:

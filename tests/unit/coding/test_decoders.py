@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.coding.decoders import DECODED, MOST_PARTS, PIECE_BYTES, Bounds, Decoder
+from edge.coding.decoders import MOST_PARTS, PIECE_BYTES, Bounds, Decoder
 from edge.coding.encoders import encoder
-from edge.coding.negotiate import Coding
+from edge.coding.negotiate import CODED, Coding
 from edge.coding.zstd import CompressionParameter, ZstdCompressor
 from edge.errors import ExchangeError, Failure
 from tests.unit.coding.texts import TEXT, Piece, cuts
@@ -22,7 +22,7 @@ MIB = 1024 * 1024
 BOUNDS = Bounds(most_bytes=64 * MIB, ratio=200, free_bytes=MIB)
 LARGEST_PIECE = 2 * PIECE_BYTES  # brotli goes by its blocks
 
-codings = st.sampled_from(sorted(DECODED))
+codings = st.sampled_from(sorted(CODED))
 
 
 def coded(coding: Coding, body: bytes, level: int = 5) -> bytes:
@@ -73,12 +73,12 @@ def test_any_cut_of_what_was_coded_gives_it_back(
     assert decoded(coding, b"".join(out), size) == b"".join(piece.data for piece in body)
 
 
-@pytest.mark.parametrize("coding", sorted(DECODED))
+@pytest.mark.parametrize("coding", sorted(CODED))
 def test_a_large_body_comes_in_pieces(coding: Coding) -> None:
     assert decoded(coding, coded(coding, TEXT * 3)) == TEXT * 3
 
 
-@pytest.mark.parametrize("coding", sorted(DECODED))
+@pytest.mark.parametrize("coding", sorted(CODED))
 def test_what_was_flushed_is_given_at_once(coding: Coding) -> None:
     coder, decoder = encoder(coding, 5), Decoder(coding)
     first = coder.encode(TEXT[:5000]) + coder.flush()
@@ -102,14 +102,14 @@ def test_a_flipped_byte_is_a_bad_response_or_decodes(
     assert found in (None, Failure.BAD_RESPONSE)
 
 
-@pytest.mark.parametrize("coding", sorted(DECODED))
+@pytest.mark.parametrize("coding", sorted(CODED))
 def test_a_body_that_breaks_off_is_refused(coding: Coding) -> None:
     whole = coded(coding, TEXT[:5000])
     for length in (0, 1, len(whole) // 2, len(whole) - 1):
         assert "breaks off" in refusal(coding, whole[:length])
 
 
-@pytest.mark.parametrize("coding", sorted(DECODED))
+@pytest.mark.parametrize("coding", sorted(CODED))
 def test_junk_behind_the_end_is_refused(coding: Coding) -> None:
     for size in (1, 1 << 20):
         assert refusal(coding, coded(coding, TEXT[:5000]) + b"junk that is no part", size)
@@ -153,7 +153,7 @@ def bomb(coding: Coding, size: int) -> bytes:
             return coder.compress(bytes(size)) + coder.flush()
 
 
-@pytest.mark.parametrize("coding", sorted(DECODED))
+@pytest.mark.parametrize("coding", sorted(CODED))
 @pytest.mark.parametrize("size", [1, 100, 1 << 20])
 def test_a_bomb_is_refused_and_memory_stays_flat(coding: Coding, size: int) -> None:
     data = bomb(coding, 48 * MIB)
@@ -173,7 +173,7 @@ def test_a_bomb_is_refused_and_memory_stays_flat(coding: Coding, size: int) -> N
     assert decoder.given_bytes <= allowed + LARGEST_PIECE
 
 
-@pytest.mark.parametrize("coding", sorted(DECODED))
+@pytest.mark.parametrize("coding", sorted(CODED))
 def test_nothing_is_decoded_ahead(coding: Coding) -> None:
     decoder = Decoder(coding, Bounds())
     pieces = decoder.pieces(bomb(coding, 48 * MIB))
@@ -197,7 +197,7 @@ def test_all_that_can_be_had_of_a_piece_is_given_at_once() -> None:
         assert given == len(zlib.decompressobj(31).decompress(data[:length]))
 
 
-@pytest.mark.parametrize("coding", sorted(DECODED))
+@pytest.mark.parametrize("coding", sorted(CODED))
 def test_no_body_is_larger_than_the_bound(coding: Coding) -> None:
     bounds = Bounds(most_bytes=100_000, ratio=10**9)
     assert decoded(coding, coded(coding, TEXT[:100_000]), bounds=bounds) == TEXT[:100_000]
@@ -205,7 +205,7 @@ def test_no_body_is_larger_than_the_bound(coding: Coding) -> None:
 
 
 def test_a_small_body_may_shrink_as_it_likes() -> None:
-    for coding in DECODED:
+    for coding in CODED:
         assert decoded(coding, bomb(coding, MIB)) == bytes(MIB)
 
 

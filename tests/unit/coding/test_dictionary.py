@@ -16,11 +16,11 @@ from edge.coding.dictionary import (
     Offer,
     Realm,
     available,
-    available_field,
     offer,
     url_match,
 )
 from edge.wire.message import Headers
+from tests.unit.coding.texts import available_field
 
 REALM = Realm("www", b"https://example.com")
 OTHERS = [
@@ -161,8 +161,6 @@ def test_what_was_added_is_found_by_its_digest() -> None:
     assert held.find(REALM, made.digest, b"/app/1") is made
     assert held.find(REALM, made.digest, b"/other") is None
     assert held.find(REALM, bytes(32), b"/app/1") is None
-    assert held.is_any_for(REALM, b"/app/2")
-    assert not held.is_any_for(REALM, b"/other")
 
 
 def test_dictionaries_never_cross_origins_or_sites() -> None:
@@ -171,7 +169,6 @@ def test_dictionaries_never_cross_origins_or_sites() -> None:
     assert made is not None
     for other in OTHERS:
         assert held.find(other, made.digest, b"/") is None
-        assert not held.is_any_for(other, b"/")
 
 
 @pytest.mark.parametrize(
@@ -228,19 +225,6 @@ def test_one_realm_crowds_out_no_other() -> None:
         held.add(REALM, b"body number %d" % number, offer_of())
     assert len(held) == 4
     assert held.find(OTHERS[0], kept.digest, b"/") is kept
-
-
-def test_a_realm_is_forgotten_whole() -> None:
-    held = Dictionaries()
-    for number in range(3):
-        held.add(REALM, b"body number %d" % number, offer_of())
-    kept = held.add(OTHERS[0], b"another site's", offer_of())
-    assert kept is not None
-    held.forget(REALM)
-    held.forget(REALM)
-    assert len(held) == 1
-    assert held.held_bytes == len(kept.content)
-    assert not held.is_any_for(REALM, b"/")
 
 
 @settings(deadline=None)  # each dictionary is indexed

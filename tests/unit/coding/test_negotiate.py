@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import tomllib
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from edge.coding.negotiate import (
     acceptance,
     choose,
     known_coding,
-    normal,
     ranked,
 )
 
@@ -154,27 +152,6 @@ def test_a_client_that_says_nothing_is_sent_identity_and_may_be_sent_anything() 
 def test_identity_stands_where_the_site_puts_it() -> None:
     order = (Coding.BR, Coding.IDENTITY, Coding.GZIP)
     assert ranked(acceptance(b"*"), order) == order
-
-
-@given(value=st.one_of(junk, fields.map(str.encode)), order=orders)
-def test_the_classes_of_values_are_no_more_than_the_codings(
-    value: bytes, order: tuple[Coding, ...]
-) -> None:
-    assert normal(acceptance(value), order) in {c.token for c in (*order, Coding.IDENTITY)}
-
-
-@given(value=fields.map(str.encode), order=orders)
-def test_a_class_is_asked_for_by_its_own_name(value: bytes, order: tuple[Coding, ...]) -> None:
-    once = normal(acceptance(value), order)
-    assert normal(acceptance(once), order) == once
-
-
-def test_a_hundred_values_make_four_classes() -> None:
-    told = [
-        b"%b;q=0.%d" % pair for pair in product((b"br", b"gzip", b"zstd", b"exi"), range(1, 26))
-    ]
-    assert len(told) == 100
-    assert len({normal(acceptance(value), ORDER) for value in told}) == 4
 
 
 def test_known_codings() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -39,3 +40,8 @@ pieces = st.builds(
 )
 cuts = st.lists(pieces, max_size=8)
 """A body in pieces, and behind which of them it is flushed."""
+
+
+def available_field(digest: bytes) -> bytes:
+    """The value of an Available-Dictionary that names `digest` (RFC 9842 §2.2)."""
+    return b":%b:" % b64encode(digest)

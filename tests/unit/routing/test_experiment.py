@@ -17,7 +17,6 @@ from edge.routing.experiment import (
     Experiment,
     asked,
     assign_all,
-    check_together,
     key_part,
     route_of,
 )
@@ -329,7 +328,6 @@ def test_what_was_drawn_elsewhere_stands_in_place_of_chance_and_of_nothing_else(
 def test_a_good_experiment_has_nothing_said_of_it() -> None:
     good = replace(BY_ID, hold_out=frozenset({"bots"}), stopped_on=b"new")
     assert list(good.check()) == []
-    assert list(check_together([good, replace(good, name=b"b", cookie=CookieTerms(b"b"))])) == []
 
 
 @pytest.mark.parametrize(
@@ -363,11 +361,6 @@ def test_what_cannot_work_is_told_with_its_place_and_the_way_out(
     [(found, said)] = bad.check()
     assert found == where
     assert words in said
-
-
-def test_two_experiments_need_two_names_and_two_cookies() -> None:
-    found = list(check_together([CHECKOUT, CHECKOUT]))
-    assert [(index, where) for index, where, _ in found] == [(1, "name"), (1, "cookie.name")]
 
 
 def test_an_experiment_without_arms_is_none() -> None:
