@@ -57,11 +57,7 @@ class Failure(Enum):
     FIRST_BYTE_TIMEOUT = ("first-byte-timeout", Side.UPSTREAM, 504)
     BETWEEN_BYTES_TIMEOUT = ("between-bytes-timeout", Side.UPSTREAM, 504)
     TOTAL_TIMEOUT = ("total-timeout", Side.UPSTREAM, 504)
-    OVERLOADED = (
-        "overloaded",
-        Side.UPSTREAM,
-        503,
-    )  # no connection to the origin came free in time
+    OVERLOADED = ("overloaded", Side.UPSTREAM, 503)  # nothing that it takes came free in time
     NOT_IN_STORE = ("only-if-cached", Side.CLIENT, 504)  # RFC 9111 §5.2.1.7
 
     # What we did.
