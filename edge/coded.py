@@ -235,6 +235,19 @@ def fitting(resource: Resource, source: Entry) -> Held | None:
     return None
 
 
+def has_part_of(request: RequestHead, source: Entry, variant: Held | None, coding: Coding) -> bool:
+    """Whether a range of `source` itself is asked for, where its `variant` is in `coding`: the
+    client accepts it, and has a part of that, or nothing else is here whole."""
+    if coding is Coding.IDENTITY or request.method != b"GET" or b"range" not in request.headers:
+        return False
+    condition = request.headers.get(b"if-range")
+    if condition is None:
+        return variant is None or variant.entry.length is None
+    tag = parse_entity_tag(condition)
+    ours = parse_entity_tag(source.headers.get(b"etag") or b"")
+    return tag is not None and ours is not None and tag.is_strongly(ours)
+
+
 class Shown(NamedTuple):
     """What an answer is made of: the body of `held`, under the head `entry`.
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from edge import coded
 from edge.coding.negotiate import Coding, acceptance
 from edge.coding.policy import Stays, origin_coding
-from edge.encoding import has_part_of
 from edge.question import plain
 from edge.wire.message import ResponseHead
 
@@ -81,7 +80,7 @@ async def _of_stored(case: Case, source: Held) -> _Told:
         return _as_it_is(entry, Stays.UNSHRUNK.value, _WHY[Stays.UNSHRUNK])
     key = coded.key_of(entry.key, found)
     variant = coded.fitting(await case.tools.store.look(key, case.now), entry)
-    if found is not Coding.IDENTITY and has_part_of(case.admitted.request, entry, variant):
+    if coded.has_part_of(case.admitted.request, entry, variant, found):
         return _as_it_is(entry, Stays.PART.value, _WHY[Stays.PART])
     state = _state(variant)
     length = variant.entry.length if variant is not None else None

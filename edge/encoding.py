@@ -43,7 +43,6 @@ from edge.dictionarydesk import DictionaryDesk
 from edge.errors import ExchangeError, Failure
 from edge.finding import look_at
 from edge.recoding import PIECE_BYTES, Decoded, Encoded
-from edge.wire.fields import parse_entity_tag
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -90,7 +89,7 @@ class Encodings:
         by = dictionary.digest if dictionary is not None else b""
         key, now = coded.key_of(entry.key, coding, by), self._tools.now()
         variant = coded.fitting(await store.find(key, now), entry)
-        if coding is not Coding.IDENTITY and has_part_of(visit.request, entry, variant):
+        if coded.has_part_of(visit.request, entry, variant, coding):
             return plain
         if variant is None and _has_no_content(visit.request, entry):
             return coded.Shown(None, coded.told(coded.entry_of(entry, coding), policy), entry)
@@ -335,19 +334,6 @@ class Encodings:
             return False
         stack.callback(self._for_one.release)
         return True
-
-
-def has_part_of(request: RequestHead, source: Entry, variant: Held | None) -> bool:
-    """Whether a range of `source` itself is asked for: the client has a part of that, or nothing
-    else is here whole."""
-    if request.method != b"GET" or b"range" not in request.headers:
-        return False
-    condition = request.headers.get(b"if-range")
-    if condition is None:
-        return variant is None or variant.entry.length is None
-    tag = parse_entity_tag(condition)
-    ours = parse_entity_tag(source.headers.get(b"etag") or b"")
-    return tag is not None and ours is not None and tag.is_strongly(ours)
 
 
 def _is_worth(recoded: Recoded, policy: CompressPolicy) -> bool:

@@ -13,7 +13,6 @@ from edge.cache.held import Held
 from edge.cache.threads import Inline
 from edge.coding.coders import Coders
 from edge.coding.negotiate import Coding
-from edge.encoding import has_part_of
 from tests.stories.test_codings import FRESH, ON, TEXT, by, check
 from tests.stories.wire import TruncatedError
 from tests.stories.world import a_world, told
@@ -71,8 +70,9 @@ def test_a_part_is_the_sources_where_the_client_has_one_of_that(
     variant = Held(coded.entry_of(source, Coding.BR, b"1", length)) if made != "no" else None
     fields = [(b"range", b"bytes=0-1")]
     fields += [(b"if-range", condition)] if condition is not None else []
-    assert has_part_of(request(b"br", *fields), source, variant) is has
-    assert not has_part_of(request(b"br"), source, variant)
+    assert coded.has_part_of(request(b"br", *fields), source, variant, Coding.BR) is has
+    assert not coded.has_part_of(request(b"br", *fields), source, variant, Coding.IDENTITY)
+    assert not coded.has_part_of(request(b"br"), source, variant, Coding.BR)
 
 
 class _Broken(Inline):
