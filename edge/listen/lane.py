@@ -17,7 +17,8 @@ driver begins with the same bytes, and where it comes to a file, the lane sends 
 - *One owner.* A socket is in the epoll set or in a task's hands, never both: it is taken out
   before the task begins, and put in after it has ended.
 - *Fair.* One request a socket and round, and a bounded number of rounds and requests before other
-  tasks have their turn; and a bounded number of tasks begun before the lane has (`starts`).
+  tasks have their turn; and however many of those are ready, the lane has its own again between
+  two of their steps (`between`).
 - *One round, one time of day.* The desk is told when a round begins, and when it is over: what is
   the same for all of it is looked up once, and what is only to be noted is noted together. How
   long each answer took is measured for each.
@@ -48,8 +49,8 @@ from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 import trio
 
 from edge.errors import ExchangeError, Failure
+from edge.listen.between import Between
 from edge.listen.debts import Busy, Debt, Debts, behind, close_file
-from edge.listen.starts import Starts
 from edge.upstream.transport import FileSpan
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ R = TypeVar("R")
 READ_BYTES: Final = 8_192  # a larger head is the driver's; more would only be allocated, not read
 BATCH: Final = 64
 ROUNDS: Final = 2  # 2 ms of small hits; more make them no cheaper, and others wait for their turn
+OTHERS_S: Final = 0.001  # for what is no hit, before the lane is looked at again
 LONGEST_SWEEP_S: Final = 5.0
 TURN_BYTES: Final = 16 << 20  # of large answers: 3 ms; then others have their turn
 IS_POSSIBLE: Final = hasattr(select, "epoll")
@@ -169,7 +171,7 @@ class Lane(Generic[R]):
         self._clock = 0.0  # Trio's, when the round began
         self._turn_bytes = 0  # sent in large answers in this round
         self._stopped = False
-        self._starts = Starts(clients)
+        self._between = Between(self._go_round, OTHERS_S)
         self._scope = trio.CancelScope()
 
     def __len__(self) -> int:
@@ -193,9 +195,10 @@ class Lane(Generic[R]):
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._sweep)
+                    nursery.start_soon(self._between.run)
                     while True:
                         await trio.lowlevel.wait_readable(self._epoll.fileno())
-                        self._go_round()
+                        self._between.act()
         finally:
             self._stopped = True
             for parked in list(self._parked.values()):
@@ -325,7 +328,6 @@ class Lane(Generic[R]):
         self._clients.start_soon(self._drive, parked.transport, connection)
 
     async def _drive(self, transport: SocketTransport, connection: Connection) -> None:
-        await self._starts.turn()
         if await self._connections.run(connection):
             self._park_again(transport, connection)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 BACKLOG = 4_096  # Linux caps it at net.core.somaxconn
-ACCEPT_BATCH = 64  # then other tasks have their turn
+ACCEPT_BATCH = 8  # 1 ms; then other tasks have their turn
 HEAD_GRACE_S = 1.0  # a head that takes longer is not a client in a hurry
 IDLE_GRACE_S = 0.5  # nor is one that has had nothing to ask for so long
 SHED_PAUSE_S = 0.002  # for the connection that was shed to end

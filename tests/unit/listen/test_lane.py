@@ -6,6 +6,7 @@ import os
 import select
 import socket
 from dataclasses import replace
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -68,6 +69,28 @@ async def test_a_newcomer_that_has_asked_is_answered_before_it_is_parked() -> No
         assert await received(clients[0], len(AT_ONCE)) == AT_ONCE
         for client in clients:
             await client.aclose()
+
+
+async def test_what_needs_no_waiting_does_not_wait_for_all_that_is_ready() -> None:
+    async with a_node() as node:
+        client, there = socket.socketpair()
+        node.lane.take_in(SocketTransport(there, peer=b"192.0.2.1"))
+        await wait_all_tasks_blocked()
+        told: list[int] = []
+
+        async def step() -> None:
+            if not told:
+                client.sendall(QUICK)
+            told.append(len(node.told))
+            began = perf_counter()
+            while perf_counter() - began <= lanes.OTHERS_S:
+                pass
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):  # all in one turn
+                nursery.start_soon(step)
+        assert told == [0, 1, 1]
+        client.close()
 
 
 async def test_a_newcomer_that_has_left_is_not_missed() -> None:
