@@ -247,8 +247,7 @@ def _do(path: Path, asked: dict[str, Any], kind: str, deed: Deed, *, as_json: bo
     from time import perf_counter
 
     from edge.asking import UNSURE, Unreachable
-    from edge.late import late_lines
-    from edge.telling import purged
+    from edge.telling import purged, unacknowledged
 
     began = perf_counter()
     document = node_at(path).post("/v1/purge", asked)
@@ -260,7 +259,7 @@ def _do(path: Path, asked: dict[str, Any], kind: str, deed: Deed, *, as_json: bo
     deed.done = f"purge {number} is done"
     print_notes(document)
     print_result(document if as_json else purged(document, kind, ms))
-    if lines := late_lines(document):
+    if lines := unacknowledged(document):
         deed.fail(*lines)
 
 

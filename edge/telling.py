@@ -36,6 +36,22 @@ def _what(document: Mapping[str, Any], kind: str) -> str:
     return f"{told('', scopes)} {kind if scopes == 1 else _PLURALS.get(kind, kind)}{soft}"
 
 
+def unacknowledged(document: Mapping[str, Any]) -> list[str]:
+    """The shields that have not acknowledged a purge, each with why, under a line that says so."""
+    found = document.get("late")
+    shields = [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+    if not shields:
+        return []
+    count = "a shield has" if len(shields) == 1 else f"{len(shields)} shields have"
+    lines = [f"purged here, but {count} not acknowledged it:"]
+    for each in shields:
+        after = "it will be sent again until it is acknowledged"
+        if each.get("owed") is not True:
+            after = "it will not be sent again"
+        lines.append(clean(f"{each.get('url')}: {each.get('why')}; {after}"))
+    return lines
+
+
 def matched(document: Mapping[str, Any]) -> str:
     """What a purge would have covered."""
     return (

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import msgspec
-import pytest
 
-from edge.late import Late, late_lines
+from edge.late import Late
 
 
 def test_it_arrives_as_it_was() -> None:
@@ -13,14 +12,3 @@ def test_it_arrives_as_it_was() -> None:
     document = msgspec.to_builtins(late)
     assert document == {"url": late.url, "why": late.why, "owed": True}
     assert msgspec.convert(document, type=Late) == late
-
-
-@pytest.mark.parametrize("found", [None, [], 7, [7], {}])
-def test_where_no_shield_is_late_nothing_is_said(found: object) -> None:
-    assert late_lines({"late": found}) == []
-
-
-def test_a_shield_that_is_late_is_named_on_a_line_that_is_safe_to_print() -> None:
-    told = late_lines({"late": [{"url": "http://a:80\x1b", "why": "no\nanswer", "owed": True}]})
-    assert told[0] == "purged here, but a shield has not acknowledged it:"
-    assert all(line.isprintable() for line in told)

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given, settings
 
 from edge.status import clean
-from edge.telling import faults, looked, matched, purged, purges, span, stored
+from edge.telling import (
+    faults,
+    looked,
+    matched,
+    purged,
+    purges,
+    span,
+    stored,
+    unacknowledged,
+)
 from tests.unit.documents import documents
 
 
@@ -17,6 +26,19 @@ def test_a_purge_is_told_with_its_number_and_its_milliseconds() -> None:
     assert purged(soft, "prefix", 2.0) == "purge 18: 3 prefixes, soft, 2.0 ms"
     assert purged(document, "all", 0.04) == "purge 17: everything, 0.0 ms"
     assert purged(soft, "all", 1) == "purge 18: everything, soft, 1.0 ms"
+
+
+@pytest.mark.parametrize("found", [None, [], 7, [7], {}])
+def test_where_no_shield_is_late_nothing_is_said(found: object) -> None:
+    assert unacknowledged({"late": found}) == []
+
+
+def test_a_shield_that_is_late_is_named_on_a_line_that_is_safe_to_print() -> None:
+    told = unacknowledged(
+        {"late": [{"url": "http://a:80\x1b", "why": "no\nanswer", "owed": True}]}
+    )
+    assert told[0] == "purged here, but a shield has not acknowledged it:"
+    assert all(line.isprintable() for line in told)
 
 
 def test_a_count_is_told_while_it_runs_and_when_it_is_done() -> None:
@@ -164,5 +186,5 @@ def test_a_refusal_without_words_has_some() -> None:
 def test_whatever_a_node_says_has_a_line_that_is_safe_to_print(document: dict[str, Any]) -> None:
     lines = [stored(document), *purges(document), *faults(document, ["a"])]
     lines += [purged(document, "tag", 1.0), looked(document), matched(document)]
-    lines += [*purges(document, 80)]
+    lines += [*purges(document, 80), *unacknowledged({"late": [document]})]
     assert all(line == clean(line) for line in lines)
