@@ -3,7 +3,7 @@
 What a command needs is imported when it runs, so that `edge --help` and `edge check` do not wait
 for a whole node. Exit codes: 0 done; 1 it could not be done, and standard error says why; 2 it was
 asked for wrongly; 3 no running node answered; 4 it was done, and standard output did not take the
-answer (`console`).
+answer (`command.console`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import click
 
 from edge import __version__
 from edge.build import kind
-from edge.commands import COMMANDS
-from edge.launch import (
+from edge.command.launch import (
     by_path,
     check_file,
     checked_sets,
@@ -27,10 +26,11 @@ from edge.launch import (
     run_built,
     run_file,
 )
+from edge.command.menu import COMMANDS
 
 if TYPE_CHECKING:
     from edge.config import Config
-    from edge.trade import Trade
+    from edge.process.trade import Trade
 
 _FILE = click.Path(path_type=Path)
 

@@ -11,7 +11,7 @@ PURE = "pure"
 
 def kind() -> str:
     """`COMPILED` or `PURE`; imports nothing to know it."""
-    spec = find_spec("edge.quick")
+    spec = find_spec("edge.serving.quick")
     assert spec is not None
     assert spec.origin is not None
     return PURE if spec.origin.endswith(tuple(SOURCE_SUFFIXES)) else COMPILED

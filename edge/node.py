@@ -1,6 +1,7 @@
 """The edge as a node: what follows from its settings, and how it admits requests.
 
-All else is any node's: `workers` starts its processes, `keeper` and `worker` are what they do.
+All else is any node's: `process.parent` starts its processes, `process.keeper` and
+`process.worker` are what they do.
 """
 
 from __future__ import annotations
@@ -9,17 +10,17 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from edge.admission import admit
 from edge.config import policies
 from edge.config.behind import SHIELD, coordinates
-from edge.shielding import Voice
-from edge.trade import Trade
-from edge.visit import Parts
-from edge.ways import Shielding, Ways
+from edge.process.trade import Trade
+from edge.serving.admission import admit
+from edge.serving.shielding import Voice
+from edge.serving.visit import Parts
+from edge.serving.ways import Shielding, Ways
 
 if TYPE_CHECKING:
-    from edge.behind import Behind
     from edge.config import Config
+    from edge.surroundings.behind import Behind
 
 
 def parts(config: Config, behind: Behind, salt: bytes) -> Parts:

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from edge import __version__
-from edge.abcommand import ab
 from edge.build import kind
-from edge.commands import COMMANDS
-from edge.console import renamed
-from edge.launch import (
+from edge.command.ab import ab
+from edge.command.console import renamed
+from edge.command.launch import (
     by_path,
     check_file,
     checked_sets,
@@ -22,9 +21,10 @@ from edge.launch import (
     run_built,
     run_file,
 )
+from edge.command.menu import COMMANDS
 
 if TYPE_CHECKING:
-    from edge.trade import Trade
+    from edge.process.trade import Trade
     from origin_shield.config import ShieldConfig
 
 _NAME = "origin-shield"

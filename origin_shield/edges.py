@@ -7,8 +7,9 @@ field of `wire.proof`, signed with a secret that both have. To all others every 
 *Believed*, since it is proven: the client's address and the hops up to the edge, the request's id,
 the scheme and the authority that the client asked with, which origins the edge would ask, what it
 keys by beside the URL, and the target that the origin is to be asked for. Fields that say what the
-edge found out (`hop.vouched_for`, such as a client's country) pass on to the origin; from anyone
-else they would be dropped. What a client says of itself is believed no more than at an edge.
+edge found out (`wire.hop.vouched_for`, such as a client's country) pass on to the origin; from
+anyone else they would be dropped. What a client says of itself is believed no more than at an
+edge.
 
 *An edge may purge*, for the whole node, where its proof says that it orders it: it has judged who
 may. The method alone says nothing, as an edge passes on what its clients ask. A PURGE with a JSON
@@ -32,15 +33,15 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, Protocol
 
-from edge import admission
-from edge.admission import NONE, PURGE, PURGES, Admitted
 from edge.cache.entry import Key
 from edge.cache.key import DEFAULT as BY_URL
 from edge.cache.key import DIGEST_BYTES, key_of
 from edge.errors import ExchangeError, Failure
-from edge.observe import text
+from edge.observe.record import text
 from edge.routing.route import Order
-from edge.terms import Site, Terms
+from edge.serving import admission
+from edge.serving.admission import NONE, PURGE, PURGES, Admitted
+from edge.serving.terms import Site, Terms
 from edge.wire.hop import Forwarding, hops_left, vouched_for
 from edge.wire.proof import FIELD, Claims, mark, verify
 from origin_shield.used import MARK_BYTES, NoRoomError
@@ -48,9 +49,9 @@ from origin_shield.used import MARK_BYTES, NoRoomError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from edge.admission import Drawn
     from edge.guard.address import Networks
-    from edge.visit import Parts
+    from edge.serving.admission import Drawn
+    from edge.serving.visit import Parts
     from edge.wire.message import RequestHead
     from origin_shield.used import Used
 

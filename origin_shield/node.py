@@ -1,6 +1,6 @@
 """The shield as a node: what follows from its settings, and how it admits edges.
 
-All else is any node's: `edge.workers` starts its processes, and what they do is the edge's code.
+All else is any node's: `edge.process` starts its processes, and what they do is the edge's code.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from edge.config import policies
 from edge.config.behind import coordinates
 from edge.guard.address import Networks
-from edge.trade import Trade
-from edge.visit import Parts
-from edge.ways import Ways
+from edge.process.trade import Trade
+from edge.serving.visit import Parts
+from edge.serving.ways import Ways
 from origin_shield.config import ShieldConfig
 from origin_shield.edges import Admission, BySecret, Entry
 from origin_shield.used import Used
@@ -22,8 +22,8 @@ from origin_shield.used import Used
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from edge.behind import Behind
     from edge.config import Config
+    from edge.surroundings.behind import Behind
 
 PROGRAM = "origin-shield"
 _ALL = ("0.0.0.0/0", "::/0", "unix")  # who has come so far has proven to be an edge

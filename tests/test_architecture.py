@@ -14,33 +14,30 @@ SHIELDS = [path for path in SOURCES if path.relative_to(ROOT).parts[0] == "origi
 
 IMPURE = {"trio", "socket", "ssl", "os", "time", "random", "logging", "diskcache", "sqlite3"}
 PURE_PACKAGES = ("edge.wire", "edge.guard", "edge.routing", "edge.settings", "edge.config")
-IMPURE_IN_CACHE = {
-    "bodies", "bytesdisk", "descriptors", "disk", "diskbody", "estate", "files", "fill", "flight",
-    "home", "inventory", "jobs", "journal", "lending", "loans", "pages", "pen", "presence",
-    "reaper", "rows", "scan", "shards", "space", "spool", "store", "sweep", "threads", "trouble",
-    "writer",
+IMPURE_IN = {
+    "edge.cache": {
+        "bodies", "bytesdisk", "descriptors", "disk", "diskbody", "estate", "files", "fill",
+        "flight", "home", "inventory", "jobs", "journal", "lending", "loans", "pages", "pen",
+        "presence", "reaper", "rows", "scan", "shards", "space", "spool", "store", "sweep",
+        "threads", "trouble", "writer",
+    },
+    "edge.coding": {"bodies", "coders"},
+    "edge.observe": {"accesslog", "errorlog", "scrape"},
 }  # fmt: skip
-IMPURE_IN_CODING = {"coders"}
 PURE_MODULES = {
-    "edge.coded", "edge.errors", "edge.observe", "edge.metrics", "edge.reading", "edge.tally",
-    "edge.exposition", "edge.answer", "edge.admission", "edge.branches", "edge.draft",
-    "edge.merge", "edge.orders", "edge.owner", "edge.prospect", "edge.ready", "edge.shielding",
-    "edge.standing", "edge.terms", "edge.trade", "edge.ways",
+    "edge.errors", "edge.explain.prospect", "edge.hop.owner", "edge.process.trade",
+    "edge.purging.draft", "edge.purging.orders", "edge.serving.admission", "edge.serving.answer",
+    "edge.serving.branches", "edge.serving.ready", "edge.serving.shielding", "edge.serving.terms",
+    "edge.serving.ways", "edge.surroundings.standing",
     "origin_shield.config", "origin_shield.edges",
 }  # fmt: skip
 EDGES_ALONE = ("edge.node", "edge.__main__")  # a shield can be read and run without them
 NOT_A_SHIELDS = ("edge.guard.firewall", "edge.routing.geo", "edge.routing.experiment")
 
+# What a package, or a module of it, may import besides itself. The longest name that fits counts.
 ALLOWED = {
     "edge.errors": set(),
     "edge.settings": set(),
-    "edge.merge": set(),
-    "edge.standing": set(),
-    "edge.metrics": set(),
-    "edge.reading": {"edge.metrics"},
-    "edge.exposition": {"edge.metrics", "edge.reading"},
-    "edge.tally": {"edge.metrics", "edge.reading"},
-    "edge.observe": {"edge.metrics", "edge.reading", "edge.tally", "edge.errors"},
     "edge.wire": {"edge.errors"},
     "edge.guard": {"edge.wire", "edge.errors"},
     "edge.routing": {"edge.wire", "edge.errors"},
@@ -49,15 +46,68 @@ ALLOWED = {
     "edge.coding": {
         "edge.wire", "edge.errors", "edge.routing.site", "edge.cache.body", "edge.cache.threads",
     },
-    "edge.terms": {
-        "edge.answer", "edge.cache", "edge.coding", "edge.guard", "edge.routing", "edge.wire",
-    },
+    "edge.coding.renditions": {"edge.wire", "edge.cache.entry", "edge.cache.held", "edge.coding"},
     "edge.listen": {"edge.wire", "edge.errors", "edge.upstream.transport"},
+    "edge.observe": {"edge.errors"},
+    "edge.observe.merge": set(),
+    "edge.observe.metrics": set(),
+    "edge.observe.reading": {"edge.observe.metrics"},
+    "edge.observe.exposition": {"edge.observe.metrics", "edge.observe.reading"},
+    "edge.observe.tally": {"edge.observe.metrics", "edge.observe.reading"},
+    "edge.observe.record": {
+        "edge.observe.metrics", "edge.observe.reading", "edge.observe.tally", "edge.errors",
+    },
+    "edge.observe.scrape": {"edge.observe", "edge.config", "edge.listen.tcp"},
+    "edge.surroundings": {
+        "edge.cache.home", "edge.config", "edge.observe.merge", "edge.routing", "edge.secret",
+        "edge.upstream",
+    },
+    "edge.surroundings.standing": set(),
     "edge.config": {
         "edge.settings", "edge.guard", "edge.routing", "edge.cache", "edge.upstream",
-        "edge.listen", "edge.coding", "edge.answer", "edge.standing", "edge.terms", "edge.wire",
-        "edge.errors",
+        "edge.listen", "edge.coding", "edge.serving.answer", "edge.serving.terms",
+        "edge.surroundings.standing", "edge.wire", "edge.errors",
     },
+    "edge.serving": {
+        "edge.cache", "edge.coding", "edge.errors", "edge.guard", "edge.hop.relay", "edge.listen",
+        "edge.observe.record", "edge.purging", "edge.routing", "edge.upstream", "edge.wire",
+    },
+    "edge.serving.terms": {
+        "edge.serving.answer", "edge.cache", "edge.coding", "edge.guard", "edge.routing",
+        "edge.wire",
+    },
+    "edge.hop": {
+        "edge.cache", "edge.coding", "edge.errors", "edge.listen", "edge.observe.record",
+        "edge.serving", "edge.upstream", "edge.wire",
+    },
+    "edge.hop.owner": {"edge.cache.shards"},
+    "edge.purging": {
+        "edge.admin.desk", "edge.cache", "edge.errors", "edge.guard.address", "edge.routing.site",
+        "edge.serving.shielding", "edge.serving.terms", "edge.upstream", "edge.wire",
+    },
+    "edge.explain": {
+        "edge.cache", "edge.coding", "edge.errors", "edge.guard.address", "edge.listen",
+        "edge.observe.record", "edge.purging.orders", "edge.routing", "edge.serving",
+        "edge.upstream", "edge.wire",
+    },
+    "edge.admin": {
+        "edge.cache", "edge.coding", "edge.errors", "edge.explain", "edge.listen", "edge.observe",
+        "edge.process.leash", "edge.purging", "edge.routing", "edge.serving", "edge.surroundings",
+    },
+    "edge.command": {
+        "edge.config", "edge.explain.question", "edge.process", "edge.purging.late",
+        "edge.settings",
+    },
+}  # fmt: skip
+
+# Who may import a package besides itself; all others do without it.
+ONLY_FOR = {
+    "edge.command": {"edge.__main__", "origin_shield.__main__"},
+    "edge.process": {
+        "edge.__main__", "edge.node", "edge.command.launch", "edge.admin.node",
+        "origin_shield.__main__", "origin_shield.node",
+    },
+    "edge.admin": {"edge.process", "edge.purging.recorder"},
 }  # fmt: skip
 
 
@@ -100,10 +150,8 @@ def is_pure(path: Path) -> bool:
     """Whether a file is one of the house's `·` modules: no I/O, no clock, no Trio."""
     module = name_of(path)
     package, _, last = module.rpartition(".")
-    if package == "edge.cache":
-        return last not in IMPURE_IN_CACHE
-    if package == "edge.coding":
-        return last not in IMPURE_IN_CODING
+    if package in IMPURE_IN:
+        return last not in IMPURE_IN[package]
     return module in PURE_MODULES or any(within(module, package) for package in PURE_PACKAGES)
 
 
@@ -118,11 +166,22 @@ def test_pure_modules_touch_no_clock_socket_or_disk(path: Path) -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_imports_go_only_where_the_plan_lets_them(path: Path) -> None:
     module = name_of(path)
-    for owner, allowed in ALLOWED.items():
-        if within(module, owner):
-            ours = {name for name in imports_of(path) if is_ours(name) and name != "edge"}
-            stray = {n for n in ours if not any(within(n, a) for a in {owner, *allowed})}
-            assert not stray
+    ours = {name for name in imports_of(path) if is_ours(name)} - {"edge", "edge.__version__"}
+    owner = max((each for each in ALLOWED if within(module, each)), key=len, default=None)
+    if owner is not None:
+        own = {owner, *ALLOWED[owner]}
+        assert not {n for n in ours if not any(within(n, each) for each in own)}
+    for package, users in ONLY_FOR.items():
+        if not any(within(module, each) for each in {package, *users}):
+            assert not {n for n in ours if within(n, package)}
+
+
+def test_every_rule_is_about_something() -> None:
+    there = {name_of(path) for path in SOURCES}
+    named = {*PURE_MODULES, *EDGES_ALONE, *ALLOWED, *ONLY_FOR, *PURE_PACKAGES}
+    named |= {name for names in (*ALLOWED.values(), *ONLY_FOR.values()) for name in names}
+    named |= {f"{package}.{last}" for package, lasts in IMPURE_IN.items() for last in lasts}
+    assert not named - there
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
@@ -144,7 +203,7 @@ def test_a_shield_can_do_without_what_is_an_edges_alone(path: Path) -> None:
 
 
 def test_what_is_reached_is_found_out() -> None:
-    assert {"edge.node", "edge.admission"} <= reached_from(ROOT / "edge" / "__main__.py")
+    assert {"edge.node", "edge.serving.admission"} <= reached_from(ROOT / "edge" / "__main__.py")
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)

@@ -5,9 +5,9 @@
 
 The sources are in both wheels, and are the same. Only modules are listed that a measurement says
 it of: with these, a hit of 1 KiB with a browser's head takes a tenth less of the processor, all
-told. Turned down, since they were no quicker or slower: `tally` and `observe` (shared memory is a
-Python object there too), `clock`, `cache/store`, `listen/tcp`. `hopdesk` is among them as no
-interpreted class can inherit from a compiled one.
+told. Turned down, since they were no quicker or slower: `observe/tally` and `observe/record`
+(shared memory is a Python object there too), `clock`, `cache/store`, `listen/tcp`. `hop/desk` is
+among them as no interpreted class can inherit from a compiled one.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 MODULES = (
     "edge/cache/held.py",
     "edge/cache/ram.py",
-    "edge/hopdesk.py",
+    "edge/hop/desk.py",
     "edge/listen/lane.py",
-    "edge/quick.py",
-    "edge/ready.py",
-    "edge/scribe.py",
+    "edge/serving/quick.py",
+    "edge/serving/ready.py",
+    "edge/serving/scribe.py",
     "edge/wire/plain.py",
 )
 SHARED = "edge_compiled"  # one library has them all, so that they call each other directly

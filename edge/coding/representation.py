@@ -9,7 +9,7 @@ something that differs); a range of the one is then never joined to a range of t
 tag stays weak, and a tag that is not well-formed is left out: it cannot be told apart.
 
 Which octets they are matters to ranges only. Who holds *any* coding of what is stored now need not
-have it sent again: conditions are judged by the origin's own tags too (`edge.coded`). `-br` alone,
+have it sent again: conditions are judged by the origin's own tags too (`renditions`). `-br` alone,
 as others write it, is not taken for ours.
 """
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from edge.config import policies
 from edge.routing.balance import Balance, EjectPolicy, GroupPolicy
 from edge.routing.geo import Coordinates
-from edge.standing import NamedServer, Roll
+from edge.surroundings.standing import NamedServer, Roll
 from edge.upstream.group import GroupSettings
 from edge.upstream.origin import Origin, parse_origin
 from edge.upstream.probe import Checkable, CheckPolicy

@@ -10,7 +10,6 @@ from dataclasses import replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from edge.answer import FieldRules
 from edge.cache.freshness import FreshnessPolicy
 from edge.cache.key import KeyPolicy
 from edge.cache.ruling import CachePolicy
@@ -25,8 +24,9 @@ from edge.routing.rewrite import ANY_PATH, FieldEdits, PathRewrite, PrefixRewrit
 from edge.routing.route import Canary, Order, Route
 from edge.routing.site import Glob, HostTable, Match, Rule, TypeMatch
 from edge.routing.visitors import VisitorId
-from edge.standing import NamedExperiment, Standing
-from edge.terms import Site, Terms
+from edge.serving.answer import FieldRules
+from edge.serving.terms import Site, Terms
+from edge.surroundings.standing import NamedExperiment, Standing
 from edge.wire.grammar import RESPONSE_LIMITS, Limits
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ an underscore goes as well; others with an underscore travel on, as applications
 **Traces** (Via, CDN-Loop): each hop adds a member and removes none. `loops` finds our own.
 
 What this file does not do: decide whether a sender is trusted (`guard.address`), whether a loop or
-a Max-Forwards of 0 ends the exchange (`exchange`), or frame a message (`engine`).
+a Max-Forwards of 0 ends the exchange (`serving.exchange`), or frame a message (`engine`).
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from edge.status import ask
+from edge.command.status import ask
 
 ROOT = Path(__file__).parents[2]
 EDGE = (sys.executable, "-m", "edge")

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from edge.asking import Node as Admin
+from edge.command.asking import Node as Admin
 from tests.live.harness import Client, eventually
 from tools.composed import PROGRAMS, Part, parts, services
 

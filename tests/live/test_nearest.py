@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edge.asking import Node as Admin
+from edge.command.asking import Node as Admin
 from tests.live.harness import eventually
 from tests.live.named_origin import NamedOrigin
 from tests.live.tiers import AMERICA, ASIA, EUROPE, Steady, edge, geodata, order

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from edge.asking import Node as Socket
 from edge.cache.ledger import HEADER_BYTES, Header, header_bytes, read_header, wanted
+from edge.command.asking import Node as Socket
 from tests.live.hostile_harness import (
     EDGE,
     ROOT,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from edge.asking import Node as Socket
+from edge.command.asking import Node as Socket
 from tests.live.hostile_harness import (
     EDGE,
     ROOT,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edge.envoy import BEHIND, LONGEST_PAUSE_S, PATIENCE_S, SHORT_S
+from edge.purging.envoy import BEHIND, LONGEST_PAUSE_S, PATIENCE_S, SHORT_S
 from tests.live.harness import Answer, Client, Reply, ScriptedOrigin, eventually
 from tests.live.hostile_harness import EDGE, Node, children_of, free_port
 from tests.live.test_shield import FRESH, SECRET, SHIELD

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edge.asking import Node as Admin
+from edge.command.asking import Node as Admin
 from tests.live.harness import eventually
 from tests.live.hostile_harness import EDGE, ROOT, children_of
 from tests.live.test_workers import a_node, change, workers_of

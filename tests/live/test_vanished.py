@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edge.asking import Node as Admin
-from edge.asking import NodeRefused
+from edge.command.asking import Node as Admin
+from edge.command.asking import NodeRefused
 from tests.live.harness import eventually
 from tests.live.hostile_harness import children_of, free_port
 from tests.live.test_workers import a_node, change, workers_of

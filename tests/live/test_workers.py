@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edge.asking import Node as Admin
-from edge.asking import NodeRefused
+from edge.command.asking import Node as Admin
+from edge.command.asking import NodeRefused
 from tests.live.harness import eventually
 from tests.live.hostile_harness import (
     Asked,

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from edge import finding
 from edge.cache import vary
 from edge.cache.purge import Verdict
 from edge.cache.store import Store
-from edge.errand import Errands
-from edge.exchange import Exchange
+from edge.serving import finding
+from edge.serving.errand import Errands
+from edge.serving.exchange import Exchange
 
 if TYPE_CHECKING:
     import pytest
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from edge.cache.entry import Entry, Seq
     from edge.cache.held import Held
     from edge.cache.purge import Purges
-    from edge.finding import Found
-    from edge.trip import Trip
-    from edge.visit import Visit
+    from edge.serving.finding import Found
+    from edge.serving.trip import Trip
+    from edge.serving.visit import Visit
 
 AnyCall = Any
 

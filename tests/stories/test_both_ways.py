@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from msgspec import structs
 from trio.testing import MockClock
 
+from edge.explain.question import Question
 from edge.listen.lane import After
-from edge.question import Question
-from edge.quick import Quick
+from edge.serving.quick import Quick
 from edge.wire.grammar import Limits
 from tests.stories.test_explain import (
     NODES,

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from edge.hopdesk import HopDesk
+from edge.explain.question import Question
+from edge.hop.desk import HopDesk
 from edge.listen.lane import After
-from edge.question import Question
 from edge.wire.grammar import Limits
 from tests.stories.test_both_ways import (
     FRESH,
@@ -44,7 +44,7 @@ from tests.stories.test_explain import (
 from tests.unit.sent import joined
 
 if TYPE_CHECKING:
-    from edge.hopdesk import Glancing
+    from edge.hop.desk import Glancing
 
 LAW: Final = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

@@ -16,7 +16,7 @@ from edge.coding.coders import AT_ONCE
 from edge.coding.decoders import Decoder
 from edge.coding.negotiate import Coding, acceptance
 from edge.coding.zstd import ZstdDecompressor, ZstdDict
-from edge.encoding import FOR_ONE_AT_ONCE
+from edge.serving.encoding import FOR_ONE_AT_ONCE
 from tests.stories.wire import TruncatedError
 from tests.stories.world import a_world, settings, told
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
-from edge.question import Question
+from edge.explain.question import Question
 from tests.stories import test_both_ways, test_by_hop, test_explain
 from tests.stories.test_both_ways import rename
 from tests.stories.test_codings import ON, TEXT

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from edge.config import policies
-from edge.explain import explain
-from edge.question import Question
+from edge.explain.question import Question
+from edge.explain.verdict import explain
 from tests.stories.world import a_world
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from edge.exchange import HALF_CLOSED_S
+from edge.serving.exchange import HALF_CLOSED_S
 from tests.stories.wire import TruncatedError, written
 from tests.stories.world import settings, told
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edge.orders import OrderRefused
+from edge.purging.orders import OrderRefused
 from tests.stories.world import settings, told
 
 if TYPE_CHECKING:

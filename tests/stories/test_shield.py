@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from edge.backlog import Backlog
-from edge.envoy import Envoy
 from edge.guard.address import Networks
-from edge.shielding import Voice, claims_of, dress
+from edge.purging.backlog import Backlog
+from edge.purging.envoy import Envoy
+from edge.serving.shielding import Voice, claims_of, dress
 from edge.upstream.origin import parse_origin
 from edge.wire.hop import Forwarding
 from edge.wire.message import Headers, RequestHead

@@ -9,8 +9,8 @@ import pytest
 from trio.testing import wait_all_tasks_blocked
 
 from edge.cache.leases import Leases
-from edge.observe import Outcome
-from edge.relay import hops_told
+from edge.hop.relay import hops_told
+from edge.observe.record import Outcome
 from tests.stories.wire import TruncatedError, written
 from tests.stories.world import settings, told
 

@@ -19,7 +19,6 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from edge.answer import refusal
 from edge.cache.estate import Estate
 from edge.cache.flight import Flights
 from edge.cache.held import Held
@@ -31,19 +30,20 @@ from edge.cache.store import Store
 from edge.cache.threads import Inline
 from edge.coding.coders import Coders
 from edge.config import behind, for_proxy, policies
-from edge.delivery import own_status
-from edge.errand import Errands
-from edge.exchange import Exchange
-from edge.hopdesk import OwnersDesk
+from edge.hop.desk import OwnersDesk
+from edge.hop.owner import Owners
+from edge.hop.relay import Relays
 from edge.listen.connection import Connection
 from edge.listen.hop import HopConnection
 from edge.listen.tcp import Connections
-from edge.orders import order_from_json
-from edge.owner import Owners
-from edge.purging import Purging
-from edge.relay import Relays
+from edge.purging.execution import Purging
+from edge.purging.orders import order_from_json
+from edge.serving.answer import refusal
+from edge.serving.delivery import own_status
+from edge.serving.errand import Errands
+from edge.serving.exchange import Exchange
+from edge.serving.visit import Parts, Tools
 from edge.upstream.origins import Origins
-from edge.visit import Parts, Tools
 from tests.stories.line import Line
 from tests.stories.wire import Fields, Reply, TruncatedError, Wire, written
 from tests.unit.edgeparts import parts_of
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from edge.cache.purge import Purge
     from edge.cache.threads import MakeWorkers
     from edge.errors import ExchangeError
-    from edge.observe import Record
+    from edge.observe.record import Record
     from edge.upstream.origin import Origin
     from edge.upstream.pool import PoolStatistics
     from edge.wire.message import ResponseHead

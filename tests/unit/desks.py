@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from edge.admin import AdminSocket
-from edge.call import Call, Caller, Reply, Streamed
-from edge.desk import Desk
+from edge.admin.call import Call, Caller, Reply, Streamed
+from edge.admin.desk import Desk
+from edge.admin.socket import AdminSocket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
-    from edge.call import Handler, Routes
+    from edge.admin.call import Handler, Routes
 
 ANYONE = Caller(7, 7, 42)
 

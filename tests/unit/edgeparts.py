@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge import node
-from edge.behind import Behind, Surroundings
 from edge.config import for_proxy
-from edge.standing import Standing
+from edge.surroundings.behind import Behind, Surroundings
+from edge.surroundings.standing import Standing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from edge.config import Config
-    from edge.places import Places
+    from edge.serving.visit import Parts
+    from edge.surroundings.places import Places
     from edge.upstream.group import Group
     from edge.upstream.origin import Origin
     from edge.upstream.transport import Transport
-    from edge.visit import Parts
 
 NAMED = "node.name=edge1"
 

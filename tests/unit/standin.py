@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from edge.admin import AdminSocket, Call, Reply, Streamed
+from edge.admin.socket import AdminSocket, Call, Reply, Streamed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
     from typing import Any
 
-    from edge.admin import Handler, Send
+    from edge.admin.socket import Handler, Send
 
 
 def replying(document: Mapping[str, Any], status: int = 200) -> Handler:

@@ -6,9 +6,10 @@ import os
 
 from click.testing import CliRunner
 
-from edge import __version__, quick
+from edge import __version__
 from edge.__main__ import main
 from edge.build import COMPILED, PURE, kind
+from edge.serving import quick
 
 
 def test_it_is_what_was_asked_for() -> None:

@@ -4,11 +4,11 @@ import time
 
 import pytest
 
-from edge.admission import admit
-from edge.behind import Behind
 from edge.config import for_proxy
 from edge.node import EDGE, parts
-from edge.shielding import Voice
+from edge.serving.admission import admit
+from edge.serving.shielding import Voice
+from edge.surroundings.behind import Behind
 from tests.unit.edgeparts import groups_of
 
 NOTHING = Behind(now=lambda: 0.0, chance=lambda: 0.0)

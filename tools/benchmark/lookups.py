@@ -24,7 +24,7 @@ from edge.cache.held import Held
 from edge.cache.journal import Journal
 from edge.cache.purge import Manner
 from edge.cache.scope import digest, packed, tag_name
-from edge.finding import judge
+from edge.serving.finding import judge
 from tools.benchmark.admin import Admin, purge_tags
 from tools.benchmark.catalogue import Shape
 from tools.benchmark.loads import KINDS

@@ -21,8 +21,6 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from edge.admission import admit
-from edge.behind import Behind
 from edge.cache.disk import Disk
 from edge.cache.entry import Seq
 from edge.cache.estate import Estate
@@ -33,6 +31,8 @@ from edge.cache.ruling import Keep
 from edge.cache.storing import judged
 from edge.config import for_proxy
 from edge.node import parts
+from edge.serving.admission import admit
+from edge.surroundings.behind import Behind
 from edge.wire.fields import format_date
 from edge.wire.message import Headers, RequestHead, ResponseHead, Times
 from tools.benchmark.catalogue import BODY_BYTES, Item, Shape

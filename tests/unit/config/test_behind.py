@@ -8,7 +8,7 @@ from edge.config import Config, behind, for_proxy
 from edge.config.share import share_of
 from edge.routing.balance import Balance, EjectPolicy
 from edge.routing.geo import Coordinates
-from edge.standing import NamedExperiment, NamedServer
+from edge.surroundings.standing import NamedExperiment, NamedServer
 from edge.upstream.group import Group, GroupSettings
 from edge.upstream.probe import CheckPolicy
 

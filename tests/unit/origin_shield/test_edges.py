@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from edge.admission import PURGES
-from edge.behind import nowhere
 from edge.cache.key import key_of
 from edge.config import policies
 from edge.errors import ExchangeError, Failure
 from edge.guard.address import Networks
 from edge.routing.route import Order
-from edge.visit import Parts
-from edge.ways import Ways
+from edge.serving.admission import PURGES
+from edge.serving.visit import Parts
+from edge.serving.ways import Ways
+from edge.surroundings.behind import nowhere
 from edge.wire.hop import to_origin
 from edge.wire.message import Headers, RequestHead
 from edge.wire.proof import FIELD, Claims, mark, sign
@@ -25,7 +25,7 @@ from tests.unit.edgeparts import groups_of
 from tests.unit.origin_shield.test_config import GOOD
 
 if TYPE_CHECKING:
-    from edge.admission import Admitted
+    from edge.serving.admission import Admitted
 
 NOW = 1_764_500_000.0
 PEER = b"10.0.0.7"

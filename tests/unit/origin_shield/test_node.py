@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edge.behind import Behind
 from edge.config import for_proxy
 from edge.errors import ExchangeError
+from edge.surroundings.behind import Behind
 from edge.wire.message import Headers, RequestHead
 from edge.wire.proof import FIELD, Claims, sign
 from origin_shield.config import shield_proxy

@@ -22,8 +22,8 @@ ROOT = Path(__file__).parents[3]
 sys.path.insert(0, str(ROOT))
 
 from edge.config import for_proxy, policies  # noqa: E402
-from edge.orders import order_from_json  # noqa: E402
-from edge.purging import matches  # noqa: E402
+from edge.purging.execution import matches  # noqa: E402
+from edge.purging.orders import order_from_json  # noqa: E402
 from tools.benchmark import comparison, proof  # noqa: E402
 from tools.benchmark.bans import Load, ban_of  # noqa: E402
 from tools.benchmark.catalogue import (  # noqa: E402

@@ -1,0 +1,1 @@
+"""The commands of a node: how they run it, what they ask of it, and what they print."""

@@ -1,0 +1,201 @@
+"""In which content coding a request's answer goes, and why, as a section of an explanation.
+
+What is chosen is what `coding.renditions.judgement` says, as for the answer itself; here it is
+put into words, with how far that variant is made. Looking it up makes none, and counts as no use.
+Of an answer that is yet to come from an origin only the client's side of the choice is known.
+
+Values for JSON; sizes are in bytes. A `state` is stored, begun or unmade.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from edge.coding import renditions
+from edge.coding.negotiate import Coding, acceptance
+from edge.coding.policy import Stays, origin_coding
+from edge.explain.question import plain
+from edge.wire.message import ResponseHead
+
+if TYPE_CHECKING:
+    from edge.cache.entry import Entry
+    from edge.cache.held import Held
+    from edge.coding.policy import CompressPolicy
+    from edge.coding.renditions import Wish
+    from edge.explain.particulars import Case
+    from edge.wire.message import RequestHead
+
+NO_COMPRESS: Final = "no-compress"
+_BY_ITSELF: Final = frozenset(
+    (Stays.ACCEPTED.value, Stays.CODED.value)
+)  # the reason is how it came
+_OF_STATE: Final = {
+    "begun": "being made",
+    "unmade": "made when it is first asked for",
+}
+
+
+class _Told(NamedTuple):
+    """An answer's `coding`, None where it is not known yet; `why` it goes as it is; the words."""
+
+    coding: str | None
+    why: str | None
+    says: str
+    state: str | None = None
+    length: int | None = None
+    of_bytes: int | None = None
+
+
+async def of(case: Case, outcome: str, goes: str) -> dict[str, Any] | None:
+    """The section, by the verdict's `outcome` and how the request goes to its origin; None where
+    what answers is neither stored nor an origin's. What is to be validated is told of as if its
+    origin found it unchanged."""
+    source = case.found.held
+    if outcome in ("hit", "stale", "revalidate") and source is not None:
+        told = await _of_stored(case, source)
+    elif goes:
+        told = _of_coming(case.head, case.admitted.terms.compress, goes)
+    else:
+        return None
+    return {
+        "coding": told.coding,
+        "why": told.why,
+        "says": told.says,
+        "state": told.state,
+        "bytes": told.length,
+        "of_bytes": told.of_bytes,
+    }
+
+
+async def _of_stored(case: Case, source: Held) -> _Told:
+    policy, entry = case.admitted.terms.compress, source.entry
+    if policy is None:
+        return _as_it_is(entry, NO_COMPRESS, "the site has no compress")
+    head = ResponseHead(entry.status, entry.headers)
+    wished = renditions.wish(case.head, policy)
+    found = renditions.judgement(head, entry.length, wished, policy)
+    if isinstance(found, Stays):
+        return _as_it_is(entry, found.value, why_words(found, head, wished, policy))
+    if source.newest.uncodable:
+        return _as_it_is(entry, Stays.UNSHRUNK.value, _WHY[Stays.UNSHRUNK])
+    key = renditions.key_of(entry.key, found)
+    variant = renditions.fitting(await case.tools.store.look(key, case.now), entry)
+    if renditions.has_part_of(case.admitted.request, entry, variant, found):
+        return _as_it_is(entry, Stays.PART.value, _WHY[Stays.PART])
+    state = _state(variant)
+    length = variant.entry.length if variant is not None else None
+    says = f"{_chosen(found, entry, policy)}, {_made(state, length, entry.length)}"
+    says += _or_by_dictionary(case.head, policy)
+    return _Told(found.value, None, says, state, length, entry.length)
+
+
+def _as_it_is(entry: Entry, why: str, words: str) -> _Told:
+    """What goes as it is stored: `identity: image/png is not compressed`."""
+    came = came_in(entry)
+    says = f"{came}, as the origin coded it"
+    if why not in _BY_ITSELF:
+        says = f"{came}: {words}" if came == Coding.IDENTITY else f"{says}: {words}"
+    return _Told(came, why, says, length=entry.length)
+
+
+def came_in(entry: Entry) -> str:
+    """The coding of what is stored, also one that is not known here."""
+    coding = origin_coding(entry.headers)
+    if coding is not None:
+        return coding.value
+    return plain(entry.headers.joined(b"content-encoding") or b"")
+
+
+def _chosen(coding: Coding, entry: Entry, policy: CompressPolicy) -> str:
+    """`br (of br, zstd, gzip)`, or `decoded from gzip`."""
+    if coding is Coding.IDENTITY:
+        return f"decoded from {came_in(entry)}"
+    return f"{coding} (of {_names(policy)})"
+
+
+def _names(policy: CompressPolicy) -> str:
+    return ", ".join(policy.codings)
+
+
+def _state(variant: Held | None) -> str:
+    if variant is None:
+        return "unmade"
+    return "stored" if variant.entry.length is not None else "begun"
+
+
+def _made(state: str, length: int | None, of_bytes: int | None) -> str:
+    """How far a variant is made: `stored, 1234 bytes, 23 % of 5432`."""
+    if length is None:
+        return _OF_STATE[state]
+    share = f", {100 * length / of_bytes:.0f} % of {of_bytes}" if of_bytes else ""
+    return f"stored, {length} bytes{share}"
+
+
+def _or_by_dictionary(request: RequestHead, policy: CompressPolicy) -> str:
+    """Which dictionaries are known only the answer's making can tell."""
+    accepts = acceptance(request.headers.joined(b"accept-encoding"))
+    if not renditions.asks_by_dictionary(request, policy) or not accepts.accepts(Coding.DCZ):
+        return ""
+    return "; or dcz, where the dictionary that the request names is known"
+
+
+def _of_coming(request: RequestHead, policy: CompressPolicy | None, goes: str) -> _Told:
+    """What an origin is yet to answer: what its client's side of the choice comes to."""
+    if policy is None:
+        return _Told(None, NO_COMPRESS, "as it comes: the site has no compress")
+    wished = renditions.wish(request, policy)
+    if wished.accepts is None:
+        why = Stays.FORBIDDEN
+    elif wished.coding is None:
+        why = Stays.UNASKED
+    else:
+        says = f"{wished.coding} (of {_names(policy)}), if what comes is worth it"
+        if goes != "alone":  # what is one client's alone is coded with no dictionary
+            says += _or_by_dictionary(request, policy)
+        return _Told(None, None, says)
+    return _Told(None, why.value, f"as it comes: {client_words(why, wished, policy)}")
+
+
+# --- reasons in words
+
+
+def why_words(why: Stays, head: ResponseHead, wished: Wish, policy: CompressPolicy) -> str:
+    """Why an answer with this head goes as it is."""
+    match why:
+        case Stays.FORBIDDEN | Stays.UNASKED:
+            return client_words(why, wished, policy)
+        case Stays.STATUS:
+            return f"an answer of status {head.status} is not compressed"
+        case Stays.SMALL:
+            return f"smaller than compress.min, {policy.min_bytes} bytes"
+        case Stays.LARGE:
+            return f"larger than compress.max, {policy.most_bytes} bytes"
+        case Stays.TYPE:
+            kind = head.headers.get(b"content-type")
+            named = "what has no Content-Type" if kind is None else plain(kind)
+            return f"{named} is not compressed"
+        case _:
+            return _WHY[why]
+
+
+def client_words(why: Stays, wished: Wish, policy: CompressPolicy) -> str:
+    """Why a client is to get nothing that is coded here."""
+    accepts = wished.accepts
+    if why is Stays.FORBIDDEN or accepts is None:
+        return "the request says no-transform"
+    if accepts.is_silent:
+        return "the request has no Accept-Encoding"
+    if any(accepts.accepts(coding) for coding in policy.codings):
+        return f"the client would rather have it than any of {_names(policy)}"
+    return f"the client accepts none of {_names(policy)}"
+
+
+_WHY: Final = {
+    Stays.CODED: "it is not decoded here",
+    Stays.HELD: "its own fields forbid a change (no-transform, Content-Range or a signature)",
+    Stays.ENDLESS: "an event stream is not compressed",
+    Stays.ACCEPTED: "the client accepts that",
+    Stays.REFUSED: "the client accepts neither that nor identity",
+    Stays.UNSHRUNK: "did not shrink",
+    Stays.PART: "the range is one of the body as it is stored",
+}

@@ -1,0 +1,1 @@
+"""One owner for each key among the workers of a node, and the way from the others to it."""

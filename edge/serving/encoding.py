@@ -1,0 +1,354 @@
+"""Making coded variants, and finding those that are made: what an answer's body is sent from.
+
+See `coding.renditions` for what a variant is. Here is the work: `shown` says from which body and
+under which head an answer from the store goes to its client, and where no variant of that body is
+at hand yet, sets one off. The first client reads along as it is made, and so does everyone who
+comes meanwhile: there is one encoding for each body and coding, in the background, so that it
+outlives the client who set it off. What is no one's to share is coded for its one client
+(`passing`), and not kept.
+
+- *A broken source breaks off its variants.* Only a source that has come to its end makes a whole
+  variant; until then who reads it reads something unfinished.
+- *What does not shrink* is noted on its source, and goes as it is from then on. Who reads along
+  already is served to the end, and nothing is kept.
+- *Parts.* A range is one of the stored variant where there is one, else of the source, if its
+  client accepts that; If-Range says of which of them a client has a part.
+- *For nobody* a variant is made to its end only where its source is here whole. What is yet to
+  come of the source is not waited for: how long to do that is the errand's affair.
+- *What has earned it* is coded again, as well as can be, by a thread that takes what is left
+  over (`earn`): what that makes comes in place of the first, with a tag of its own, if it is
+  smaller. It is tried once.
+- *Bounded* by the coders: where too many are at work, the answer goes as it is.
+"""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from itertools import count
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from edge.cache.entry import Times, body_mark
+from edge.cache.held import NOTHING
+from edge.cache.purge import Verdict
+from edge.cache.validation import Outcome, preconditions
+from edge.coding import renditions
+from edge.coding.bodies import PIECE_BYTES, Decoded, Encoded
+from edge.coding.coders import AT_ONCE
+from edge.coding.merit import Merit
+from edge.coding.negotiate import CODED, Coding
+from edge.coding.policy import is_worth, may_recompress, origin_coding
+from edge.coding.representation import varied_headers
+from edge.errors import ExchangeError, Failure
+from edge.serving.dictionaries import DictionaryDesk
+from edge.serving.finding import look_at
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from edge.cache.body import Body
+    from edge.cache.entry import Entry
+    from edge.cache.held import Held
+    from edge.coding.bodies import Recoded
+    from edge.coding.dictionary import Dictionary
+    from edge.coding.policy import CompressPolicy
+    from edge.serving.visit import Tools, Visit
+    from edge.wire.message import Headers, RequestHead, ResponseHead
+
+PROBE_BYTES: Final = 64 * 1024  # of a body, after which it may prove not to shrink
+FOR_ONE_AT_ONCE: Final = AT_ONCE // 2  # the others are for what all can have, at its own pace
+STEPS_AT_ONCE: Final = 2  # each may take a third of a millisecond of the loop
+
+
+class Encodings:
+    """Makes variants of what is in the store of `tools`; none, where those have no coders."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._numbers = count()
+        self._turns = trio.Semaphore(STEPS_AT_ONCE)
+        self._for_one = trio.Semaphore(FOR_ONE_AT_ONCE)
+        self.dictionaries = DictionaryDesk(tools)
+        self._merits: dict[tuple[int, float], Merit] = {}  # as many as sites have settings
+
+    async def shown(self, visit: Visit, source: Held) -> renditions.Shown:
+        """What `visit` is answered with of what is held; raises as `Store.open` does."""
+        policy, entry, store = visit.terms.compress, source.entry, self._tools.store
+        if policy is None or entry.made_of:  # another worker has made it, and this is its copy
+            return renditions.Shown(source, entry, entry)
+        plain = renditions.Shown(source, renditions.plain(entry, policy), entry)
+        if policy.dictionaries:
+            self.dictionaries.learn(visit, source)
+        coding = renditions.coding_for(entry, renditions.wish(visit.head, policy), policy)
+        dictionary = self.dictionaries.meant_by(visit) if coding in CODED else None
+        if dictionary is not None:
+            coding = Coding.DCZ
+        if coding is None or source.newest.uncodable:
+            return plain
+        by = dictionary.digest if dictionary is not None else b""
+        key, now = renditions.key_of(entry.key, coding, by), self._tools.now()
+        variant = renditions.fitting(await store.find(key, now), entry)
+        if renditions.has_part_of(visit.request, entry, variant, coding):
+            return plain
+        if variant is None and _has_no_content(visit.request, entry):
+            return renditions.Shown(
+                None, renditions.told(renditions.entry_of(entry, coding), policy), entry
+            )
+        if variant is None:
+            body = store.open_nowait(source)
+            if body is None:
+                body = await store.open(source)
+            variant = await self._made(source, body, coding, policy, dictionary)
+        if variant is None:
+            return plain
+        as_now = renditions.as_now(entry, variant.entry, coding)
+        if variant.fill is None and not renditions.is_lasting(variant.entry, entry):
+            variant = store.freshen(variant, as_now)
+        return renditions.Shown(variant, renditions.told(as_now, policy), entry)
+
+    async def _made(
+        self,
+        source: Held,
+        body: Body,
+        coding: Coding,
+        policy: CompressPolicy,
+        dictionary: Dictionary | None,
+    ) -> Held | None:
+        """A variant that is being made of `body`, a reader of what is held; None where there can
+        be none now. Raises BAD_RESPONSE for what cannot be decoded: that is not kept."""
+        entry, store = source.entry, self._tools.store
+        by = dictionary.digest if dictionary is not None else b""
+        async with AsyncExitStack() as stack:
+            try:
+                recoded = await self._recoded(
+                    stack, entry.headers, body, entry.length, coding, policy, dictionary
+                )
+            except ExchangeError as error:
+                if error.failure is Failure.BAD_RESPONSE:
+                    store.drop(source.newest)  # nobody could read it
+                raise
+            key = renditions.key_of(entry.key, coding, by)
+            made = store.find_nowait(key, self._tools.now()) or NOTHING
+            variant = renditions.fitting(made, entry)
+            if recoded is None or variant is not None:  # somebody else may have been quicker
+                return variant
+            held = store.begin(renditions.entry_of(entry, coding, self._new_mark(), by=by))
+            closing = stack.pop_all()
+            self._tools.background.start_soon(self._make, source, held, recoded, policy, closing)
+            return held
+
+    async def _recoded(
+        self,
+        stack: AsyncExitStack,
+        headers: Headers,
+        body: Body,
+        length: int | None,
+        coding: Coding,
+        policy: CompressPolicy,
+        dictionary: Dictionary | None = None,
+    ) -> Recoded | None:
+        """`body` in another coding, to be closed with `stack`; None where too many are at work."""
+        stack.callback(body.close)
+        coders = self._tools.coders
+        if coders is None:
+            return None
+        if coding is not Coding.IDENTITY:
+            coder = coders.begin(coding, policy, length, dictionary)
+            if coder is not None:
+                stack.callback(coder.close)
+            return None if coder is None else Encoded(body, length, self._turns, coder)
+        came = origin_coding(headers)
+        assert came is not None  # it would not be decoded
+        decoder = await stack.enter_async_context(coders.decoding(came))
+        decoded = Decoded(body, length, self._turns, decoder)
+        await decoded.prove()
+        return decoded
+
+    def _new_mark(self) -> bytes:
+        now = self._tools.now()
+        return body_mark(Times(now, now), self._tools.purges.current().latest, next(self._numbers))
+
+    async def _make(
+        self,
+        source: Held,
+        held: Held,
+        recoded: Recoded,
+        policy: CompressPolicy,
+        closing: AsyncExitStack,
+    ) -> None:
+        """See a variant through, to the store or to nothing."""
+        store = self._tools.store
+        error = ExchangeError(Failure.DRAINING)  # stands if it is cancelled
+        whole = False
+        try:
+            async with closing:
+                await self._pour(source, held, recoded, policy)
+            whole = True
+        except ExchangeError as known:
+            error = known
+            if known.failure is Failure.BAD_RESPONSE and isinstance(recoded, Decoded):
+                store.drop(source.newest)
+        except Exception as unknown:  # around a flight: its end is told, not thrown
+            self._tools.complain(Failure.INTERNAL.slug, f"a coding failed: {unknown!r}", None)
+            error = ExchangeError(Failure.INTERNAL)
+        finally:
+            if not whole:
+                store.abort(held, error)
+        if whole:
+            await store.commit(held)
+            if look_at(source.newest, self._tools.purges.current()) is Verdict.DEAD:
+                store.drop(held)  # its source went meanwhile: it would only take up room
+
+    async def _pour(
+        self, source: Held, held: Held, recoded: Recoded, policy: CompressPolicy
+    ) -> None:
+        """All that comes into what is being filled; raises what ends it early."""
+        fill = held.fill
+        assert fill is not None
+        shrinks = not isinstance(recoded, Decoded)
+        while data := await recoded.read(recoded.given, PIECE_BYTES):
+            await fill.write(data)
+            if shrinks and recoded.taken >= PROBE_BYTES and not _is_worth(recoded, policy):
+                self._give_up(source, held)
+            if fill.was_read and not fill.readers and _is_coming(source):
+                raise ExchangeError(Failure.CLIENT_LEFT, "no one reads it")
+        if shrinks and not _is_worth(recoded, policy):
+            self._give_up(source, held)
+
+    def _give_up(self, source: Held, held: Held) -> None:
+        """It does not shrink: let those who read it have it, and nobody else."""
+        source.newest.uncodable = True
+        if not held.dropped:
+            self._tools.store.drop(held)
+
+    # What has earned it.
+
+    def earn(self, source: Held, variant: Held, policy: CompressPolicy) -> None:
+        """A request was answered with a whole `variant` of what is held: if many were, have that
+        made anew, smaller."""
+        length = source.entry.length
+        if variant.uncodable or variant.fill is not None or length is None:
+            return
+        coders = self._tools.coders
+        if coders is None or coders.is_full or not may_recompress(length, policy):
+            return
+        terms = policy.recompress_after, policy.recompress_within_s
+        merit = self._merits.get(terms)
+        if merit is None:
+            merit = self._merits[terms] = Merit(*terms)
+        if merit.hit(variant.entry.key.digest, trio.current_time()):
+            self._tools.background.start_soon(self._improve, source, variant, policy)
+
+    async def _improve(self, source: Held, variant: Held, policy: CompressPolicy) -> None:
+        """Put a smaller variant in the place of this one, if there is one to be had."""
+        try:
+            coded_body = await self._coded_harder(source, variant, policy)
+            if coded_body is not None:
+                await self._replace(source, variant, coded_body)
+        except ExchangeError:
+            pass  # the source has gone meanwhile, or its body has
+        except Exception as unknown:  # around a flight: its end is told, not thrown
+            self._tools.complain(Failure.INTERNAL.slug, f"a coding failed: {unknown!r}", None)
+
+    async def _coded_harder(
+        self, source: Held, variant: Held, policy: CompressPolicy
+    ) -> bytes | None:
+        variant.uncodable = True  # whatever comes of it
+        coding = origin_coding(variant.entry.headers)
+        coders = self._tools.coders
+        if coding not in CODED or coders is None:
+            return None
+        body = await self._tools.store.peek_body(source)
+        try:
+            made = await coders.recompress(coding, policy, body)
+        finally:
+            body.close()
+        is_smaller = made is not None and len(made) < (variant.entry.length or 0)
+        return made if is_smaller else None
+
+    async def _replace(self, source: Held, variant: Held, body: bytes) -> None:
+        """Store `body` in place of that of `variant`, if that is still what fits its source."""
+        store, entry = self._tools.store, source.newest.entry
+        found = await store.find(variant.entry.key, self._tools.now())
+        now = renditions.fitting(found, entry)
+        coding = origin_coding(variant.entry.headers)
+        if now is None or now.entry.body != variant.entry.body or coding is None:
+            return
+        made = store.begin(renditions.entry_of(entry, coding, self._new_mark(), len(body)))
+        made.uncodable = True
+        fill = made.fill
+        assert fill is not None
+        whole = False
+        try:
+            await fill.write(body)
+            whole = True
+        finally:
+            if not whole:
+                store.abort(made, ExchangeError(Failure.DRAINING))
+        await store.commit(made)
+
+    # What is not kept.
+
+    @asynccontextmanager
+    async def passing(
+        self, visit: Visit, head: ResponseHead, body: Body
+    ) -> AsyncIterator[tuple[ResponseHead, Body]]:
+        """An answer that is one client's alone, as it goes to it."""
+        policy = visit.terms.compress
+        if policy is None:
+            yield head, body
+            return
+        length = body.length
+        if visit.head.method == b"HEAD":  # its own content has no bytes
+            told = head.headers.get(b"content-length")
+            length = None if told is None else int(told)  # digits: the engine has seen to it
+        if head.status == 304:  # RFC 9110 §15.4.5: with the Vary that its 200 had
+            held = renditions.held_by(visit.head, head)
+            yield replace(held, headers=varied_headers(held.headers)), body
+            return
+        coding = renditions.coding_of(head, length, renditions.wish(visit.head, policy), policy)
+        plain = head
+        if renditions.is_chosen(head, length, policy):
+            plain = replace(head, headers=varied_headers(head.headers))
+        if coding is None:
+            yield plain, body
+        elif visit.head.method == b"HEAD":
+            yield replace(head, headers=renditions.fields_of(head.headers, coding)), body
+        else:
+            async with AsyncExitStack() as stack:
+                recoded = None
+                if coding is Coding.IDENTITY or self._has_room_for_one(stack):
+                    recoded = await self._recoded(
+                        stack, head.headers, body, length, coding, policy
+                    )
+                if recoded is None:
+                    yield plain, body
+                else:
+                    fields = renditions.fields_of(head.headers, coding, self._new_mark())
+                    yield replace(head, headers=fields), recoded
+
+    def _has_room_for_one(self, stack: AsyncExitStack) -> bool:
+        """Whether one client may have an encoder of its own, for as long as it reads."""
+        try:
+            self._for_one.acquire_nowait()
+        except trio.WouldBlock:
+            return False
+        stack.callback(self._for_one.release)
+        return True
+
+
+def _is_worth(recoded: Recoded, policy: CompressPolicy) -> bool:
+    return is_worth(recoded.given, recoded.taken, policy)
+
+
+def _has_no_content(request: RequestHead, source: Entry) -> bool:
+    """Whether the answer has no content, whatever its coding."""
+    return request.method == b"HEAD" or preconditions(request, source) is not Outcome.PROCEED
+
+
+def _is_coming(source: Held) -> bool:
+    """Whether there is more of a source to be waited for."""
+    fill = source.newest.fill
+    return fill is not None and not fill.finished

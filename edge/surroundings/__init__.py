@@ -1,0 +1,1 @@
+"""What is behind a node and around it: its origins, how they stand, and where clients are."""
