@@ -317,4 +317,6 @@ def _timed(made: Encoder, part: bytes | memoryview | None) -> tuple[bytes, float
 def _give_way(nice: int) -> None:
     """Let hits go first. Linux has priorities of threads; elsewhere nothing is done."""
     if sys.platform == "linux" and threading.current_thread() is not threading.main_thread():
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
+        thread = threading.get_native_id()
+        nicer = max(nice, os.getpriority(os.PRIO_PROCESS, thread))  # than the node is anyway
+        os.setpriority(os.PRIO_PROCESS, thread, nicer)

@@ -16,9 +16,11 @@ driver begins with the same bytes, and where it comes to a file, the lane sends 
   answers it, is said there; what is bad or late is the driver's to refuse.
 - *One owner.* A socket is in the epoll set or in a task's hands, never both: it is taken out
   before the task begins, and put in after it has ended.
-- *Fair.* One request a socket and round, and a bounded number of rounds and requests before other
-  tasks have their turn; and however many of those are ready, the lane has its own again between
-  two of their steps (`between`).
+- *Fair.* One request a socket and round, and a bounded number of rounds, requests and seconds
+  before other tasks have their turn; and however many of those are ready, the lane has its own
+  again between two of their steps (`between`). Who has not asked yet waits in an epoll set of its
+  own, inside the other one, of which few are seen in a round: a crowd that comes at once is let in
+  as fast as it can be served, and who was here before does not wait behind it.
 - *One round, one time of day.* The desk is told when a round begins, and when it is over: what is
   the same for all of it is looked up once, and what is only to be noted is noted together. How
   long each answer took is measured for each.
@@ -64,7 +66,9 @@ R = TypeVar("R")
 
 READ_BYTES: Final = 8_192  # a larger head is the driver's; more would only be allocated, not read
 BATCH: Final = 64
-ROUNDS: Final = 2  # 2 ms of small hits; more make them no cheaper, and others wait for their turn
+ROUNDS: Final = 2  # more make small hits no cheaper, and others wait for their turn
+ROUND_S: Final = 0.002  # of what is not so small; those that are left will still be ready
+NEWCOMERS_S: Final = 0.001  # of a round
 OTHERS_S: Final = 0.001  # for what is no hit, before the lane is looked at again
 LONGEST_SWEEP_S: Final = 5.0
 TURN_BYTES: Final = 16 << 20  # of large answers: 3 ms; then others have their turn
@@ -125,7 +129,7 @@ class Hop(Protocol):
 class Parked:
     """A connection without a task."""
 
-    __slots__ = ("_lane", "has_left", "idle_since", "is_new", "transport")
+    __slots__ = ("_lane", "has_left", "idle_since", "is_new", "transport", "watched_by")
 
     idle = True
     head_since: float | None = None
@@ -136,6 +140,7 @@ class Parked:
         self.is_new = True  # no request has come on it
         self.transport = transport
         self.idle_since = clock
+        self.watched_by: select.epoll | None = None
 
     def shed(self) -> None:
         self._lane.close(self)
@@ -165,6 +170,8 @@ class Lane(Generic[R]):
         self._clients = clients
         self._parked: dict[int, Parked] = {}
         self._epoll = select.epoll()
+        self._newcomers = select.epoll()
+        self._epoll.register(self._newcomers.fileno(), select.EPOLLIN)
         self._debts = Debts(
             self._epoll, connections, desk.settle, self._park_again, policy, clients
         )
@@ -205,6 +212,7 @@ class Lane(Generic[R]):
                 self.close(parked)
             self._debts.write_off(Failure.DRAINING)
             self._epoll.close()
+            self._newcomers.close()
 
     def stop(self) -> None:
         """Park none from now on: those that are parked go to tasks, to be closed there."""
@@ -233,7 +241,7 @@ class Lane(Generic[R]):
 
     def _go_round(self) -> None:
         """Read from those that have something to say, each at most once a round."""
-        poll, parked_by = self._epoll.poll, self._parked
+        poll, parked_by, newcomers = self._epoll.poll, self._parked, self._newcomers.fileno()
         for _ in range(ROUNDS):
             ready = poll(0, BATCH)
             if not ready:
@@ -241,19 +249,32 @@ class Lane(Generic[R]):
             self._clock = trio.current_time()
             self._turn_bytes = 0
             self._desk.begin()
-            clock = perf_counter()
+            clock = began = perf_counter()
             for number, _ in ready:
                 parked = parked_by.get(number)
                 if parked is not None:  # it may have been closed for another's sake
                     clock = self._attend(parked, clock)
+                elif number == newcomers:
+                    clock = self._see_newcomers(clock)
                 else:
                     self._turn_bytes += self._debts.collect(number, self._clock)
                     clock = perf_counter()
-                if self._turn_bytes > TURN_BYTES:
-                    break  # those that are left will still be ready
+                if clock - began > ROUND_S or self._turn_bytes > TURN_BYTES:
+                    break
             self._desk.settle()
-            if self._turn_bytes > TURN_BYTES:
+            if clock - began > ROUND_S or self._turn_bytes > TURN_BYTES:
                 return
+
+    def _see_newcomers(self, clock: float) -> float:
+        """Read from some that have not asked for anything yet; the time then."""
+        until = clock + NEWCOMERS_S
+        for number, _ in self._newcomers.poll(0, BATCH):
+            parked = self._parked.get(number)
+            if parked is not None:
+                clock = self._attend(parked, clock)
+            if clock > until:
+                break
+        return clock
 
     def _attend(self, parked: Parked, began: float) -> float:
         """Read once from a connection, and answer if that can be done at once; the time then."""
@@ -294,10 +315,12 @@ class Lane(Generic[R]):
         if sent != size or after is After.LINGER:
             self._owe(parked, behind(parts, sent), record, began, after)
             return clock
-        parked.idle_since, parked.is_new = self._clock, False
+        parked.idle_since = self._clock
         self._desk.close(record, clock - began)
         if after is After.CLOSE:
             self.close(parked)
+        elif parked.is_new:
+            self._has_asked(parked)
         return clock
 
     # From hand to hand.
@@ -305,19 +328,38 @@ class Lane(Generic[R]):
     def _park(self, parked: Parked) -> None:
         if self._stopped:
             return self._unpark(parked, b"")
-        number = parked.transport.fileno()
-        try:
-            self._epoll.register(number, select.EPOLLIN)
-        except OSError:  # no more watches: it has a task, then
+        if not self._watch(parked):
             return self._unpark(parked, b"")
-        self._parked[number] = parked
+        self._parked[parked.transport.fileno()] = parked
         return None
+
+    def _watch(self, parked: Parked) -> bool:
+        """Watch it among its like; False where there are no more watches: it has a task, then."""
+        epoll = self._newcomers if parked.is_new else self._epoll
+        try:
+            epoll.register(parked.transport.fileno(), select.EPOLLIN)
+        except OSError:
+            return False
+        parked.watched_by = epoll
+        return True
+
+    def _has_asked(self, parked: Parked) -> None:
+        """It is no newcomer any more."""
+        parked.is_new = False
+        if parked.watched_by is not None:
+            self._unwatch(parked)
+            self._park(parked)
+
+    def _unwatch(self, parked: Parked) -> None:
+        number = parked.transport.fileno()
+        self._parked.pop(number, None)
+        if parked.watched_by is not None:
+            parked.watched_by.unregister(number)
+            parked.watched_by = None
 
     def _unlist(self, parked: Parked) -> None:
         parked.has_left = True
-        number = parked.transport.fileno()
-        if self._parked.pop(number, None) is not None:
-            self._epoll.unregister(number)
+        self._unwatch(parked)
 
     def _unpark(self, parked: Parked, data: bytes) -> None:
         """Give a connection to a task, which begins with `data`."""
@@ -399,7 +441,11 @@ class Lane(Generic[R]):
         close = partial(self._desk.close, record)
         debt = Debt(transport, rest, close, began, self._clock, stays=stays)
         self._connections.swap(parked, debt)
-        is_watched = self._parked.pop(transport.fileno(), None) is not None
+        is_watched = parked.watched_by is self._epoll
+        if is_watched:
+            del self._parked[transport.fileno()]
+        else:
+            self._unwatch(parked)
         self._debts.incur(debt, is_watched=is_watched)
 
     # Those that have nothing to say.

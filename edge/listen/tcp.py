@@ -12,6 +12,7 @@ import errno
 import socket
 import sys
 from dataclasses import dataclass
+from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 BACKLOG = 4_096  # Linux caps it at net.core.somaxconn
-ACCEPT_BATCH = 8  # 1 ms; then other tasks have their turn
+ACCEPT_S = 0.002  # then other tasks have their turn
 HEAD_GRACE_S = 1.0  # a head that takes longer is not a client in a hurry
 IDLE_GRACE_S = 0.5  # nor is one that has had nothing to ask for so long
 SHED_PAUSE_S = 0.002  # for the connection that was shed to end
@@ -217,9 +218,11 @@ async def accept(
     """
     while True:
         await trio.lowlevel.wait_readable(listener)
-        for number in range(ACCEPT_BATCH):
-            if number and connections.are_full:
+        until, is_first = perf_counter() + ACCEPT_S, True
+        while is_first or perf_counter() < until:
+            if not is_first and connections.are_full:
                 break  # let no one give way before there is someone to give way to
+            is_first = False
             if not connections.has_room():
                 await trio.sleep(PAUSE_S)
                 break

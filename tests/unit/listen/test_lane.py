@@ -338,15 +338,37 @@ async def test_where_there_are_no_more_watches_a_connection_has_a_task() -> None
             raise OSError(28, "no space left on device")
 
     async with a_node() as node, node.connect() as client:
-        real, node.lane._epoll = node.lane._epoll, Full()  # type: ignore[assignment]
+        real, node.lane._newcomers = node.lane._newcomers, Full()  # type: ignore[assignment]
         other = node.connect()
-        node.lane._epoll = real
+        node.lane._newcomers = real
         await other.send_all(SLOW)
         assert await received(other, len(BY_TASK)) == BY_TASK
         await other.aclose()
         await client.send_all(QUICK)
         assert await received(client, len(AT_ONCE)) == AT_ONCE
         assert node.driven == [b""]
+
+
+async def test_who_was_here_before_does_not_wait_behind_a_crowd_of_newcomers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lanes, "NEWCOMERS_S", 0.0)  # one in a round
+    async with a_node() as node, node.connect() as client:
+        for _ in range(2):
+            await client.send_all(QUICK)
+            assert await received(client, len(AT_ONCE)) == AT_ONCE
+        crowd = [node.connect() for _ in range(3 * lanes.BATCH)]
+        node.told.clear()
+        for other in crowd:
+            os.write(other.socket.fileno(), SLOW)  # all in one step
+        os.write(client.socket.fileno(), QUICK)
+        assert await received(client, len(AT_ONCE)) == AT_ONCE
+        assert len(node.driven) < len(crowd) / 2
+        for other in crowd:
+            assert await received(other, len(BY_TASK)) == BY_TASK
+            await other.send_all(QUICK)  # and is no newcomer any more
+            assert await received(other, len(AT_ONCE)) == AT_ONCE
+            await other.aclose()
 
 
 async def test_one_who_has_much_to_ask_does_not_keep_others_waiting() -> None:
