@@ -50,12 +50,6 @@ class Leases:
         self._cells = memoryview(mmap.mmap(-1, CELLS * 8)).cast("Q")
         self._lent = bytearray(b"\1") * CELLS
 
-    def seen_anew(self) -> Leases:
-        """The same table as a worker sees it that begins, and knows of nothing handed out."""
-        view = Leases.__new__(Leases)
-        view._cells, view._lent = self._cells, bytearray(b"\1") * CELLS
-        return view
-
     def current(self, digest: bytes) -> int:
         """The number that copies of what is stored under `digest` have to have."""
         return self._cells[digest[0] << 8 | digest[1]]

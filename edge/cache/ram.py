@@ -23,7 +23,7 @@ of everything it displaces, and disks are good at large things.
 *Invariants.* The cost of what is held is never above the capacity. Every value costs its size
 and `OVERHEAD_BYTES`, and there are no more ghosts than values, so neither empty values nor keys
 made up by a client can outgrow the bound. A value disappears only by `remove`, by being replaced,
-or by being returned from `put` or `resize` as evicted.
+or by being returned from `put` as evicted.
 """
 
 from __future__ import annotations
@@ -135,17 +135,6 @@ class RamStore(Generic[V]):
         evicted = self._make_room(slot.cost)
         self._append(key, slot, to_main=to_main)
         return evicted
-
-    def resize(self, key: bytes, size: int) -> list[tuple[bytes, V]]:
-        """Count what is under `key` as `size` bytes from now on; returns who had to leave.
-
-        Here `key` itself is among them if it has grown beyond what is admitted.
-        """
-        slot = self._main.get(key) or self._small.get(key)
-        if slot is None:
-            return []
-        left = self.put(key, slot.value, size)
-        return left if self.admits(size) else [(key, slot.value)]
 
     def remove(self, key: bytes) -> V | None:
         """Forget `key`, also as a ghost; returns what was under it."""

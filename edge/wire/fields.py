@@ -204,9 +204,6 @@ def parse_entity_tags(value: bytes) -> list[EntityTag] | AnyTag:
 
 MAX_RANGES: Final = 64  # Apache stops at 200; a viewer of PDFs asks for a dozen
 _RANGE = re.compile(rb"([0-9]*+)-([0-9]*+)")
-_CONTENT_RANGE = re.compile(
-    rb"bytes (?:([0-9]{1,18})-([0-9]{1,18})/(?:([0-9]{1,18})|\*)|\*/([0-9]{1,18}))", re.IGNORECASE
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,18 +213,6 @@ class RangeSpec:
 
     first: int | None
     last: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class ContentRange:
-    """What part a 206 brings: octets `first` to `last` inclusive of `length` (None: not told).
-
-    The form of a 416, `*/length`, has neither `first` nor `last`.
-    """
-
-    first: int | None
-    last: int | None
-    length: int | None
 
 
 def parse_range(value: bytes) -> list[RangeSpec] | None:
@@ -258,19 +243,6 @@ def _range_spec(member: bytes) -> RangeSpec | None:
     if first is not None and last is not None and first > last:
         return None
     return RangeSpec(first, last)
-
-
-def parse_content_range(value: bytes) -> ContentRange | None:
-    """What a Content-Range says, or None where it is malformed, impossible, or not of bytes."""
-    match = _CONTENT_RANGE.fullmatch(value)
-    if match is None:
-        return None
-    first, last, length, unsatisfied = (int(part) if part else None for part in match.groups())
-    if first is None or last is None:
-        return ContentRange(None, None, unsatisfied)
-    if first > last or (length is not None and last >= length):
-        return None
-    return ContentRange(first, last, length)
 
 
 # --- media types (RFC 9110 §8.3) ----------------------------------------------

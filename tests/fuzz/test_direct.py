@@ -150,7 +150,7 @@ def both(data: bytes, places: list[int], ends: bool, method: bytes, late: bool) 
     assert ours == told(engine(plain=False), asking(method), pieces, late)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(GOOD, CUTS, st.booleans(), METHODS, st.booleans())
 def test_a_good_answer_is_read_as_h11_reads_it(
     data: bytes, places: list[int], ends: bool, method: bytes, late: bool
@@ -158,7 +158,7 @@ def test_a_good_answer_is_read_as_h11_reads_it(
     both(data, places, ends, method, late)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(NEAR, CUTS, st.booleans(), METHODS, st.booleans())
 def test_near_misses_fare_as_with_h11(
     data: bytes, places: list[int], ends: bool, method: bytes, late: bool
@@ -166,7 +166,7 @@ def test_near_misses_fare_as_with_h11(
     both(data, places, ends, method, late)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(mutants(), CUTS, st.booleans(), METHODS, st.booleans())
 def test_mutated_answers_fare_as_with_h11(
     data: bytes, places: list[int], ends: bool, method: bytes, late: bool
@@ -174,7 +174,7 @@ def test_mutated_answers_fare_as_with_h11(
     both(data, places, ends, method, late)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.sampled_from([b"GET", b"HEAD", b"POST", b"OPTIONS", b"CONNECT", b"G T", b""]),
     st.sampled_from([b"/", b"*", b"/a?b", b"", b"/ x", b"/\xe9", b"/\r\n", b"http://a/"]),
@@ -198,7 +198,7 @@ def test_a_request_is_written_as_h11_writes_it(
     assert written[0] == written[1]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(GOOD | NEAR, METHODS, st.booleans()), min_size=2, max_size=4))
 def test_a_connection_goes_on_as_with_h11(exchanges: list[tuple[bytes, bytes, bool]]) -> None:
     """Some of the exchanges are more than plain, so that both take turns."""

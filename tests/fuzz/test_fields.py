@@ -23,7 +23,6 @@ PARSERS: list[Callable[[bytes], object]] = [
     fields.parse_entity_tag,
     fields.parse_entity_tags,
     fields.parse_range,
-    fields.parse_content_range,
     fields.parse_media_type,
 ]
 

@@ -83,7 +83,7 @@ def asked(method: bytes = b"GET") -> ClientEngine:
     return engine
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(BYTES, CUTS, st.booleans())
 def test_a_server_reads_any_bytes_the_same_however_they_are_cut(
     data: bytes, places: list[int], ends: bool
@@ -94,7 +94,7 @@ def test_a_server_reads_any_bytes_the_same_however_they_are_cut(
     assert read(ServerEngine(LIMITS), single, ends) == whole
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(BYTES, CUTS, st.booleans(), st.sampled_from([b"GET", b"HEAD"]))
 def test_a_client_reads_any_bytes_the_same_however_they_are_cut(
     data: bytes, places: list[int], ends: bool, method: bytes
@@ -108,7 +108,7 @@ def test_a_client_reads_any_bytes_the_same_however_they_are_cut(
 SEEDS = [case.raw for case in hostile.requests() if len(case.raw) < 500]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from(SEEDS), st.integers(0, 500), st.binary(max_size=3), st.integers(0, 3))
 def test_a_mutated_vector_is_messages_or_a_protocol_error(
     raw: bytes, place: int, inserted: bytes, removed: int
@@ -118,7 +118,7 @@ def test_a_mutated_vector_is_messages_or_a_protocol_error(
     assert read(ServerEngine(), [mutant[i : i + 1] for i in range(len(mutant))], True) == whole
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from(SEEDS), st.integers(0, 500), st.binary(max_size=2))
 def test_what_the_gate_lets_through_h11_alone_reads_the_same(
     raw: bytes, place: int, inserted: bytes
@@ -170,7 +170,7 @@ def passed(
     return cut(b"".join(sender.outgoing()), places)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(FIELDS, BODY, st.booleans(), CUTS)
 def test_a_request_sent_is_received_equal(
     fields: list[tuple[bytes, bytes]], body: list[bytes], by_length: bool, places: list[int]
@@ -185,7 +185,7 @@ def test_a_request_sent_is_received_equal(
     assert made[-1] == End()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(FIELDS, BODY, st.booleans(), CUTS, st.sampled_from([200, 404, 503]))
 def test_a_response_sent_is_received_equal(
     fields: list[tuple[bytes, bytes]],

@@ -103,7 +103,7 @@ def mutants(draw: st.DrawFn) -> bytes:
     return data
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(GOOD, st.sampled_from([b"http", b"https"]))
 def test_a_good_head_is_plain_and_read_as_the_engine_reads_it(data: bytes, scheme: bytes) -> None:
     head = PlainReader(LIMITS, scheme).read(data)
@@ -111,21 +111,21 @@ def test_a_good_head_is_plain_and_read_as_the_engine_reads_it(data: bytes, schem
     assert head == ordinary(data, LIMITS, scheme)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(NEAR)
 def test_what_is_plain_among_near_misses_the_engine_reads_the_same(data: bytes) -> None:
     head = PlainReader(LIMITS).read(data)
     assert head is None or head == ordinary(data, LIMITS)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(mutants())
 def test_what_is_plain_among_mutants_the_engine_reads_the_same(data: bytes) -> None:
     head = PlainReader(Limits()).read(data)
     assert head is None or head == ordinary(data)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=200), GOOD, st.integers(0, 300))
 def test_what_is_plain_among_pieces_and_sums_the_engine_reads_the_same(
     data: bytes, good: bytes, place: int
@@ -135,7 +135,7 @@ def test_what_is_plain_among_pieces_and_sums_the_engine_reads_the_same(
         assert head is None or head == ordinary(bad, LIMITS)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(GOOD | NEAR | mutants(), min_size=1, max_size=6),
     st.lists(st.integers(0, 5), max_size=40),

@@ -108,7 +108,7 @@ def told(engine: ServerEngine, steps: Sequence[Step], *, looks: bool) -> list[ob
     return [*seen, state(engine), engine.leftover()]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(LIVES, st.booleans())
 def test_a_life_is_the_same_as_with_h11(steps: list[Step], looks: bool) -> None:
     limits = Limits(head_bytes=400, unread_bytes=100)

@@ -170,9 +170,7 @@ def acts(draw: st.DrawFn, kind: st.SearchStrategy[Question]) -> list[Act]:
     return [*chosen, *asking(draw, kind)]
 
 
-LAW: Final = settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+LAW: Final = settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 FRESH: Final = {"Cache-Control": "max-age=60", "ETag": '"1"', "Vary": "Accept-Encoding"}
 WINDOW: Final = {"Cache-Control": "max-age=10, stale-while-revalidate=20", "xkey": "front"}
 

@@ -46,7 +46,7 @@ from tests.unit.sent import joined
 if TYPE_CHECKING:
     from edge.hop.desk import Glancing
 
-LAW: Final = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+LAW: Final = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 
 class Entrance:

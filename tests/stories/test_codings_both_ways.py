@@ -18,7 +18,7 @@ from tests.stories.test_explain import FRESHNESS, PAUSES, PURGES, SELECTIVE, fet
 if TYPE_CHECKING:
     from tests.stories.test_both_ways import Act
 
-LAW: Final = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+LAW: Final = settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
 CODINGS: Final = ("br", "gzip", "zstd", "gzip, br", "identity;q=0, br", "gzip;q=0.1, identity", "")
 TAGS: Final = (b'"1-br.00000000"', b'"1-gzip.00000000", "7"', b'"1"')
 

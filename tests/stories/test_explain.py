@@ -420,9 +420,7 @@ async def a_stage(
         yield Stage(edge, client, play)
 
 
-LAW: Final = settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+LAW: Final = settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
 
 @LAW

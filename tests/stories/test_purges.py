@@ -58,7 +58,6 @@ def plays(standard: int) -> settings:
         max_examples=EXAMPLES or standard,
         derandomize=not EXAMPLES,
         database=None,
-        deadline=None,
         suppress_health_check=list(HealthCheck),
     )
 

@@ -387,4 +387,4 @@ class Files(RuleBasedStateMachine):
 
 
 TestFiles = Files.TestCase
-TestFiles.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestFiles.settings = settings(max_examples=60, stateful_step_count=40)

@@ -431,9 +431,7 @@ async def test_eviction_ends_though_everything_is_loved(
         assert await body_of(disk, last) == bytes(50_000)
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     steps=st.lists(
         st.tuples(st.integers(0, 9), st.sampled_from([0, 100, 20_000, 300_000, 900_000])),

@@ -87,7 +87,7 @@ async def read_at(pace: Pace, fill: Fill, body: bytes) -> None:
     lone_bytes=st.integers(1, 100),
     tight=st.booleans(),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_every_reader_at_any_pace_gets_exactly_the_bytes_written(
     shared: bool,
     sizes: list[int],
@@ -139,7 +139,7 @@ def test_every_reader_at_any_pace_gets_exactly_the_bytes_written(
     readers=st.lists(paces, min_size=1, max_size=3),
     turns=st.integers(0, 30),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_writer_cancelled_anywhere_never_makes_a_part_look_whole(
     shared: bool,
     sizes: list[int],

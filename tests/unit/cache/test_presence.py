@@ -80,9 +80,7 @@ STEPS = st.lists(
 )
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 async def test_changes_between_the_steps_of_the_reading_are_not_missed(
     make_entry: MakeEntry, tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]

@@ -58,9 +58,7 @@ async def test_a_scan_sees_every_row_in_bounded_batches(
         assert await scan.next() is None
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS, quota_bytes=st.sampled_from([600_000, 64 << 20]))
 def test_what_is_there_throughout_is_seen_once_and_nothing_live_is_removed(
     make_entry: MakeEntry,

@@ -156,9 +156,7 @@ async def take(tier: Disk | Shards, deed: str, entry: Entry) -> None:
                 tier.replace(row.entry, replace(row.entry, fetched_at=entry.fetched_at))
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS, shards=st.integers(1, 4), workers=st.integers(1, 5))
 def test_all_owners_together_do_what_one_disk_does(
     tmp_path_factory: pytest.TempPathFactory,

@@ -122,7 +122,7 @@ async def test_a_spool_that_was_never_written_leaves_nothing(tier: Tier) -> None
     assert not tier.path.exists()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(size=st.integers(0, 300), offset=st.integers(0, 400), most=st.integers(1, 400))
 def test_cached_reading_gives_the_bytes_of_the_file(size: int, offset: int, most: int) -> None:
     data = os.urandom(size)

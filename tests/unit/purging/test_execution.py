@@ -267,7 +267,6 @@ AUTHORITIES = st.sampled_from(
 
 
 @given(AUTHORITIES, st.sampled_from([b"http", b"https"]))
-@settings(deadline=None)
 async def test_all_that_a_confined_purge_can_cover_is_in_its_area(
     authority: bytes, scheme: bytes
 ) -> None:

@@ -122,7 +122,6 @@ def test_a_server_that_is_down_moves_only_its_own_keys(balance: Balance) -> None
     assert all(now == then for then, now in zip(before, after, strict=True) if then != 1)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.floats(0.1, 10), min_size=2, max_size=6),
     st.lists(st.binary(min_size=1, max_size=2), max_size=80),
@@ -665,4 +664,4 @@ class Group(RuleBasedStateMachine):
 
 
 TestGroup = Group.TestCase
-TestGroup.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestGroup.settings = settings(max_examples=60, stateful_step_count=40)

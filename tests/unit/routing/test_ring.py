@@ -12,7 +12,7 @@ from edge.routing.ring import MOST_MEMBERS, MOST_POINTS, Ring, most_at_work, pla
 
 NAMES = st.lists(st.text(max_size=8), min_size=1, max_size=8, unique=True)
 WEIGHTS = st.floats(0.01, 3)
-LAW = settings(max_examples=50, deadline=None)  # a ring takes some milliseconds to make
+LAW = settings(max_examples=50)  # a ring takes some milliseconds to make
 KEYS = [b"/page/%d" % number for number in range(200)]
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.config import policies
@@ -163,7 +163,6 @@ SENDERS: Final = (
 PLAIN: Final = parts_of(TWO)
 
 
-@settings(deadline=None)  # each case makes a node's parts
 @given(RULES, st.sampled_from([b"/a/x", b"/b"]))
 def test_requests_for_one_url_share_a_key_only_where_the_origin_is_asked_the_same(
     rules: list[tuple[str, str]], target: bytes
@@ -179,7 +178,6 @@ def test_requests_for_one_url_share_a_key_only_where_the_origin_is_asked_the_sam
     assert all(len(each) == 1 for each in of_key.values())
 
 
-@settings(deadline=None)
 @given(RULES, st.sampled_from([b"/a/x", b"/b"]))
 def test_who_is_asked_as_without_rules_is_keyed_as_without_rules(
     rules: list[tuple[str, str]], target: bytes

@@ -201,7 +201,7 @@ def test_memory_is_bounded_and_what_is_asked_for_stays(path: Path) -> None:
         assert places.statistics().lookups - places.statistics().cached == reads + 1
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.dictionaries(
         st.integers(0, 255).map("203.0.{}.0/24".format)

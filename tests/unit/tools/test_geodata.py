@@ -266,7 +266,7 @@ EXTENTS = st.tuples(st.integers(0, 1 << 32), st.integers(0, 1 << 32)).map(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(EXTENTS, min_size=1, max_size=8), st.booleans(), st.data())
 def test_a_database_says_what_its_ranges_say(
     tmp_path_factory: pytest.TempPathFactory,

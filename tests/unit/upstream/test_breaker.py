@@ -7,7 +7,7 @@ from collections import deque
 import pytest
 import trio
 import trio.testing
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.errors import ExchangeError, Failure
@@ -186,7 +186,6 @@ async def _play(at_work: int, waiting: int, script: list[tuple[str, int]]) -> No
     assert counts(breaker) == (0, 0)
 
 
-@settings(deadline=None)
 @given(
     st.integers(1, 3),
     st.integers(0, 3),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import trio
 import trio.testing
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.errors import ExchangeError, Failure
@@ -789,7 +789,6 @@ async def _pass(manners: list[list[str]], tries: int) -> None:
         assert_all_is_given_back(*groups)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.lists(MANNERS, min_size=1, max_size=4), min_size=1, max_size=3),
     st.integers(1, 8),

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.wire import fields
-from edge.wire.fields import AnyTag, ContentRange, EntityTag, RangeSpec
+from edge.wire.fields import AnyTag, EntityTag, RangeSpec
 
 VECTORS = Path(__file__).parents[2] / "vectors"
 DATES = tomllib.loads((VECTORS / "dates.toml").read_text("utf-8"))["date"]
@@ -221,29 +221,6 @@ def test_ranges_are_read(value: bytes, ranges: list[RangeSpec | tuple[int | None
 )
 def test_a_range_that_is_none_is_ignored(value: bytes) -> None:
     assert fields.parse_range(value) is None
-
-
-@pytest.mark.parametrize(
-    ("value", "part"),
-    [
-        (b"bytes 42-1233/1234", ContentRange(42, 1233, 1234)),
-        (b"bytes 42-1233/*", ContentRange(42, 1233, None)),
-        (b"Bytes 0-0/1", ContentRange(0, 0, 1)),
-        (b"bytes */1234", ContentRange(None, None, 1234)),
-        (b"bytes 5-4/10", None),
-        (b"bytes 0-10/10", None),
-        (b"bytes */*", None),
-        (b"bytes 0-/10", None),
-        (b"bytes  0-1/2", None),
-        (b"bytes 0-1/2 ", None),
-        (b"bytes=0-1/2", None),
-        (b"lines 0-1/2", None),
-        (b"bytes 0-1/" + b"9" * 19, None),
-        (b"", None),
-    ],
-)
-def test_content_range_is_read_or_refused(value: bytes, part: ContentRange | None) -> None:
-    assert fields.parse_content_range(value) == part
 
 
 # --- media types --------------------------------------------------------------

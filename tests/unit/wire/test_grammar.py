@@ -205,7 +205,7 @@ def test_a_bad_byte_is_found_where_it_shows(letters: list[bytes]) -> None:
     assert bad_byte(data, 0, len(data)) == shown
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_framing_or_a_protocol_error(data: bytes) -> None:
     for check in (
