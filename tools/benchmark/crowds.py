@@ -3,8 +3,9 @@
 Quiet rounds, and busy ones in which a crowd comes every second: a thousand clients at once, each
 on a connection of its own, five for each of two hundred pages that nobody has asked for yet. wrk
 asks for 1 KiB hits at the same even pace in all of them. The crowds of one kind of busy round
-accept `br`, those of another no coding, which shows what of it is the coding. Clients and origin
-share the load's core and give way to it.
+accept `br`, those of another no coding, which shows what of it is the coding; peers, which code
+nothing here, have only these, and show what of it is the crowd's. Clients and origin share the
+load's core and give way to it.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from tools.benchmark.comparison import cell, verdict
 from tools.benchmark.figures import ratio
 from tools.benchmark.loads import PACED_HIT, Goal
 from tools.benchmark.objects import SMALL
+from tools.benchmark.peers import start_peers, tell_notes
 from tools.benchmark.plain import HEAD_END, Broken, Origin, head, parse_head
 from tools.benchmark.report import Report, milliseconds
-from tools.benchmark.servers import Server, program, running, start_node
+from tools.benchmark.servers import Server, program
 from tools.benchmark.texts import MANUAL
 from tools.benchmark.wrk import Run, run_wrk
 
@@ -43,7 +45,9 @@ EACH_S: Final = 1.0
 PAGES: Final = 200
 CLIENTS: Final = 1000
 PAGE: Final = MANUAL[: 32 << 10]
+OURS: Final = "this node"
 KINDS: Final = ("quiet", "identity", "br")
+PEERS_KINDS: Final = ("quiet", "identity")
 GOAL: Final = Goal("p99", 2.0)
 ON: Final = ("--set", "site.compress={}")
 
@@ -192,24 +196,30 @@ def measure(wishes: Wishes) -> Report:
         return report
     with ExitStack() as stack:
         crowds = stack.enter_context(closing(Crowds()))
-        node = stack.enter_context(running(start_node(place / "node", crowds.origin, extra=ON)))
-        run_wrk(wrk, PACED_HIT, node, WARM_S, place, "warm")
-        proof.check(node, PACED_HIT, "before")
+        servers = start_peers(stack, place, crowds.origin, report, extra=ON)
+        for server in servers:
+            run_wrk(wrk, PACED_HIT, server, WARM_S, place, "warm")
+            proof.check(server, PACED_HIT, "before")
         rounds = [
-            _round(wrk, crowds, node, wishes, number) for number in range(wishes.rounds or ROUNDS)
+            {server.name: _round(wrk, crowds, server, wishes, number) for server in servers}
+            for number in range(wishes.rounds or ROUNDS)
         ]
-        proof.check(node, PACED_HIT, "after")
-    _tell(report, rounds)
+        for server in servers:
+            proof.check(server, PACED_HIT, "after")
+    for server in servers:
+        _tell(report, server.name, [each[server.name] for each in rounds])
+    tell_notes(report, [server.name for server in servers])
     return report
 
 
 def _round(
-    wrk: str, crowds: Crowds, node: Server, wishes: Wishes, number: int
+    wrk: str, crowds: Crowds, server: Server, wishes: Wishes, number: int
 ) -> dict[str, tuple[Run, Seen]]:
     seconds, found = wishes.seconds or SECONDS, {}
-    for kind in KINDS if number % 2 == 0 else reversed(KINDS):
-        seen = crowds.begin(node.port, kind) if kind != "quiet" else Seen()
-        run = run_wrk(wrk, PACED_HIT, node, seconds, wishes.directory, "")
+    kinds = KINDS if server.name == OURS else PEERS_KINDS
+    for kind in kinds if number % 2 == 0 else reversed(kinds):
+        seen = crowds.begin(server.port, kind) if kind != "quiet" else Seen()
+        run = run_wrk(wrk, PACED_HIT, server, seconds, wishes.directory, "")
         if kind != "quiet":
             crowds.end()
         found[kind] = run, seen
@@ -217,28 +227,30 @@ def _round(
     return found
 
 
-def _tell(report: Report, rounds: list[dict[str, tuple[Run, Seen]]]) -> None:
+def _tell(report: Report, name: str, rounds: list[dict[str, tuple[Run, Seen]]]) -> None:
     quiet = [each["quiet"][0].load.p99_s for each in rounds]
-    for kind in KINDS:
+    report.say(f"  {name}")
+    told = report.figures[name] = {}
+    for kind in rounds[0]:
         runs, seen = zip(*(each[kind] for each in rounds), strict=True)
         report.say(
-            f"  {kind:12}{median(run.load.per_s for run in runs):>9,.0f} hits/s   "
+            f"    {kind:10}{median(run.load.per_s for run in runs):>9,.0f} hits/s   "
             f"p50 {milliseconds(median(run.load.p50_s for run in runs)):>9}   "
             f"p99 {milliseconds(median(run.load.p99_s for run in runs)):>9}"
         )
-        report.figures[kind] = [
-            (asdict(run), asdict(each)) for run, each in zip(runs, seen, strict=True)
-        ]
+        told[kind] = [(asdict(run), asdict(each)) for run, each in zip(runs, seen, strict=True)]
         if kind == "quiet":
             continue
         found = ratio([run.load.p99_s for run in runs], quiet)
         answered = sum(each.answered for each in seen)
         goal = f" ({verdict(GOAL, found)})" if kind == "br" else ""
         report.say(
-            f"  {'':12}p99 by quiet: {cell(found)}{goal}; {answered:,} of the crowds answered, "
+            f"    {'':10}p99 by quiet: {cell(found)}{goal}; {answered:,} of the crowds answered, "
             f"the longest after {milliseconds(max(each.longest_s for each in seen))}"
         )
         faults = [fault for each in seen for fault in each.faults]
         failed = sum(run.load.failed for run in runs)
         if faults or failed:
-            report.fault(f"{failed} hits failed; {len(faults)} of the crowds: {faults[:3]}")
+            report.fault(
+                f"{name}: {failed} hits failed; {len(faults)} of the crowds: {faults[:3]}"
+            )
