@@ -304,6 +304,7 @@ class _Relayed:
                     frame = End()
         if isinstance(frame, Broken):
             note(self._visit.record, frame.facts)
+            await stream.flush()  # what came before is the client's all the same
             return
         await stream.send(frame)
         if self._copy is not None:

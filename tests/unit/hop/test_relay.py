@@ -64,6 +64,7 @@ class Client:
 
     def __init__(self, *body: Chunk | End | ExchangeError) -> None:
         self.sent: list[Message] = []
+        self._kept: list[Message] = []  # back, until there is more
         self.left = trio.Event()
         self._body = list(body)
         self.length = 3
@@ -79,10 +80,12 @@ class Client:
         return message
 
     async def send(self, message: Message, *, more: bool = False) -> None:
-        await trio.lowlevel.checkpoint()
-        self.sent.append(message)
+        self._kept.append(message)
+        if not more:
+            await self.flush()
 
     async def send_file(self, span: FileSpan) -> None:
+        await self.flush()
         while len(span):
             data = await span.source.read(span.offset, len(span))
             self.sent.append(Chunk(data))
@@ -90,6 +93,8 @@ class Client:
 
     async def flush(self) -> None:
         await trio.lowlevel.checkpoint()
+        self.sent += self._kept
+        self._kept.clear()
 
     async def wait_left(self) -> None:
         await self.left.wait()
@@ -144,7 +149,8 @@ def answering(*frames: Frame, times: int = 1) -> Callable[[Link], Awaitable[None
         for _ in range(times):
             assert isinstance(await link.receive(), Ask)
             for frame in frames:
-                await link.send(frame)
+                link.put(frame)
+            await link.flush()
 
     return script
 
