@@ -21,7 +21,7 @@ IMPURE_IN = {
         "presence", "reaper", "rows", "scan", "shards", "space", "spool", "store", "sweep",
         "threads", "trouble", "writer",
     },
-    "edge.coding": {"bodies", "coders"},
+    "edge.coding": {"bodies", "coders", "library", "shelf"},
     "edge.observe": {"accesslog", "errorlog", "scrape"},
 }  # fmt: skip
 PURE_MODULES = {
@@ -44,7 +44,8 @@ ALLOWED = {
     "edge.cache": {"edge.wire", "edge.errors"},
     "edge.upstream": {"edge.wire", "edge.errors", "edge.routing"},
     "edge.coding": {
-        "edge.wire", "edge.errors", "edge.routing.site", "edge.cache.body", "edge.cache.threads",
+        "edge.wire", "edge.errors", "edge.routing.site", "edge.cache.body", "edge.cache.files",
+        "edge.cache.threads",
     },
     "edge.coding.renditions": {"edge.wire", "edge.cache.entry", "edge.cache.held", "edge.coding"},
     "edge.listen": {"edge.wire", "edge.errors", "edge.upstream.transport"},

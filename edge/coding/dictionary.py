@@ -5,10 +5,11 @@ body is there; a client that kept it says its SHA-256 in Available-Dictionary, a
 made with it. Whoever asks is the client; here it is only checked that what it names is one that
 this origin gave out for this URL.
 
-`Dictionaries` is what one worker knows of, bounded in number and in bytes; what is used longest
-ago goes first. Everything in it is held by *realm*: the site's name and the origin (scheme and
-authority) that the dictionary came from. Nothing is ever found across realms, so no page can be
-compressed with another origin's secrets (RFC 9842 §9.3).
+`Dictionaries` is what one worker has at hand, bounded in number and in bytes; what is used longest
+ago goes first. What other workers have learned it finds on the node's `shelf`. Everything is held
+by *realm*: the site's name and the origin (scheme and authority) that the dictionary came from.
+Nothing is ever found across realms, so no page can be compressed with another origin's secrets
+(RFC 9842 §9.3).
 
 `match` is a URL pattern (§2.1.1). Of those, what servers write is understood: a path, absolute or
 relative to the dictionary's own, with `*` for any text, and a query behind `?`; no query means any
@@ -33,6 +34,10 @@ from edge.routing.site import Glob
 if TYPE_CHECKING:
     from edge.wire.message import Headers
 
+MOST: Final = 256
+MOST_BYTES: Final = 16 * 1024 * 1024
+MOST_EACH: Final = 1024 * 1024
+MOST_REALM: Final = 32
 LEAST_BYTES: Final = 8  # zstd's own bound
 MOST_ID: Final = 1024  # RFC 9842 §2.1.3
 _MOST_VALUE: Final = 4096  # of Use-As-Dictionary: a pattern, and an id
@@ -56,6 +61,12 @@ class UrlMatch(NamedTuple):
     query: Glob | None
     """None for any query, or none."""
 
+    @property
+    def pattern(self) -> bytes:
+        """A `match` that says so, absolute: `url_match` makes this of it again."""
+        path = b"*".join(self.path.parts)
+        return path if self.query is None else b"%b?%b" % (path, b"*".join(self.query.parts))
+
     def takes(self, target: bytes) -> bool:
         """Whether a request target in origin form is one."""
         path, mark, query = target.partition(b"?")
@@ -74,6 +85,10 @@ class Offer:
     match: UrlMatch
     id: bytes = b""
     match_dest: frozenset[bytes] = frozenset()
+
+    def is_meant_for(self, destination: bytes | None) -> bool:
+        """Whether it is for a request with this Sec-Fetch-Dest; None where it has none."""
+        return not self.match_dest or destination is None or destination in self.match_dest
 
 
 @dataclass(slots=True, eq=False)
@@ -152,7 +167,7 @@ def _destinations(member: Any) -> frozenset[bytes] | None:
 
 
 class Dictionaries:
-    """The dictionaries that a worker knows of.
+    """The dictionaries that a worker has at hand.
 
     At most `most` of them in `most_bytes` together, `most_each` bytes each, and `most_realm` of
     one realm, so that no site crowds out the others. One that is used takes five times its size.
@@ -160,10 +175,10 @@ class Dictionaries:
 
     def __init__(
         self,
-        most: int = 256,
-        most_bytes: int = 16 * 1024 * 1024,
-        most_each: int = 1024 * 1024,
-        most_realm: int = 32,
+        most: int = MOST,
+        most_bytes: int = MOST_BYTES,
+        most_each: int = MOST_EACH,
+        most_realm: int = MOST_REALM,
     ) -> None:
         self._most = most
         self._most_bytes = most_bytes
@@ -181,41 +196,40 @@ class Dictionaries:
         """Whether a body of `size` bytes may become a dictionary at all."""
         return LEAST_BYTES <= size <= min(self._most_each, self._most_bytes)
 
-    def add(self, realm: Realm, content: bytes, offer: Offer) -> Dictionary | None:
-        """Keep a whole, decoded body as `offer` has it; None where it does not fit.
+    def add(self, realm: Realm, made: Dictionary) -> bool:
+        """Have this one at hand; False where it does not fit.
 
-        The same body offered anew has the newer offer.
+        It takes the place of one with the same body, as it has the newer offer.
         """
-        if not self.fits(len(content)):
-            return None
-        made = Dictionary(content, offer)
+        size = len(made.content)
+        if not self.fits(size):
+            return False
         self._drop((realm, made.digest))
         if len(self._realms.get(realm, ())) >= self._most_realm:
             self._drop(next(key for key in self._held if key[0] == realm))
         while self._held and (
-            len(self._held) >= self._most or self.held_bytes + len(content) > self._most_bytes
+            len(self._held) >= self._most or self.held_bytes + size > self._most_bytes
         ):
             self._drop(next(iter(self._held)))
         self._held[realm, made.digest] = made
         self._realms.setdefault(realm, {})[made.digest] = made
-        self.held_bytes += len(content)
-        return made
+        self.held_bytes += size
+        return True
 
-    def find(
-        self, realm: Realm, digest: bytes, target: bytes, destination: bytes | None = None
-    ) -> Dictionary | None:
-        """The dictionary of this realm that a client names, if it is for this target.
-
-        `destination` is its Sec-Fetch-Dest; None where it sends none.
-        """
+    def find(self, realm: Realm, digest: bytes) -> Dictionary | None:
+        """The dictionary of this realm that a client names: it is used."""
         found = self._held.get((realm, digest))
-        if found is None or not found.offer.match.takes(target):
-            return None
-        wanted = found.offer.match_dest
-        if wanted and destination is not None and destination not in wanted:
-            return None
-        self._held.move_to_end((realm, digest))
+        if found is not None:
+            self._held.move_to_end((realm, digest))
         return found
+
+    def look(self, realm: Realm, digest: bytes) -> Dictionary | None:
+        """The same, without its being used."""
+        return self._held.get((realm, digest))
+
+    def has_elsewhere(self, digest: bytes) -> bool:
+        """Whether any realm has a dictionary of this digest; looks through all."""
+        return any(held == digest for _, held in self._held)
 
     def _drop(self, key: tuple[Realm, bytes]) -> None:
         found = self._held.pop(key, None)

@@ -92,7 +92,7 @@ def _verdict(table: _Section, _now: float | None) -> Any:
 
 def _coding(table: _Section, _now: float | None) -> Any:
     """`br (of br, zstd, gzip), stored, 1234 bytes, 23 % of 5432`."""
-    rest = _rest(table, "coding", "why", "says", "state", "bytes", "of_bytes")
+    rest = _rest(table, "coding", "why", "says", "state", "bytes", "of_bytes", "dictionary")
     line = str(table.get("says") or "")
     return {"says": line, **rest} if rest else line
 

@@ -1,8 +1,9 @@
 """In which content coding a request's answer goes, and why, as a section of an explanation.
 
 What is chosen is what `coding.renditions.judgement` says, as for the answer itself; here it is
-put into words, with how far that variant is made. Looking it up makes none, and counts as no use.
-Of an answer that is yet to come from an origin only the client's side of the choice is known.
+put into words, with how far that variant is made, and with the dictionary that it would be coded
+with (see `dictionary`). Looking it up makes none, and counts as no use. Of an answer that is yet
+to come from an origin only the client's side of the choice is known.
 
 Values for JSON; sizes are in bytes. A `state` is stored, begun or unmade.
 """
@@ -12,8 +13,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from edge.coding import renditions
-from edge.coding.negotiate import Coding, acceptance
+from edge.coding.negotiate import CODED, Coding
 from edge.coding.policy import Stays, origin_coding
+from edge.explain.dictionary import named
 from edge.explain.question import plain
 from edge.wire.message import ResponseHead
 
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
     from edge.cache.held import Held
     from edge.coding.policy import CompressPolicy
     from edge.coding.renditions import Wish
+    from edge.explain.dictionary import Named
     from edge.explain.particulars import Case
-    from edge.wire.message import RequestHead
 
 NO_COMPRESS: Final = "no-compress"
 _BY_ITSELF: Final = frozenset(
@@ -36,7 +38,8 @@ _OF_STATE: Final = {
 
 
 class _Told(NamedTuple):
-    """An answer's `coding`, None where it is not known yet; `why` it goes as it is; the words."""
+    """An answer's `coding`, None where it is not known yet; `why` it goes as it is; the words; and
+    the `dictionary` that its request names, where that counts."""
 
     coding: str | None
     why: str | None
@@ -44,6 +47,7 @@ class _Told(NamedTuple):
     state: str | None = None
     length: int | None = None
     of_bytes: int | None = None
+    dictionary: Named | None = None
 
 
 async def of(case: Case, outcome: str, goes: str) -> dict[str, Any] | None:
@@ -54,7 +58,7 @@ async def of(case: Case, outcome: str, goes: str) -> dict[str, Any] | None:
     if outcome in ("hit", "stale", "revalidate") and source is not None:
         told = await _of_stored(case, source)
     elif goes:
-        told = _of_coming(case.head, case.admitted.terms.compress, goes)
+        told = await _of_coming(case, goes)
     else:
         return None
     return {
@@ -64,6 +68,7 @@ async def of(case: Case, outcome: str, goes: str) -> dict[str, Any] | None:
         "state": told.state,
         "bytes": told.length,
         "of_bytes": told.of_bytes,
+        "dictionary": None if told.dictionary is None else told.dictionary.document(),
     }
 
 
@@ -78,15 +83,18 @@ async def _of_stored(case: Case, source: Held) -> _Told:
         return _as_it_is(entry, found.value, why_words(found, head, wished, policy))
     if source.newest.uncodable:
         return _as_it_is(entry, Stays.UNSHRUNK.value, _WHY[Stays.UNSHRUNK])
-    key = renditions.key_of(entry.key, found)
+    dictionary = await named(case) if found in CODED else None
+    by = dictionary.by if dictionary is not None else b""
+    found = Coding.DCZ if by else found
+    key = renditions.key_of(entry.key, found, by)
     variant = renditions.fitting(await case.tools.store.look(key, case.now), entry)
     if renditions.has_part_of(case.admitted.request, entry, variant, found):
         return _as_it_is(entry, Stays.PART.value, _WHY[Stays.PART])
     state = _state(variant)
     length = variant.entry.length if variant is not None else None
-    says = f"{_chosen(found, entry, policy)}, {_made(state, length, entry.length)}"
-    says += _or_by_dictionary(case.head, policy)
-    return _Told(found.value, None, says, state, length, entry.length)
+    says = f"{_chosen(found, entry, policy, dictionary)}, {_made(state, length, entry.length)}"
+    says += _but_not_by(dictionary)
+    return _Told(found.value, None, says, state, length, entry.length, dictionary)
 
 
 def _as_it_is(entry: Entry, why: str, words: str) -> _Told:
@@ -106,10 +114,12 @@ def came_in(entry: Entry) -> str:
     return plain(entry.headers.joined(b"content-encoding") or b"")
 
 
-def _chosen(coding: Coding, entry: Entry, policy: CompressPolicy) -> str:
-    """`br (of br, zstd, gzip)`, or `decoded from gzip`."""
+def _chosen(coding: Coding, entry: Entry, policy: CompressPolicy, dictionary: Named | None) -> str:
+    """`br (of br, zstd, gzip)`, `dcz by dictionary …`, or `decoded from gzip`."""
     if coding is Coding.IDENTITY:
         return f"decoded from {came_in(entry)}"
+    if coding is Coding.DCZ and dictionary is not None:
+        return f"dcz by {dictionary.says}"
     return f"{coding} (of {_names(policy)})"
 
 
@@ -131,28 +141,28 @@ def _made(state: str, length: int | None, of_bytes: int | None) -> str:
     return f"stored, {length} bytes{share}"
 
 
-def _or_by_dictionary(request: RequestHead, policy: CompressPolicy) -> str:
-    """Which dictionaries are known only the answer's making can tell."""
-    accepts = acceptance(request.headers.joined(b"accept-encoding"))
-    if not renditions.asks_by_dictionary(request, policy) or not accepts.accepts(Coding.DCZ):
-        return ""
-    return "; or dcz, where the dictionary that the request names is known"
+def _but_not_by(dictionary: Named | None) -> str:
+    """Behind the words: why the dictionary that is named is not used, if it is not."""
+    return "" if dictionary is None or dictionary.why is None else f"; {dictionary.says}"
 
 
-def _of_coming(request: RequestHead, policy: CompressPolicy | None, goes: str) -> _Told:
+async def _of_coming(case: Case, goes: str) -> _Told:
     """What an origin is yet to answer: what its client's side of the choice comes to."""
+    policy = case.admitted.terms.compress
     if policy is None:
         return _Told(None, NO_COMPRESS, "as it comes: the site has no compress")
-    wished = renditions.wish(request, policy)
+    wished = renditions.wish(case.head, policy)
     if wished.accepts is None:
         why = Stays.FORBIDDEN
     elif wished.coding is None:
         why = Stays.UNASKED
     else:
-        says = f"{wished.coding} (of {_names(policy)}), if what comes is worth it"
-        if goes != "alone":  # what is one client's alone is coded with no dictionary
-            says += _or_by_dictionary(request, policy)
-        return _Told(None, None, says)
+        dictionary = await named(case, goes)
+        chosen = f"{wished.coding} (of {_names(policy)})"
+        if dictionary is not None and dictionary.why is None:
+            chosen = f"dcz by {dictionary.says}"
+        says = f"{chosen}, if what comes is worth it{_but_not_by(dictionary)}"
+        return _Told(None, None, says, dictionary=dictionary)
     return _Told(None, why.value, f"as it comes: {client_words(why, wished, policy)}")
 
 

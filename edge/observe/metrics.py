@@ -185,6 +185,11 @@ _CODING = _gauge(
     "Bodies that are being coded, at first effort or (those that wait, too) at high.",
     "effort",
 )
+_DICTIONARIES = _counter(
+    "edge_dictionaries_total",
+    "Dictionaries learned, and read as another worker has; answers coded so, named ones unknown.",
+    "what",
+)
 _UNSAVED = _counter("edge_log_lines_dropped_total", "Log lines lost, by log.", "log")
 
 POINTS: Final = (
@@ -234,6 +239,18 @@ POINTS: Final = (
     Point(_CODINGS, ("codings.given_up",), ("given_up",)),
     Point(_CODING, ("codings.encoding",), ("first",)),
     Point(_CODING, ("codings.recompressing",), ("high",)),
+    Point(
+        _gauge("edge_dictionaries_held", "Dictionaries at hand, of each worker its own copies."),
+        ("dictionaries.held",),
+    ),
+    Point(
+        _gauge("edge_dictionaries_held_bytes", "Bytes of the dictionaries at hand."),
+        ("dictionaries.held_bytes",),
+    ),
+    Point(_DICTIONARIES, ("dictionaries.learned",), ("learned",)),
+    Point(_DICTIONARIES, ("dictionaries.read",), ("read",)),
+    Point(_DICTIONARIES, ("dictionaries.used",), ("used",)),
+    Point(_DICTIONARIES, ("dictionaries.unknown",), ("unknown",)),
     Point(_gauge("edge_flights", "Fetches that others may share, now."), ("flights",)),
     Point(
         _gauge("edge_purge_latest", "Number of the latest purge."),

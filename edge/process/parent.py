@@ -35,6 +35,7 @@ from edge.cache.home import read_birth
 from edge.cache.journal import shared_number
 from edge.cache.leases import Leases
 from edge.clock import Clock
+from edge.coding.shelf import FOLDER, Shelf
 from edge.observe.errorlog import ErrorLog
 from edge.observe.tally import Tallies
 from edge.process import keeper, worker
@@ -115,21 +116,19 @@ class Parent:
         self._inner = InnerDoors(self._root, self._workers)
         self._clock = Clock()
         self._tallies = Tallies(self._workers * GENERATIONS)
-        self._purge_number = shared_number()
-        self._leases = Leases()
+        self._purge_number, self._leases = shared_number(), Leases()
+        self._shelf = Shelf(self._root / FOLDER)
         self._board = Board(self._workers * GENERATIONS)
         self._salt = secrets.token_bytes(16)
         self._roster = Roster(self._workers, GENERATIONS)
         self._died = [0] * self._workers
         self._due: dict[int, float] = {}  # when a slot is to be filled again
         self._pauses: dict[int, float] = {}
-        self._turn = 0
         self._reload: Change | None = None
         self._asked: list[int] = []  # reloads that wait for the one under way; 0 for a HUP
         self._is_reborn = False  # the workers are of another birth than the journal
-        self._was_ready = False
-        self._is_ending = False
-        self._code = 0
+        self._was_ready = self._is_ending = False
+        self._turn = self._code = 0
 
     def __enter__(self) -> Parent:
         self._signals = Signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
@@ -291,6 +290,7 @@ class Parent:
             tallies=self._tallies,
             purge_number=self._purge_number,
             leases=self._leases,
+            shelf=self._shelf,
             board=self._board,
             salt=self._salt,
             paths=self._inner.paths,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edge.cache.estate import Estate
     from edge.cache.leases import Leases
     from edge.clock import Clock
+    from edge.coding.shelf import Shelf
     from edge.config import Config
     from edge.observe.tally import Tallies
     from edge.process.trade import Trade
@@ -57,10 +58,10 @@ class Place:
     """A place in a node, for one process after the other; `tally` is where it counts, and its seat
     at the board.
 
-    `purge_number`, `leases` and `board` are memory that all processes share; `salt` is secret, and
-    from it follows what must be the same whoever answers. `desk` listens for what is asked of this
-    process, `hop` for requests of other workers. `clock` is one for all, or an entry would be of
-    another age in each.
+    `purge_number`, `leases`, `board` and the marks of `shelf` are memory that all processes share;
+    `salt` is secret, and from it follows what must be the same whoever answers. `desk` listens for
+    what is asked of this process, `hop` for requests of other workers. `clock` is one for all, or
+    an entry would be of another age in each.
     """
 
     trade: Trade
@@ -75,6 +76,7 @@ class Place:
     tallies: Tallies
     purge_number: memoryview
     leases: Leases
+    shelf: Shelf
     board: Board
     salt: bytes
     paths: Paths

@@ -38,6 +38,7 @@ from edge.cache.shards import Shards
 from edge.cache.store import Store
 from edge.cache.threads import Threads
 from edge.coding.coders import Coders
+from edge.coding.library import Library
 from edge.config import policies
 from edge.config.share import share_of
 from edge.errors import Side
@@ -119,10 +120,7 @@ class Worker:
         self._ids = _request_ids()
         self._drain_s = config.node.drain
         self._surroundings = Surroundings(
-            now=self._clock.now,
-            chance=random.random,
-            tell=self._error_log.tell,
-            renew=self._renew,
+            now=self._clock.now, chance=random.random, tell=self._error_log.tell, renew=self._renew
         )
         self._disk = self._made_disk()
         self._listeners = list(place.listeners)
@@ -149,6 +147,8 @@ class Worker:
         """Serve until told to drain, then drain."""
         coding, recoding = Threads(CODING_THREADS, "edge-coding"), Threads(1, "edge-recoding")
         self._coders = Coders(coding, recoding)
+        tell = partial(self._error_log.tell, "dictionaries")
+        self._library = Library(self._place.shelf, Threads, tell)
         try:
             await self._disk.open()
             with self._now:
@@ -159,6 +159,7 @@ class Worker:
                 await self._disk.close()
                 await coding.close()
                 await recoding.close()
+                await self._library.close()
             self._error_log.close()
             self._collar.close()
 
@@ -224,12 +225,8 @@ class Worker:
         tell = partial(self._error_log.tell, "board")
         self._heeding = Heeding(place.board, place.tally, place.slot, tell)
         plumbing.start_soon(self._heeding.run)
-        purges = follower_of(
-            place.root,
-            place.estate.birth,
-            place.purge_number,
-            partial(self._error_log.tell, "journal"),
-        )
+        trouble = partial(self._error_log.tell, "journal")
+        purges = follower_of(place.root, place.estate.birth, place.purge_number, trouble)
         recorder = RemoteRecorder(Desk(place.paths.keeper))
         self._store = (
             self._lending_store(self._disk, self._owners)
@@ -260,6 +257,7 @@ class Worker:
             log=self._log,
             complain=self._complain,
             coders=self._coders,
+            library=self._library,
         )
         if isinstance(self._store, LendingStore):
             self._relay_by(self._owners, self._store)
@@ -485,6 +483,7 @@ class Worker:
             "purges": {"dead_on_disk": asdict(self._reaper.statistics())},
             "hops": hops_told(self._tools.relays),
             "codings": asdict(self._coders.statistics()),
+            "dictionaries": asdict(self._library.statistics()),
             "flights": len(self._flights),
             **self._surroundings.statistics(),
             "access_log": asdict(self._access_log.statistics()),

@@ -82,7 +82,7 @@ class Encodings:
         if policy.dictionaries:
             self.dictionaries.learn(visit, source)
         coding = renditions.coding_for(entry, renditions.wish(visit.head, policy), policy)
-        dictionary = self.dictionaries.meant_by(visit) if coding in CODED else None
+        dictionary = await self.dictionaries.meant_by(visit) if coding in CODED else None
         if dictionary is not None:
             coding = Coding.DCZ
         if coding is None or source.newest.uncodable:
@@ -103,6 +103,8 @@ class Encodings:
             variant = await self._made(source, body, coding, policy, dictionary)
         if variant is None:
             return plain
+        if dictionary is not None:
+            self._tools.library.count_use()
         as_now = renditions.as_now(entry, variant.entry, coding)
         if variant.fill is None and not renditions.is_lasting(variant.entry, entry):
             variant = store.freshen(variant, as_now)

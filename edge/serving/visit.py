@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 from msgspec import UNSET, UnsetType
 
 from edge.cache.reasons import Reason
+from edge.coding.library import Library
 from edge.errors import ExchangeError, Side
 from edge.observe.record import Outcome, Record, text, told_arm
 from edge.routing.experiment import drawn
@@ -87,7 +88,7 @@ class Tools:
     """What outlives the settings. `background` belongs to the node: fetches outlive clients.
 
     `relays` reach the other workers; None where this one owns all keys. `coders` code bodies; None
-    where none is to be.
+    where none is to be. `library` has the dictionaries that they may be coded with.
     """
 
     store: Store
@@ -102,6 +103,7 @@ class Tools:
     complain: Callable[[str, str, str | None], None]  # kind, message, request id
     relays: Relays | None = None
     coders: Coders | None = None
+    library: Library = field(default_factory=Library)
 
 
 OUTCOMES: Final = {

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.coding.dictionary import (
+    LEAST_BYTES,
     MOST_ID,
     Dictionaries,
+    Dictionary,
     Offer,
     Realm,
     available,
@@ -35,6 +37,15 @@ def offer_of(pattern: bytes = b"/*", dest: frozenset[bytes] = frozenset()) -> Of
     match = url_match(pattern, b"/")
     assert match is not None
     return Offer(match, match_dest=dest)
+
+
+def added(held: Dictionaries, realm: Realm, content: bytes, told: Offer) -> Dictionary | None:
+    """What was made of a body, where it was taken."""
+    if not held.fits(len(content)):
+        assert len(content) < LEAST_BYTES or not held.add(realm, Dictionary(content, told))
+        return None
+    made = Dictionary(content, told)
+    return made if held.add(realm, made) else None
 
 
 def said(value: bytes, target: bytes = b"/app/main.js") -> Offer | None:
@@ -68,6 +79,14 @@ def test_which_urls_a_pattern_takes(pattern: bytes, target: bytes, takes: bool) 
     match = url_match(pattern, b"/app/main.js?x=/y/")
     assert match is not None
     assert match.takes(target) is takes
+
+
+@given(st.from_regex(rb"/[a-z*]{0,8}(\?[a-z*?]{0,5})?", fullmatch=True), st.binary(max_size=9))
+def test_a_pattern_says_what_it_was_made_of(pattern: bytes, base: bytes) -> None:
+    match = url_match(pattern, b"/app/main.js")
+    assert match is not None
+    assert match.pattern == pattern
+    assert url_match(match.pattern, base) == match
 
 
 @pytest.mark.parametrize(
@@ -155,20 +174,21 @@ def test_junk_names_no_dictionary(lines: tuple[bytes, ...]) -> None:
 
 def test_what_was_added_is_found_by_its_digest() -> None:
     held = Dictionaries()
-    made = held.add(REALM, b"a body of some length", offer_of(b"/app/*"))
+    made = added(held, REALM, b"a body of some length", offer_of(b"/app/*"))
     assert made is not None
     assert made.digest == sha256(b"a body of some length").digest()
-    assert held.find(REALM, made.digest, b"/app/1") is made
-    assert held.find(REALM, made.digest, b"/other") is None
-    assert held.find(REALM, bytes(32), b"/app/1") is None
+    assert held.find(REALM, made.digest) is held.look(REALM, made.digest) is made
+    assert held.find(REALM, bytes(32)) is held.look(REALM, bytes(32)) is None
 
 
 def test_dictionaries_never_cross_origins_or_sites() -> None:
     held = Dictionaries()
-    made = held.add(REALM, b"a secret of one origin", offer_of())
+    made = added(held, REALM, b"a secret of one origin", offer_of())
     assert made is not None
     for other in OTHERS:
-        assert held.find(other, made.digest, b"/") is None
+        assert held.find(other, made.digest) is None
+    assert held.has_elsewhere(made.digest)
+    assert not held.has_elsewhere(bytes(32))
 
 
 @pytest.mark.parametrize(
@@ -179,21 +199,19 @@ def test_dictionaries_never_cross_origins_or_sites() -> None:
     ],
 )  # fmt: skip
 def test_destinations(meant: tuple[bytes, ...], asked: bytes | None, is_found: bool) -> None:
-    held = Dictionaries()
-    made = held.add(REALM, b"some script", offer_of(dest=frozenset(meant)))
-    assert made is not None
-    assert (held.find(REALM, made.digest, b"/", asked) is made) is is_found
+    assert offer_of(dest=frozenset(meant)).is_meant_for(asked) is is_found
 
 
 def test_the_same_body_has_its_newest_offer() -> None:
     held = Dictionaries()
-    held.add(REALM, b"one and the same", offer_of(b"/old/*"))
-    made = held.add(REALM, b"one and the same", offer_of(b"/new/*"))
+    added(held, REALM, b"one and the same", offer_of(b"/old/*"))
+    made = added(held, REALM, b"one and the same", offer_of(b"/new/*"))
     assert made is not None
     assert len(held) == 1
     assert held.held_bytes == 16
-    assert held.find(REALM, made.digest, b"/new/1") is made
-    assert held.find(REALM, made.digest, b"/old/1") is None
+    found = held.find(REALM, made.digest)
+    assert found is made
+    assert found.offer == offer_of(b"/new/*")
 
 
 @pytest.mark.parametrize(
@@ -202,29 +220,39 @@ def test_the_same_body_has_its_newest_offer() -> None:
 def test_sizes_have_bounds(size: int, fits: bool) -> None:
     held = Dictionaries(most_each=100)
     assert held.fits(size) is fits
-    assert (held.add(REALM, bytes(size), offer_of()) is not None) is fits
+    assert (added(held, REALM, bytes(size), offer_of()) is not None) is fits
     assert held.held_bytes == (size if fits else 0)
 
 
 def test_what_was_used_longest_ago_goes_first() -> None:
     held = Dictionaries(most=2)
-    first, second = (held.add(REALM, b"body %d ...." % n, offer_of()) for n in (1, 2))
+    first, second = (added(held, REALM, b"body %d ...." % n, offer_of()) for n in (1, 2))
     assert first is not None
     assert second is not None
-    held.find(REALM, first.digest, b"/")
-    held.add(REALM, b"body 3 ....", offer_of())
-    assert held.find(REALM, first.digest, b"/") is first
-    assert held.find(REALM, second.digest, b"/") is None
+    held.find(REALM, first.digest)
+    added(held, REALM, b"body 3 ....", offer_of())
+    assert held.find(REALM, first.digest) is first
+    assert held.find(REALM, second.digest) is None
+
+
+def test_looking_is_no_use() -> None:
+    held = Dictionaries(most=2)
+    first = added(held, REALM, b"body 1 ....", offer_of())
+    added(held, REALM, b"body 2 ....", offer_of())
+    assert first is not None
+    assert held.look(REALM, first.digest) is first
+    added(held, REALM, b"body 3 ....", offer_of())
+    assert held.look(REALM, first.digest) is None
 
 
 def test_one_realm_crowds_out_no_other() -> None:
     held = Dictionaries(most=100, most_realm=3)
-    kept = held.add(OTHERS[0], b"another site's", offer_of())
+    kept = added(held, OTHERS[0], b"another site's", offer_of())
     assert kept is not None
     for number in range(50):
-        held.add(REALM, b"body number %d" % number, offer_of())
+        added(held, REALM, b"body number %d" % number, offer_of())
     assert len(held) == 4
-    assert held.find(OTHERS[0], kept.digest, b"/") is kept
+    assert held.find(OTHERS[0], kept.digest) is kept
 
 
 @settings(deadline=None)  # each dictionary is indexed
@@ -237,9 +265,9 @@ def test_bounds_hold_whatever_comes(steps: list[tuple[int, int, int]]) -> None:
     held = Dictionaries(most=6, most_bytes=200, most_each=50, most_realm=4)
     realms = [REALM, *OTHERS]
     for realm, size, filler in steps:
-        made = held.add(realms[realm], b"%d" % filler * size, offer_of())
+        made = added(held, realms[realm], b"%d" % filler * size, offer_of())
         assert (made is not None) is (size <= 50)
         assert len(held) <= 6
         assert held.held_bytes <= 200
         if made is not None:
-            assert held.find(realms[realm], made.digest, b"/") is made
+            assert held.find(realms[realm], made.digest) is made

@@ -11,6 +11,7 @@ from edge.cache.ram import RamStatistics
 from edge.cache.reaper import ReaperStatistics
 from edge.cache.tier import DiskStatistics
 from edge.coding.coders import CoderStatistics
+from edge.coding.library import LibraryStatistics
 from edge.hop.relay import HopStatistics
 from edge.listen.tcp import ConnectionStatistics
 from edge.observe import metrics
@@ -37,6 +38,7 @@ STATUS: dict[str, Any] = {
     },
     "hops": numbered(HopStatistics),
     "codings": numbered(CoderStatistics),
+    "dictionaries": numbered(LibraryStatistics),
     "flights": 1,
     "access_log": numbered(AccessLogStatistics),
     "error_log": numbered(ErrorLogStatistics),

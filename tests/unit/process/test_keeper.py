@@ -17,6 +17,7 @@ from edge.cache.estate import Estate
 from edge.cache.journal import follower_of, shared_number
 from edge.cache.leases import Leases
 from edge.clock import Clock
+from edge.coding.shelf import FOLDER, Shelf
 from edge.config import behind, for_proxy
 from edge.config.notation import SecretSettings
 from edge.node import EDGE
@@ -76,6 +77,7 @@ class House:
             tallies=Tallies(1),
             purge_number=self.shared,
             leases=Leases(),
+            shelf=Shelf(root / FOLDER),
             board=self.board,
             salt=b"salt",
             paths=self.inner.paths,

@@ -15,6 +15,7 @@ from edge.cache.estate import Estate
 from edge.cache.journal import Journal, shared_number
 from edge.cache.leases import Leases
 from edge.clock import Clock
+from edge.coding.shelf import FOLDER, Shelf
 from edge.config import Config, for_proxy
 from edge.node import EDGE
 from edge.observe.tally import Tallies
@@ -62,6 +63,7 @@ class House:
         self.doors.open(self.config.node.listen)
         self.inner = InnerDoors(self.directory, 1)
         self.numbers, self.leases = shared_number(), Leases()
+        self.shelf = Shelf(self.directory / FOLDER)
         self.board = Board(4)
         self.tallies = Tallies(4)
         self.started = 0
@@ -87,6 +89,7 @@ class House:
             tallies=self.tallies,
             purge_number=self.numbers,
             leases=self.leases,
+            shelf=self.shelf,
             board=self.board,
             salt=b"salt",
             paths=self.inner.paths,
