@@ -146,7 +146,7 @@ class Shelf:
             unlink(fresh)
             raise
         self._set(_mark(name))
-        self._tidy(name[: 2 * _REALM_BYTES])
+        self._tidy(name)
 
     def forget(self, realm: Realm, digest: bytes) -> None:
         """Have nobody look for this one any more: it was not found, or cannot be read."""
@@ -156,12 +156,14 @@ class Shelf:
         """Whether any realm has a dictionary of this digest; raises OSError."""
         return any(file.name.endswith(f"-{digest.hex()}") for file in self._files())
 
-    def _tidy(self, realm: str) -> None:
-        """Remove the oldest of what is too much, by the first part of the name of what has come.
+    def _tidy(self, latest: str) -> None:
+        """Remove the oldest of what is too much now that `latest` has come: that itself last,
+        wherever the clock has been set.
 
         What a process has left behind that was killed as it wrote counts as well, and goes so.
         """
-        files = sorted(self._files(), key=lambda file: file.written_ns)
+        realm = latest[: 2 * _REALM_BYTES]
+        files = sorted(self._files(), key=lambda file: (file.name == latest, file.written_ns))
         over = len(files) - self._most
         over_bytes = sum(file.size for file in files) - self._most_bytes
         over_realm = sum(file.name.startswith(realm) for file in files) - self._most_realm

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gzip import compress
+from hashlib import sha256
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,10 +18,20 @@ from edge.explain.coding import client_words, why_words
 from edge.explain.question import Question
 from edge.explain.verdict import explain
 from edge.wire.message import Headers, ResponseHead
-from tests.stories.test_codings import ACCEPTED, FRESH, ON, TEXT, by
+from tests.stories.test_codings import (
+    ACCEPTED,
+    BY_DICTIONARY,
+    FRESH,
+    LARGE,
+    ON,
+    TEXT,
+    by,
+    holding,
+)
 from tests.stories.world import a_world, told
 from tests.unit.admin.test_listing import used
 from tests.unit.coding.test_renditions import request
+from tests.unit.coding.texts import available_field
 
 if TYPE_CHECKING:
     from tests.stories.world import Client, Edge, ScriptedOrigin
@@ -33,12 +44,13 @@ async def coding(edge: Edge, accepted: str | None = "br", **fields: str) -> dict
     """The section of a GET, which is asked for so that nothing changes by it."""
     asked = {**by(accepted), **{name.replace("_", "-"): value for name, value in fields.items()}}
     pairs = tuple((name.encode(), value.encode()) for name, value in asked.items())
-    before = used(edge), edge.store.statistics()
+    library = edge.tools.library
+    before = used(edge), edge.store.statistics(), library.statistics()
     question = Question(url=b"http://site.example/a", fields=pairs)
     document = await explain(
         question, edge.tools, edge.exchange.parts, policies.connection_policy(edge.config)
     )
-    assert (used(edge), edge.store.statistics()) == before
+    assert (used(edge), edge.store.statistics(), library.statistics()) == before
     found: dict[str, Any] = document["coding"]
     return found
 
@@ -56,7 +68,7 @@ async def test_a_variant_is_told_of_before_and_after_it_is_made(autojump_clock: 
     async with a_world([ON]) as (edge, origin, client):
         assert await coding(edge) == {
             "coding": None, "why": None, "says": f"br (of {NAMES}), if what comes is worth it",
-            "state": None, "bytes": None, "of_bytes": None,
+            "state": None, "bytes": None, "of_bytes": None, "dictionary": None,
         }  # fmt: skip
         await store(edge, origin, client)
         unmade = await coding(edge)
@@ -68,6 +80,7 @@ async def test_a_variant_is_told_of_before_and_after_it_is_made(autojump_clock: 
         assert await coding(edge) == {
             "coding": "br", "why": None, "state": "stored", "bytes": size, "of_bytes": len(TEXT),
             "says": f"br (of {NAMES}), stored, {size} bytes, {share} of {len(TEXT)}",
+            "dictionary": None,
         }  # fmt: skip
         assert (await coding(edge, "zstd"))["state"] == "unmade"
 
@@ -106,7 +119,7 @@ async def test_what_goes_as_it_is_has_its_reason(
         found = await coding(edge)
         assert found == {
             "coding": "identity", "why": why, "says": f"identity: {words}", "state": None,
-            "bytes": len(body), "of_bytes": None,
+            "bytes": len(body), "of_bytes": None, "dictionary": None,
         }  # fmt: skip
 
 
@@ -190,21 +203,45 @@ async def test_a_part_is_one_of_what_is_here_whole(autojump_clock: object) -> No
         assert (await coding(edge, "br", Range="bytes=0-9"))["coding"] == "br"
 
 
-async def test_a_dictionary_that_may_be_known_is_mentioned(autojump_clock: object) -> None:
-    sets = ON.replace("}", ", dictionaries=true}")
-    async with a_world([sets]) as (edge, origin, client):
-        await store(edge, origin, client)
-        words = "; or dcz, where the dictionary that the request names is known"
-        digest = ":pZGm1Av0IEBKARczz7exkNYsZb8LzaMrV7J32a2fFG4=:"
-        named = await coding(edge, "br, dcz", Available_Dictionary=digest)
-        assert named["says"].endswith(words)
+async def test_what_goes_by_a_dictionary_is_told_so(autojump_clock: object) -> None:
+    async with a_world([BY_DICTIONARY]) as (edge, origin, client):
+        await store(edge, origin, client, LARGE, Use_As_Dictionary='match="/a*", id="v1"')
+        named = {"Available_Dictionary": available_field(sha256(LARGE).digest()).decode()}
+        short = sha256(LARGE).hexdigest()[:12]
+        unmade = await coding(edge, "br, dcz", **named)
+        words = f'dcz by dictionary {short} ("v1", for /a*)'
+        assert unmade["says"] == f"{words}, made when it is first asked for"
+        assert (unmade["coding"], unmade["why"], unmade["state"]) == ("dcz", None, "unmade")
+        assert unmade["dictionary"] == {
+            "digest": sha256(LARGE).hexdigest(), "id": "v1", "match": "/a*", "why": None,
+        }  # fmt: skip
+        reply = await client.get("/a", holding(LARGE))
+        assert reply.headers["content-encoding"] == "dcz"
+        await edge.settle()
+        stored = await coding(edge, "br, dcz", **named)
+        assert (stored["state"], stored["bytes"]) == ("stored", len(reply.body))
+        assert stored["says"].startswith(f"{words}, stored, {len(reply.body)} bytes, ")
+        assert (await coding(edge, "br"))["coding"] == "br"
         await edge.purge(all=True)
-        named = await coding(edge, "br, dcz", Available_Dictionary=digest)
-        assert named["says"].endswith(words)
-        alone = {"Available_Dictionary": digest, "Upgrade": "x", "Connection": "upgrade"}
-        assert words not in (await coding(edge, "br, dcz", **alone))["says"]
-        for accepted, fields in (("br", {"Available_Dictionary": digest}), ("br, dcz", {})):
-            assert words not in (await coding(edge, accepted, **fields))["says"]
+        coming = await coding(edge, "br, dcz", **named)
+        assert (coming["coding"], coming["dictionary"]) == (None, unmade["dictionary"])
+        assert coming["says"] == f"{words}, if what comes is worth it"
+
+
+async def test_why_a_dictionary_is_not_used_stands_behind_the_coding(
+    autojump_clock: object,
+) -> None:
+    async with a_world([BY_DICTIONARY]) as (edge, origin, client):
+        digest = ":pZGm1Av0IEBKARczz7exkNYsZb8LzaMrV7J32a2fFG4=:"
+        words = "; not dcz: no dictionary a591a6d40bf4 is known"
+        coming = await coding(edge, "br, dcz", Available_Dictionary=digest)
+        assert coming["says"] == f"br (of {NAMES}), if what comes is worth it{words}"
+        await store(edge, origin, client)
+        found = await coding(edge, "br, dcz", Available_Dictionary=digest)
+        assert found["says"] == f"br (of {NAMES}), made when it is first asked for{words}"
+        assert (found["coding"], found["dictionary"]["why"]) == ("br", "unknown")
+        as_it_is = await coding(edge, "identity", Available_Dictionary=digest)
+        assert (as_it_is["why"], as_it_is["dictionary"]) == ("unasked", None)
 
 
 @pytest.mark.parametrize("accepted", ACCEPTED)
