@@ -4,6 +4,7 @@
     shards   how many there are, written once
     birth    as old as what is stored in all of them
     purges   the journal (see `journal`), which names the birth that it is for
+    dictionaries  what workers have learned for each other, emptied by each start (`coding.shelf`)
     shard-0, shard-1, …   each a disk tier of its own, with its own lock (see `home`, `disk`)
 
 *The number of shards* is that of the workers when the store is made, and stays: where a key lies

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 MOST: Final = 256
 MOST_BYTES: Final = 16 * 1024 * 1024
 MOST_EACH: Final = 1024 * 1024
-MOST_REALM: Final = 32
+MOST_REALM: Final = 128  # the bundles of one large application, in two versions
 LEAST_BYTES: Final = 8  # zstd's own bound
 MOST_ID: Final = 1024  # RFC 9842 §2.1.3
 _MOST_VALUE: Final = 4096  # of Use-As-Dictionary: a pattern, and an id

@@ -100,10 +100,11 @@ class Library:
             return False
 
     async def learn(self, realm: Realm, content: bytes, offer: Offer) -> None:
-        """Have a whole, decoded body that fits as a dictionary, here and on the shelf."""
-        made = await self._workers.run(partial(Dictionary, content, offer))
-        if not self._at_hand.add(realm, made):
+        """Have a whole, decoded body as a dictionary, here and on the shelf, if it fits."""
+        if not self.fits(len(content)):
             return
+        made = await self._workers.run(partial(Dictionary, content, offer))
+        self._at_hand.add(realm, made)
         self._learned += 1
         if self._shelf is not None:
             try:

@@ -9,7 +9,7 @@ learns one also puts it here, and whoever is named one that it does not have at 
   another name and renamed, so no one reads half of one. There is no realm to be had from it but
   the one that is asked for.
 - *Marks.* Memory that all processes of the node share says which files there are. So a digest that
-  nobody has learned costs a hash and a look at eight numbers (2 µs, where the `open` of a file
+  nobody has learned costs a hash and a look at eight numbers (3 µs, where the `open` of a file
   that is not there took 13), and leaves nothing behind, however many a client thinks up. A mark
   may be wrong: whoever finds no file takes the mark away. Two who write at the same moment may
   lose one, and a file without a mark is not found: that costs its use, until it is learned anew.

@@ -106,7 +106,7 @@ class DictionaryDesk:
                     return None
         finally:
             body.close()
-        return bytes(content) if library.fits(len(content)) else None
+        return bytes(content)
 
 
 def realm_of(site: Site, request: RequestHead) -> Realm:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -26,8 +27,10 @@ DIGEST: Final = made().digest
 class Held(Inline):
     """Workers who do nothing until they are let."""
 
-    def __init__(self, *_: object) -> None:
-        super().__init__()
+    def __init__(
+        self, count: int = 1, name: str = "", at_exit: Callable[[], None] = lambda: None
+    ) -> None:
+        super().__init__(count, name, at_exit)
         self.jobs: list[Callable[[], None]] = []
 
     def post(self, job: Callable[[], None]) -> None:
@@ -87,12 +90,13 @@ async def test_without_a_shelf_there_is_what_was_learned_here() -> None:
     assert not await library.has_elsewhere(bytes(32))
 
 
-async def test_what_is_too_large_is_not_learned(shelf: Shelf) -> None:
-    library, large = Library(shelf), bytes(2 << 20)
-    assert not library.fits(len(large))
-    await library.learn(REALM, large, OFFER)
+@pytest.mark.parametrize("size", [0, 7, 2 << 20])
+async def test_what_does_not_fit_is_not_learned(shelf: Shelf, size: int) -> None:
+    library, content = Library(shelf), bytes(size)
+    assert not library.fits(len(content))
+    await library.learn(REALM, content, OFFER)
     assert counts(library) == (0, 0, 0, 0)
-    assert not shelf.has(REALM, made(large).digest)
+    assert not shelf.has(REALM, sha256(content).digest())
 
 
 async def test_digests_that_nobody_has_learned_leave_nothing(shelf: Shelf, tmp_path: Path) -> None:
