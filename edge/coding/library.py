@@ -3,7 +3,8 @@
 What a worker is named it looks for at hand, then among the marks of the shelf, and only for what
 has a mark does a thread read a file; from then on that is at hand. Whoever asks for the same one
 meanwhile waits for the same reading, for `READ_WITHIN_S` at the most: then its answer goes without
-it. What cannot be read is forgotten, and told.
+it. What cannot be read is forgotten, and told. Who has one at hand goes by the offer that it came
+with, also where the same bytes were offered anew to another worker.
 
 Without a shelf there is what this worker has learned itself.
 """

@@ -7,6 +7,7 @@ dictionary up learns none, and counts as no use; one of another worker's is read
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
 from edge.coding.dictionary import available
@@ -22,12 +23,24 @@ if TYPE_CHECKING:
 _SHOWN: Final = 12  # digits of a digest, as `sha256sum` has them
 
 
+class Unused(Enum):
+    """Why a dictionary that a request names is not used."""
+
+    OFF = "off"
+    UNREAD = "unread"
+    UNACCEPTED = "unaccepted"
+    ALONE = "alone"
+    UNKNOWN = "unknown"
+    ELSEWHERE = "elsewhere"
+    MATCH = "match"
+    DESTINATION = "destination"
+
+
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What a request's Available-Dictionary comes to. `why` it is not used: off, unread,
-    unaccepted, alone, unknown, elsewhere, match or destination; None where it is."""
+    """What a request's Available-Dictionary comes to: `why` it is not used, None where it is."""
 
-    why: str | None
+    why: Unused | None
     digest: bytes | None = None
     found: Dictionary | None = None
 
@@ -48,7 +61,7 @@ class Named:
             "digest": None if self.digest is None else self.digest.hex(),
             "id": plain(offer.id) if offer is not None and offer.id else None,
             "match": None if offer is None else plain(offer.match.pattern),
-            "why": self.why,
+            "why": None if self.why is None else self.why.value,
         }
 
     @property
@@ -56,7 +69,7 @@ class Named:
         """`dictionary 0123456789ab ("v1", for /app.*.js)`, or `not dcz: ` and why."""
         if self.why is None:
             return f"dictionary {self._short} ({self._of_origin})"
-        return f"not dcz: {self._reason}"
+        return f"not dcz: {self._reason(self.why)}"
 
     @property
     def _short(self) -> str:
@@ -64,26 +77,26 @@ class Named:
 
     @property
     def _of_origin(self) -> str:
-        assert self.found is not None
+        if self.found is None:
+            return ""
         offer = self.found.offer
-        named = f'"{plain(offer.id)}", ' if offer.id else ""
-        return f"{named}for {plain(offer.match.pattern)}"
+        called = f'"{plain(offer.id)}", ' if offer.id else ""
+        return f"{called}for {plain(offer.match.pattern)}"
 
-    @property
-    def _reason(self) -> str:
-        match self.why:
-            case "unknown":
+    def _reason(self, why: Unused) -> str:
+        match why:
+            case Unused.UNKNOWN:
                 return f"no dictionary {self._short} is known"
-            case "elsewhere":
+            case Unused.ELSEWHERE:
                 return f"dictionary {self._short} is another site's or origin's"
-            case "match":
+            case Unused.MATCH:
                 return f"dictionary {self._short} ({self._of_origin}) is not for this URL"
-            case "destination":
-                assert self.found is not None
-                meant = plain(b", ".join(sorted(self.found.offer.match_dest)))
-                return f"dictionary {self._short} is for {meant} alone (Sec-Fetch-Dest)"
-            case why:
-                return _WHY[why or ""]
+            case Unused.DESTINATION:
+                meant = self.found.offer.match_dest if self.found is not None else ()
+                words = plain(b", ".join(sorted(meant)))
+                return f"dictionary {self._short} is for {words} alone (Sec-Fetch-Dest)"
+            case _:
+                return _WHY[why]
 
 
 async def named(case: Case, goes: str = "") -> Named | None:
@@ -94,28 +107,28 @@ async def named(case: Case, goes: str = "") -> Named | None:
         return None
     digest = available(headers)
     if not policy.dictionaries:
-        return Named("off", digest)
+        return Named(Unused.OFF, digest)
     if digest is None:
-        return Named("unread")
+        return Named(Unused.UNREAD)
     if not acceptance(headers.joined(b"accept-encoding")).accepts(Coding.DCZ):
-        return Named("unaccepted", digest)
+        return Named(Unused.UNACCEPTED, digest)
     if goes == "alone":
-        return Named("alone", digest)
+        return Named(Unused.ALONE, digest)
     request, library = case.admitted.request, case.tools.library
     found = await library.look(realm_of(case.admitted.site, request), digest)
     if found is None:
         is_elsewhere = await library.has_elsewhere(digest)
-        return Named("elsewhere" if is_elsewhere else "unknown", digest)
+        return Named(Unused.ELSEWHERE if is_elsewhere else Unused.UNKNOWN, digest)
     if not found.offer.match.takes(request.target):
-        return Named("match", digest, found)
+        return Named(Unused.MATCH, digest, found)
     if not found.offer.is_meant_for(headers.get(b"sec-fetch-dest")):
-        return Named("destination", digest, found)
+        return Named(Unused.DESTINATION, digest, found)
     return Named(None, digest, found)
 
 
 _WHY: Final = {
-    "off": "the site has no dictionaries (compress.dictionaries)",
-    "unread": "Available-Dictionary names no SHA-256",
-    "unaccepted": "the client does not accept it",
-    "alone": "what is one client's alone is coded with no dictionary",
+    Unused.OFF: "the site has no dictionaries (compress.dictionaries)",
+    Unused.UNREAD: "Available-Dictionary names no SHA-256",
+    Unused.UNACCEPTED: "the client does not accept it",
+    Unused.ALONE: "what is one client's alone is coded with no dictionary",
 }

@@ -187,7 +187,7 @@ _CODING = _gauge(
 )
 _DICTIONARIES = _counter(
     "edge_dictionaries_total",
-    "Dictionaries learned, and read as another worker has; answers coded so, named ones unknown.",
+    "Dictionaries learned, or read as another worker has; used for an answer; named, but unknown.",
     "what",
 )
 _UNSAVED = _counter("edge_log_lines_dropped_total", "Log lines lost, by log.", "log")

@@ -13,7 +13,7 @@ from edge.coding.dictionary import Realm
 from edge.coding.library import Library
 from edge.coding.policy import CompressPolicy
 from edge.coding.shelf import Shelf
-from edge.explain.dictionary import named
+from edge.explain.dictionary import Unused, named
 from tests.unit.coding.test_renditions import request
 from tests.unit.coding.test_shelf import OFFER, made
 from tests.unit.coding.texts import available_field
@@ -104,7 +104,7 @@ async def test_one_that_another_worker_has_learned_is_found(tmp_path: Path) -> N
 async def test_why_one_is_not_used(how: dict[str, Any], why: str, words: str) -> None:
     told = await asked(await knowing(), **how)
     assert told is not None
-    assert (told.why, told.says) == (why, f"not dcz: {words}")
+    assert (told.why, told.says) == (Unused(why), f"not dcz: {words}")
     assert (told.used, told.by, told.document()["why"]) == (None, b"", why)
 
 
@@ -114,7 +114,7 @@ async def test_why_one_is_not_used(how: dict[str, Any], why: str, words: str) ->
 async def test_another_origins_is_not_told_of(realm: Realm) -> None:
     told = await asked(await knowing(realm))
     assert told is not None
-    assert (told.why, told.found) == ("elsewhere", None)
+    assert (told.why, told.found) == (Unused.ELSEWHERE, None)
     assert told.says == f"not dcz: dictionary {SHORT} is another site's or origin's"
 
 
