@@ -5,6 +5,9 @@ reads from the first byte to the last. What the source has at hand is taken a pi
 what comes of it is given out; before the source is waited for, all that went in is flushed out, so
 that a reader can have all that has come. A source that breaks off raises what it raises, here too.
 
+One may stand before another: `Encoded` before `Decoded` is what an origin coded in one coding, in
+another one.
+
 Each piece is a turn: no more than `turns` allows are taken at once, and others run in between,
 whatever the source has at hand. So however many bodies are being coded, a request that needs none
 of it waits for two short steps at most.
@@ -53,14 +56,20 @@ class Recoded(ABC):
         return None
 
     def read_nowait(self, offset: int, most: int) -> bytes | memoryview | None:
-        """See `Body.read_nowait`."""
-        return self._taken_out(offset, most) if self._is_pending else None
+        """See `Body.read_nowait`; what is yet to be made of what is at hand is waited for, too."""
+        return self._taken_out(offset, most) if self._is_pending or self._ended else None
 
     async def read(self, offset: int, most: int) -> bytes | memoryview:
         """See `Body.read`."""
         while not self._is_pending and not self._ended:
             await self._advance(waits=True)
         return self._taken_out(offset, most)
+
+    async def prepare(self) -> None:
+        """Have something pending, if it can be made of what the source has at hand."""
+        while not self._is_pending and not self._ended:
+            if not await self._advance(waits=False):
+                return
 
     def close(self) -> None:
         """See `Body.close`."""
@@ -85,6 +94,8 @@ class Recoded(ABC):
     async def _advance(self, *, waits: bool) -> bool:
         """Have something pending, or come nearer to it, or end; False where it `waits` for nothing
         and the source has nothing at hand."""
+        if isinstance(self._body, Recoded):  # in turns of its own: none is taken within another
+            await self._body.prepare()
         async with self._turns:
             if await self._made_at_hand():
                 return True

@@ -1,9 +1,18 @@
 """Where compression pays, and how much of it: what a site says of it, and the judgement of a head.
 
-Nothing is coded that someone already coded, that is a part or has no body, that must not be
-transformed, that is too small to gain or too large to be paid for, or of a type that does not
-shrink. What the origin signed is passed on as it is (RFC 9421: the signature may cover the tag).
-An event stream is left alone too: it would hold an encoder for as long as a client stays.
+Nothing is coded that is a part or has no body, that must not be transformed, that is too small to
+gain or too large to be paid for, or of a type that does not shrink. What the origin signed is
+passed on as it is (RFC 9421: the signature may cover the tag). An event stream is left alone too:
+it would hold an encoder for as long as a client stays.
+
+**How large a body is** counts as its origin announced it, in the Content-Length of the head that
+is judged: what came without one may be of any size, however short it turns out to be (nginx's
+gzip_min_length goes by that field alone, too). So the judgement is the same for the first client,
+who is answered before the end has come, and for all after it, for HEAD and for parts, before and
+after a restart, in every worker: one stored answer has one representation in each coding, and no
+client sees it change to another and back. What the first client was promised holds for all, and so
+what has no announced length is kept coded however little it shrinks (`is_sized`). What its origin
+coded has none, as nobody told how long it was before; but where it is too large even so, it is.
 """
 
 from __future__ import annotations
@@ -12,7 +21,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Final, Literal, assert_never
 
-from edge.coding.negotiate import Coding, known_coding
+from edge.coding.negotiate import CODED, Coding, known_coding
 from edge.routing.site import TypeMatch
 from edge.wire.fields import parse_media_type, tokens
 
@@ -71,7 +80,7 @@ HIGH: Final = Levels(br=11, zstd=19, gzip=9)
 
 @dataclass(frozen=True, slots=True)
 class CompressPolicy:
-    """A site's `compress`. Sizes are in bytes of the body that is to be coded.
+    """A site's `compress`. Sizes are in bytes of the body as it comes from the origin.
 
     `codings` is the order in which ties are broken. `ask` is what origins are asked for: identity,
     or whatever can be stored and decoded. An object is coded again at `high` when it had
@@ -122,25 +131,22 @@ class Stays(Enum):
     """A part of what is stored is asked for."""
 
 
-def pays(head: ResponseHead, policy: CompressPolicy, length: int | None) -> bool:
-    """Whether the body of an answer with this head is worth coding under `policy`.
-
-    `length` is the size of that body in bytes, None where it is not known yet.
-    """
-    return why_not(head, policy, length) is None
+def pays(head: ResponseHead, policy: CompressPolicy) -> bool:
+    """Whether the body of an answer with this head is worth coding under `policy`, once it is in
+    no coding."""
+    return why_not(head, policy) is None
 
 
-def why_not(head: ResponseHead, policy: CompressPolicy, length: int | None) -> Stays | None:
+def why_not(head: ResponseHead, policy: CompressPolicy) -> Stays | None:
     """Why the body of an answer is not worth coding, see `pays`; None where it is."""
     if head.status not in _STATUSES:
         return Stays.STATUS
-    if length is not None and length < policy.min_bytes:
+    headers = head.headers
+    length = announced_length(headers)
+    if length is not None and length < policy.min_bytes and not is_coded(headers):
         return Stays.SMALL
     if length is not None and length > policy.most_bytes:
         return Stays.LARGE
-    headers = head.headers
-    if origin_coding(headers) is not Coding.IDENTITY:
-        return Stays.CODED
     if has_to_stay(headers):
         return Stays.HELD
     kind = headers.get(b"content-type")
@@ -149,14 +155,30 @@ def why_not(head: ResponseHead, policy: CompressPolicy, length: int | None) -> S
     return Stays.ENDLESS if parse_media_type(kind or b"") == _ENDLESS else None
 
 
+def announced_length(headers: Headers) -> int | None:
+    """The length in bytes that an answer's own fields tell of its body; None where they do not."""
+    told = headers.get(b"content-length")
+    return None if told is None else int(told)  # digits: the engine has seen to it
+
+
+def is_sized(headers: Headers) -> bool:
+    """Whether the length of the body, in no coding, was known before it was first coded: then
+    coding it may be given up where it does not shrink."""
+    return origin_coding(headers) is Coding.IDENTITY and announced_length(headers) is not None
+
+
 def is_worth(coded_bytes: int, plain_bytes: int, policy: CompressPolicy) -> bool:
     """Whether a coded body has shrunk enough to be kept."""
     return coded_bytes <= plain_bytes * policy.worth
 
 
 def may_recompress(length: int, policy: CompressPolicy) -> bool:
-    """Whether a body of `length` bytes may be coded again at high effort once it has earned it."""
-    return policy.recompress_after > 0 and length <= policy.recompress_most_bytes
+    """Whether a body of `length` bytes may be coded again at high effort once it has earned it.
+
+    Nothing is to be gained of one that is coded only because nobody knew how short it is.
+    """
+    is_within = policy.min_bytes <= length <= policy.recompress_most_bytes
+    return policy.recompress_after > 0 and is_within
 
 
 def has_to_stay(headers: Headers) -> bool:
@@ -173,6 +195,11 @@ def forbids_transform(headers: Headers) -> bool:
     if said is None or b"no-transform" not in said.lower():
         return False
     return any(m.partition(b"=")[0].lower() == b"no-transform" for m in tokens(said))
+
+
+def is_coded(headers: Headers) -> bool:
+    """Whether an answer came in a coding that is decoded here."""
+    return origin_coding(headers) in CODED
 
 
 def origin_coding(headers: Headers) -> Coding | None:

@@ -20,9 +20,12 @@ shard, and the same lease covers copies of it.
 - *Conditions are held against the source.* Who has any coding of what is stored, and still accepts
   that coding, has it: a 304 names the tag that the client named.
 
-What a client is to get follows from its Accept-Encoding and the site's order, never from what
-happens to be stored: so each client gets one coding at all times, and each worker can tell which.
-The origin sees one value of Accept-Encoding, and all answers that vary on it are one variant.
+What a client is to get follows from its Accept-Encoding, the site's order and the head that came
+(see `policy` for what that says of a body's length), never from what happens to be stored: so each
+client gets one coding at all times, and each worker can tell which. What its origin coded goes as
+it is to all who accept that, which costs nothing; for others it is decoded, and coded in what they
+like best where that pays. The origin sees one value of Accept-Encoding, and all answers that vary
+on it are one variant.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ from edge.coding.policy import (
     Stays,
     forbids_transform,
     has_to_stay,
+    is_coded,
     may_recompress,
     origin_coding,
     pays,
@@ -96,18 +100,14 @@ def asks_by_dictionary(request: RequestHead, policy: CompressPolicy | None) -> b
     return policy is not None and policy.dictionaries and AVAILABLE in request.headers
 
 
-def coding_of(
-    head: ResponseHead, length: int | None, wished: Wish, policy: CompressPolicy
-) -> Coding | None:
-    """What an answer with this head, and a body of `length` bytes, is to be coded in; IDENTITY
-    where it has to be decoded for its client, None where it goes as it came."""
-    found = judgement(head, length, wished, policy)
+def coding_of(head: ResponseHead, wished: Wish, policy: CompressPolicy) -> Coding | None:
+    """What an answer with this head is to be coded in; IDENTITY where it is only to be decoded for
+    its client, None where it goes as it came."""
+    found = judgement(head, wished, policy)
     return found if isinstance(found, Coding) else None
 
 
-def judgement(
-    head: ResponseHead, length: int | None, wished: Wish, policy: CompressPolicy
-) -> Coding | Stays:
+def judgement(head: ResponseHead, wished: Wish, policy: CompressPolicy) -> Coding | Stays:
     """As `coding_of`, with the reason why an answer goes as it came."""
     came = origin_coding(head.headers)
     if came is None or (came is not Coding.IDENTITY and came not in CODED):
@@ -117,27 +117,31 @@ def judgement(
     if came is Coding.IDENTITY:
         if wished.coding is None:
             return Stays.UNASKED
-        return why_not(head, policy, length) or wished.coding
+        return why_not(head, policy) or wished.coding
     if head.status == 206:
         return Stays.STATUS
     if has_to_stay(head.headers):
         return Stays.HELD
     best = choose(wished.accepts, (came,), (came, Coding.IDENTITY))
-    if best is Coding.IDENTITY:
-        return best
-    return Stays.REFUSED if best is None else Stays.ACCEPTED
+    if best is came:
+        return Stays.ACCEPTED
+    if wished.coding is not None and pays(head, policy):
+        return wished.coding
+    return best or Stays.REFUSED
 
 
 def coding_for(entry: Entry, wished: Wish, policy: CompressPolicy) -> Coding | None:
     """As `coding_of`, of what is stored."""
-    return coding_of(ResponseHead(entry.status, entry.headers), entry.length, wished, policy)
+    return coding_of(ResponseHead(entry.status, entry.headers), wished, policy)
 
 
-def is_chosen(head: ResponseHead, length: int | None, policy: CompressPolicy) -> bool:
+def is_chosen(head: ResponseHead, policy: CompressPolicy) -> bool:
     """Whether answers of this kind go to clients in what they accept, so that others may get
     another one: all have to tell of that, also what goes as it came."""
     came = origin_coding(head.headers)
-    return came in CODED or (came is Coding.IDENTITY and pays(head, policy, length))
+    if came in CODED:
+        return head.status == 206 or not has_to_stay(head.headers)
+    return came is Coding.IDENTITY and pays(head, policy)
 
 
 # --- keys and entries
@@ -220,7 +224,7 @@ def told(entry: Entry, policy: CompressPolicy) -> Entry:
 
 def plain(source: Entry, policy: CompressPolicy) -> Entry:
     """`source` as it goes to who gets it as it is stored."""
-    if not is_chosen(ResponseHead(source.status, source.headers), source.length, policy):
+    if not is_chosen(ResponseHead(source.status, source.headers), policy):
         return source
     return told(replace(source, headers=varied_headers(source.headers)), policy)
 
@@ -235,10 +239,10 @@ def fitting(resource: Resource, source: Entry) -> Held | None:
     return None
 
 
-def has_part_of(request: RequestHead, source: Entry, variant: Held | None, coding: Coding) -> bool:
-    """Whether a range of `source` itself is asked for, where its `variant` is in `coding`: the
+def has_part_of(request: RequestHead, source: Entry, variant: Held | None) -> bool:
+    """Whether a range of `source` itself is asked for, by who would else get its `variant`: the
     client accepts it, and has a part of that, or nothing else is here whole."""
-    if coding is Coding.IDENTITY or request.method != b"GET" or b"range" not in request.headers:
+    if is_coded(source.headers) or request.method != b"GET" or b"range" not in request.headers:
         return False
     condition = request.headers.get(b"if-range")
     if condition is None:
@@ -293,14 +297,22 @@ def lent(shown: Shown) -> Entry:
 def is_final(shown: Shown, policy: CompressPolicy | None) -> bool:
     """Whether what is shown is what its owner will go on showing, so that copies of it are worth
     making: who answers with a copy does not tell the owner, who would never see it earn more."""
-    held, length = shown.held, shown.source.length
+    held = shown.held
     if policy is None or held is None or not shown.entry.made_of:
         return True
     if origin_coding(shown.entry.headers) is Coding.DCZ:
         return False  # who has no dictionary looks for none
-    if held.uncodable:
-        return True
-    return length is None or not may_recompress(length, policy)
+    if is_coded(shown.source.headers):
+        return False  # who accepts that gets that, and a copy of this tells nobody of it
+    return held.uncodable or not may_improve(shown.source, policy)
+
+
+def may_improve(source: Entry, policy: CompressPolicy) -> bool:
+    """Whether what is made of the body of `source` may be coded again at high effort: not where it
+    has to be decoded first, which is for the few that do not accept what all others get."""
+    if source.length is None or is_coded(source.headers):
+        return False
+    return may_recompress(source.length, policy)
 
 
 # --- conditions

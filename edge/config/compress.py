@@ -27,7 +27,10 @@ class CompressSettings:
         ),
     )
     min: int = field(
-        default=512, metadata=setting("Bodies smaller than this go as they are.", SIZE)
+        default=512,
+        metadata=setting(
+            "Bodies smaller than this, by their Content-Length, go as they are.", SIZE
+        ),
     )
     max: int = field(
         default=64 * MIB,
@@ -45,7 +48,7 @@ class CompressSettings:
         default="identity",
         metadata=setting(
             "What origins are asked for: bodies as they are, or compressed, to be stored so, and "
-            "decoded for clients that do not accept that."
+            "decoded or coded anew for clients that do not accept that."
         ),
     )
     recompress_after: int = field(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from edge.coding import renditions
 from edge.coding.negotiate import CODED, Coding
-from edge.coding.policy import Stays, origin_coding
+from edge.coding.policy import Stays, is_coded, origin_coding
 from edge.explain.dictionary import named
 from edge.explain.question import plain
 from edge.wire.message import ResponseHead
@@ -78,7 +78,7 @@ async def _of_stored(case: Case, source: Held) -> _Told:
         return _as_it_is(entry, NO_COMPRESS, "the site has no compress")
     head = ResponseHead(entry.status, entry.headers)
     wished = renditions.wish(case.head, policy)
-    found = renditions.judgement(head, entry.length, wished, policy)
+    found = renditions.judgement(head, wished, policy)
     if isinstance(found, Stays):
         return _as_it_is(entry, found.value, why_words(found, head, wished, policy))
     if source.newest.uncodable:
@@ -88,11 +88,12 @@ async def _of_stored(case: Case, source: Held) -> _Told:
     found = Coding.DCZ if by else found
     key = renditions.key_of(entry.key, found, by)
     variant = renditions.fitting(await case.tools.store.look(key, case.now), entry)
-    if renditions.has_part_of(case.admitted.request, entry, variant, found):
+    if renditions.has_part_of(case.admitted.request, entry, variant):
         return _as_it_is(entry, Stays.PART.value, _WHY[Stays.PART])
     state = _state(variant)
     length = variant.entry.length if variant is not None else None
-    says = f"{_chosen(found, entry, policy, dictionary)}, {_made(state, length, entry.length)}"
+    of_bytes = None if is_coded(entry.headers) else entry.length  # no share of other octets
+    says = f"{_chosen(found, entry, policy, dictionary)}, {_made(state, length, of_bytes)}"
     says += _but_not_by(dictionary)
     return _Told(found.value, None, says, state, length, entry.length, dictionary)
 
@@ -115,12 +116,15 @@ def came_in(entry: Entry) -> str:
 
 
 def _chosen(coding: Coding, entry: Entry, policy: CompressPolicy, dictionary: Named | None) -> str:
-    """`br (of br, zstd, gzip)`, `dcz by dictionary …`, or `decoded from gzip`."""
+    """`br (of br, zstd, gzip)`, `dcz by dictionary …`, `decoded from gzip`, or that and one of
+    them: `decoded from gzip, coded br (of br, zstd, gzip)`."""
+    decoded = f"decoded from {came_in(entry)}"
     if coding is Coding.IDENTITY:
-        return f"decoded from {came_in(entry)}"
+        return decoded
+    chosen = f"{coding} (of {_names(policy)})"
     if coding is Coding.DCZ and dictionary is not None:
-        return f"dcz by {dictionary.says}"
-    return f"{coding} (of {_names(policy)})"
+        chosen = f"dcz by {dictionary.says}"
+    return f"{decoded}, coded {chosen}" if is_coded(entry.headers) else chosen
 
 
 def _names(policy: CompressPolicy) -> str:

@@ -9,8 +9,12 @@ outlives the client who set it off. What is no one's to share is coded for its o
 
 - *A broken source breaks off its variants.* Only a source that has come to its end makes a whole
   variant; until then who reads it reads something unfinished.
+- *What its origin coded* is decoded for who does not accept that, and what comes of it goes into
+  the encoder of the coding that they like best. Before a client is told anything, it is decoded
+  as far as needed to know that it is no bomb; who else asks for the same meanwhile waits for that.
 - *What does not shrink* is noted on its source, and goes as it is from then on. Who reads along
-  already is served to the end, and nothing is kept.
+  already is served to the end, and nothing is kept. Where nobody knew how long it would be, it is
+  kept all the same: see `coding.policy`.
 - *Parts.* A range is one of the stored variant where there is one, else of the source, if its
   client accepts that; If-Range says of which of them a client has a part.
 - *For nobody* a variant is made to its end only where its source is here whole. What is yet to
@@ -18,13 +22,13 @@ outlives the client who set it off. What is no one's to share is coded for its o
 - *What has earned it* is coded again, as well as can be, by a thread that takes what is left
   over (`earn`): what that makes comes in place of the first, with a tag of its own, if it is
   smaller. It is tried once.
-- *Bounded* by the coders: where too many are at work, the answer goes as it is.
+- *Bounded* by the coders: where too many are at work, the answer goes as it is, or decoded.
 """
 
 from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
@@ -39,7 +43,7 @@ from edge.coding.bodies import PIECE_BYTES, Decoded, Encoded
 from edge.coding.coders import AT_ONCE
 from edge.coding.merit import Merit
 from edge.coding.negotiate import CODED, Coding
-from edge.coding.policy import is_worth, may_recompress, origin_coding
+from edge.coding.policy import is_coded, is_sized, is_worth, origin_coding
 from edge.coding.representation import varied_headers
 from edge.errors import ExchangeError, Failure
 from edge.serving.dictionaries import DictionaryDesk
@@ -49,7 +53,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from edge.cache.body import Body
-    from edge.cache.entry import Entry
+    from edge.cache.entry import Entry, Key
     from edge.cache.held import Held
     from edge.coding.bodies import Recoded
     from edge.coding.dictionary import Dictionary
@@ -62,6 +66,14 @@ FOR_ONE_AT_ONCE: Final = AT_ONCE // 2  # the others are for what all can have, a
 STEPS_AT_ONCE: Final = 2  # each may take a third of a millisecond of the loop
 
 
+@dataclass(slots=True)
+class _Opening:
+    """A variant that is about to be begun; `failure` says why none can be, of what is stored."""
+
+    done: trio.Event = field(default_factory=trio.Event)
+    failure: ExchangeError | None = None
+
+
 class Encodings:
     """Makes variants of what is in the store of `tools`; none, where those have no coders."""
 
@@ -70,28 +82,43 @@ class Encodings:
         self._numbers = count()
         self._turns = trio.Semaphore(STEPS_AT_ONCE)
         self._for_one = trio.Semaphore(FOR_ONE_AT_ONCE)
+        self._openings: dict[bytes, _Opening] = {}  # as many as requests begin one
         self.dictionaries = DictionaryDesk(tools)
         self._merits: dict[tuple[int, float], Merit] = {}  # as many as sites have settings
 
     async def shown(self, visit: Visit, source: Held) -> renditions.Shown:
         """What `visit` is answered with of what is held; raises as `Store.open` does."""
-        policy, entry, store = visit.terms.compress, source.entry, self._tools.store
+        policy, entry = visit.terms.compress, source.entry
         if policy is None or entry.made_of:  # another worker has made it, and this is its copy
             return renditions.Shown(source, entry, entry)
-        plain = renditions.Shown(source, renditions.plain(entry, policy), entry)
         if policy.dictionaries:
             self.dictionaries.learn(visit, source)
         coding = renditions.coding_for(entry, renditions.wish(visit.head, policy), policy)
         dictionary = await self.dictionaries.meant_by(visit) if coding in CODED else None
         if dictionary is not None:
             coding = Coding.DCZ
-        if coding is None or source.newest.uncodable:
-            return plain
+        shown = None
+        if coding is not None and not source.newest.uncodable:
+            shown = await self._shown_in(coding, visit, source, policy, dictionary)
+            if shown is None and is_coded(entry.headers) and coding is not Coding.IDENTITY:
+                shown = await self._shown_in(Coding.IDENTITY, visit, source, policy)
+        return shown or renditions.Shown(source, renditions.plain(entry, policy), entry)
+
+    async def _shown_in(
+        self,
+        coding: Coding,
+        visit: Visit,
+        source: Held,
+        policy: CompressPolicy,
+        dictionary: Dictionary | None = None,
+    ) -> renditions.Shown | None:
+        """As `shown`, of the variant in `coding`; None where it is not to be had, or not meant."""
+        entry, store = source.entry, self._tools.store
         by = dictionary.digest if dictionary is not None else b""
         key, now = renditions.key_of(entry.key, coding, by), self._tools.now()
         variant = renditions.fitting(await store.find(key, now), entry)
-        if renditions.has_part_of(visit.request, entry, variant, coding):
-            return plain
+        if renditions.has_part_of(visit.request, entry, variant):
+            return None
         if variant is None and _has_no_content(visit.request, entry):
             return renditions.Shown(
                 None, renditions.told(renditions.entry_of(entry, coding), policy), entry
@@ -102,7 +129,7 @@ class Encodings:
                 body = await store.open(source)
             variant = await self._made(source, body, coding, policy, dictionary)
         if variant is None:
-            return plain
+            return None
         if dictionary is not None:
             self._tools.library.count_use()
         as_now = renditions.as_now(entry, variant.entry, coding)
@@ -122,24 +149,44 @@ class Encodings:
         be none now. Raises BAD_RESPONSE for what cannot be decoded: that is not kept."""
         entry, store = source.entry, self._tools.store
         by = dictionary.digest if dictionary is not None else b""
+        key = renditions.key_of(entry.key, coding, by)
         async with AsyncExitStack() as stack:
-            try:
+            stack.callback(body.close)
+            async with self._opening(key, source):
+                made = store.find_nowait(key, self._tools.now()) or NOTHING
+                variant = renditions.fitting(made, entry)
+                if variant is not None:  # somebody else was quicker
+                    return variant
                 recoded = await self._recoded(
                     stack, entry.headers, body, entry.length, coding, policy, dictionary
                 )
-            except ExchangeError as error:
-                if error.failure is Failure.BAD_RESPONSE:
-                    store.drop(source.newest)  # nobody could read it
-                raise
-            key = renditions.key_of(entry.key, coding, by)
-            made = store.find_nowait(key, self._tools.now()) or NOTHING
-            variant = renditions.fitting(made, entry)
-            if recoded is None or variant is not None:  # somebody else may have been quicker
-                return variant
-            held = store.begin(renditions.entry_of(entry, coding, self._new_mark(), by=by))
-            closing = stack.pop_all()
+                if recoded is None:
+                    return None
+                held = store.begin(renditions.entry_of(entry, coding, self._new_mark(), by=by))
+                closing = stack.pop_all()
             self._tools.background.start_soon(self._make, source, held, recoded, policy, closing)
             return held
+
+    @asynccontextmanager
+    async def _opening(self, key: Key, source: Held) -> AsyncIterator[None]:
+        """The turn to begin what is to be stored under `key`, made of what is held; raises what
+        somebody has learnt of that meanwhile."""
+        name = key.digest + renditions.mark(source.entry)
+        while (other := self._openings.get(name)) is not None:
+            await other.done.wait()
+            if other.failure is not None:
+                raise ExchangeError(other.failure.failure, other.failure.detail)
+        opening = self._openings[name] = _Opening()
+        try:
+            yield
+        except ExchangeError as error:
+            if error.failure is Failure.BAD_RESPONSE:
+                self._tools.store.drop(source.newest)  # nobody could read it
+                opening.failure = error
+            raise
+        finally:
+            del self._openings[name]
+            opening.done.set()
 
     async def _recoded(
         self,
@@ -151,22 +198,25 @@ class Encodings:
         policy: CompressPolicy,
         dictionary: Dictionary | None = None,
     ) -> Recoded | None:
-        """`body` in another coding, to be closed with `stack`; None where too many are at work."""
-        stack.callback(body.close)
-        coders = self._tools.coders
+        """`body`, of an answer with `headers`, in another coding: decoded first, if it came coded.
+        What that takes is closed with `stack`; None where too many are at work."""
+        coders, coder = self._tools.coders, None
         if coders is None:
             return None
+        came = origin_coding(headers) or Coding.IDENTITY
         if coding is not Coding.IDENTITY:
-            coder = coders.begin(coding, policy, length, dictionary)
-            if coder is not None:
-                stack.callback(coder.close)
-            return None if coder is None else Encoded(body, length, self._turns, coder)
-        came = origin_coding(headers)
-        assert came is not None  # it would not be decoded
+            plain_length = length if came is Coding.IDENTITY else None
+            coder = coders.begin(coding, policy, plain_length, dictionary)
+            if coder is None:
+                return None
+            stack.callback(coder.close)
+        if came is Coding.IDENTITY:
+            assert coder is not None  # or there would be nothing to do
+            return Encoded(body, length, self._turns, coder)
         decoder = await stack.enter_async_context(coders.decoding(came))
         decoded = Decoded(body, length, self._turns, decoder)
         await decoded.prove()
-        return decoded
+        return decoded if coder is None else Encoded(decoded, None, self._turns, coder)
 
     def _new_mark(self) -> bytes:
         now = self._tools.now()
@@ -190,7 +240,7 @@ class Encodings:
             whole = True
         except ExchangeError as known:
             error = known
-            if known.failure is Failure.BAD_RESPONSE and isinstance(recoded, Decoded):
+            if known.failure is Failure.BAD_RESPONSE and is_coded(source.entry.headers):
                 store.drop(source.newest)
         except Exception as unknown:  # around a flight: its end is told, not thrown
             self._tools.complain(Failure.INTERNAL.slug, f"a coding failed: {unknown!r}", None)
@@ -209,14 +259,15 @@ class Encodings:
         """All that comes into what is being filled; raises what ends it early."""
         fill = held.fill
         assert fill is not None
-        shrinks = not isinstance(recoded, Decoded)
+        has_to_shrink = is_sized(source.entry.headers)
         while data := await recoded.read(recoded.given, PIECE_BYTES):
             await fill.write(data)
-            if shrinks and recoded.taken >= PROBE_BYTES and not _is_worth(recoded, policy):
+            is_probed = has_to_shrink and recoded.taken >= PROBE_BYTES
+            if is_probed and not _is_worth(recoded, policy):
                 self._give_up(source, held)
             if fill.was_read and not fill.readers and _is_coming(source):
                 raise ExchangeError(Failure.CLIENT_LEFT, "no one reads it")
-        if shrinks and not _is_worth(recoded, policy):
+        if has_to_shrink and not _is_worth(recoded, policy):
             self._give_up(source, held)
 
     def _give_up(self, source: Held, held: Held) -> None:
@@ -230,11 +281,10 @@ class Encodings:
     def earn(self, source: Held, variant: Held, policy: CompressPolicy) -> None:
         """A request was answered with a whole `variant` of what is held: if many were, have that
         made anew, smaller."""
-        length = source.entry.length
-        if variant.uncodable or variant.fill is not None or length is None:
+        if variant.uncodable or variant.fill is not None:
             return
         coders = self._tools.coders
-        if coders is None or coders.is_full or not may_recompress(length, policy):
+        if coders is None or coders.is_full or not renditions.may_improve(source.entry, policy):
             return
         terms = policy.recompress_after, policy.recompress_within_s
         merit = self._merits.get(terms)
@@ -302,17 +352,13 @@ class Encodings:
         if policy is None:
             yield head, body
             return
-        length = body.length
-        if visit.head.method == b"HEAD":  # its own content has no bytes
-            told = head.headers.get(b"content-length")
-            length = None if told is None else int(told)  # digits: the engine has seen to it
         if head.status == 304:  # RFC 9110 §15.4.5: with the Vary that its 200 had
             held = renditions.held_by(visit.head, head)
             yield replace(held, headers=varied_headers(held.headers)), body
             return
-        coding = renditions.coding_of(head, length, renditions.wish(visit.head, policy), policy)
+        coding = renditions.coding_of(head, renditions.wish(visit.head, policy), policy)
         plain = head
-        if renditions.is_chosen(head, length, policy):
+        if renditions.is_chosen(head, policy):
             plain = replace(head, headers=varied_headers(head.headers))
         if coding is None:
             yield plain, body
@@ -320,8 +366,14 @@ class Encodings:
             yield replace(head, headers=renditions.fields_of(head.headers, coding)), body
         else:
             async with AsyncExitStack() as stack:
-                recoded = None
+                stack.callback(body.close)
+                length, recoded = body.length, None
                 if coding is Coding.IDENTITY or self._has_room_for_one(stack):
+                    recoded = await self._recoded(
+                        stack, head.headers, body, length, coding, policy
+                    )
+                if recoded is None and is_coded(head.headers):  # it cannot go as it is
+                    coding = Coding.IDENTITY
                     recoded = await self._recoded(
                         stack, head.headers, body, length, coding, policy
                     )

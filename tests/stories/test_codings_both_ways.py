@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gzip import compress
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,12 +25,14 @@ TAGS: Final = (b'"1-br.00000000"', b'"1-gzip.00000000", "7"', b'"1"')
 
 
 @st.composite
-def steps(draw: st.DrawFn) -> Any:
-    """Something that is stored, as a rule in a coding."""
+def steps(draw: st.DrawFn, came: str) -> Any:
+    """Something that is stored, as a rule in a coding; `came` is the origin's own, if any."""
     headers = {
         "Cache-Control": draw(st.sampled_from(FRESHNESS)),
         "Content-Type": draw(st.sampled_from(("text/html", "text/html", "image/png"))),
     }
+    if came:
+        headers["Content-Encoding"] = came
     for name, values in (
         ("ETag", ('"1"', '"1"', 'W/"1"')),
         ("Vary", ("Accept-Encoding", "Accept-Language")),
@@ -52,10 +55,10 @@ def questions(draw: st.DrawFn) -> Question:
 
 
 @st.composite
-def acts(draw: st.DrawFn) -> list[Act]:
+def acts(draw: st.DrawFn, came: str = "") -> list[Act]:
     """Something is stored; then there are requests, and what may change their answers."""
-    chosen: list[Act] = [draw(steps())]
-    other = st.one_of(PAUSES, PURGES, steps(), st.just(rename), pending())
+    chosen: list[Act] = [draw(steps(came))]
+    other = st.one_of(PAUSES, PURGES, steps(came), st.just(rename), pending())
     for _ in range(draw(st.integers(1, 4))):
         chosen += [draw(questions())] * draw(st.sampled_from((1, 2, 3)))
         chosen += [draw(other)] * draw(st.integers(0, 1))
@@ -67,7 +70,9 @@ def page(*fields: tuple[bytes, bytes]) -> Question:
 
 
 HTML: Final = {"Cache-Control": "max-age=60", "Content-Type": "text/html", "ETag": '"1"'}
+GZIPPED: Final = {**HTML, "Content-Encoding": "gzip"}
 BR: Final = (b"Accept-Encoding", b"br")
+BOTH: Final = (b"Accept-Encoding", b"gzip, br")
 
 
 @LAW
@@ -78,6 +83,15 @@ BR: Final = (b"Accept-Encoding", b"br")
 def test_the_lane_answers_alike(acts: list[Act]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(test_explain, "BODY", TEXT)
+        event(f"{test_both_ways.play([ON], acts)} answered at once")
+
+
+@LAW
+@given(acts=acts("gzip"))
+@example(acts=[fetching(GZIPPED), page(BR), page(BR), page(BR), page(BOTH), page(BOTH), page(BR)])
+def test_the_lane_answers_alike_where_the_origin_codes(acts: list[Act]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(test_explain, "BODY", compress(TEXT))
         event(f"{test_both_ways.play([ON], acts)} answered at once")
 
 
@@ -100,6 +114,26 @@ def test_another_worker_answers_alike(acts: list[Act]) -> None:
         patch.setattr(test_explain, "BODY", TEXT)
         copies, glances = test_by_hop.play([ON], acts)
         event(f"{copies} by copies, {glances} by glances")
+
+
+@LAW
+@given(acts=acts("gzip"))
+@example(acts=[fetching(GZIPPED), page(BR), page(BR), page(BR), page(BOTH), page(BOTH), page(BR)])
+def test_another_worker_answers_alike_where_the_origin_codes(acts: list[Act]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(test_explain, "BODY", compress(TEXT))
+        copies, glances = test_by_hop.play([ON], acts)
+        event(f"{copies} by copies, {glances} by glances")
+
+
+def test_what_is_made_of_the_origins_coding_answers_at_once_and_by_no_copies() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(test_explain, "BODY", compress(TEXT))
+        told: list[Act] = [fetching(GZIPPED), page(BR), *[page(BR)] * 5]
+        assert test_both_ways.play([ON], told) == 5
+        assert test_by_hop.play([ON], told)[0] == 0
+        told += [page(BOTH)] * 4
+        assert test_by_hop.play([ON], told)[0] > 0
 
 
 def test_copies_of_what_is_made_answer_at_once() -> None:

@@ -28,10 +28,15 @@ POLICY: Final = CompressPolicy()
 CODED: Final = (Coding.BR, Coding.ZSTD, Coding.GZIP)
 
 
-def encoded(body: Body, coding: Coding, expected: int | None = None) -> Encoded:
+def encoded(
+    body: Body,
+    coding: Coding,
+    expected: int | None = None,
+    turns: trio.Semaphore | None = None,
+) -> Encoded:
     coder = Coders(Inline(), Inline()).begin(coding, POLICY, expected)
     assert coder is not None
-    return Encoded(body, expected, trio.Semaphore(2), coder)
+    return Encoded(body, expected, turns or trio.Semaphore(2), coder)
 
 
 def decoded(data: bytes, expected: int | None = None) -> Decoded:
@@ -136,6 +141,55 @@ async def test_what_is_no_bomb_is_not_decoded_far_ahead() -> None:
     await body.prove()
     assert PROOF_BYTES <= body.given_ahead < 2 * PROOF_BYTES
     assert await all_of(body) == text
+
+
+@given(
+    data=st.lists(st.binary(min_size=1, max_size=50).map(lambda piece: piece * 20), max_size=9),
+    coding=st.sampled_from((Coding.BR, Coding.ZSTD)),
+    cut=st.integers(1, 400),
+    most=st.integers(1, 5000),
+)
+def test_one_may_stand_before_another(
+    data: list[bytes], coding: Coding, cut: int, most: int
+) -> None:
+    async def go() -> None:
+        coded = gzip.compress(b"".join(data))
+        fill = Fill(None, shared=True)
+        reader = fill.reader()
+        turns = trio.Semaphore(1)  # which is enough, as none is taken within another
+        source = Decoded(reader, len(coded), turns, Decoder(Coding.GZIP))
+        read = b""
+
+        async def take() -> None:
+            nonlocal read
+            await source.prove()
+            read = await all_of(encoded(source, coding, turns=turns), most)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take)
+            for start in range(0, len(coded), cut):
+                await fill.write(coded[start : start + cut])
+                await trio.testing.wait_all_tasks_blocked()
+            fill.finish()
+        assert plain(coding, read) == b"".join(data)
+        reader.close()
+
+    trio.run(go)
+
+
+@pytest.mark.parametrize("coding", [Coding.BR, Coding.ZSTD])
+async def test_what_is_at_hand_is_not_flushed_piece_by_piece(coding: Coding) -> None:
+    text = b"".join(b"%d," % number for number in range(400_000))
+    source = decoded(gzip.compress(text))
+    await source.prove()
+    found = await all_of(encoded(source, coding))
+    assert found == await all_of(encoded(MemoryBody(text), coding))
+
+
+async def test_what_is_decoded_wrongly_is_told_to_who_codes_it() -> None:
+    with pytest.raises(ExchangeError) as caught:
+        await all_of(encoded(decoded(gzip.compress(b"x" * 1000)[:-1]), Coding.BR))
+    assert caught.value.failure is Failure.BAD_RESPONSE
 
 
 async def test_a_slow_source_is_not_waited_for_to_prove_it() -> None:

@@ -66,13 +66,18 @@ def test_a_derived_key_has_the_same_owner_and_is_no_others(digest: bytes) -> Non
 def test_what_is_chosen_is_accepted(accepts: bytes | None) -> None:
     wished = renditions.wish(request(accepts), POLICY)
     chosen = renditions.coding_for(entry(), wished, POLICY)
-    if chosen is not None:
-        assert acceptance(accepts).accepts(chosen)
-    gzipped = entry(*HTML, (b"content-encoding", b"gzip"))
-    assert renditions.coding_for(gzipped, wished, POLICY) in (None, Coding.IDENTITY)
     told = acceptance(accepts)
-    is_decoded = told.weight(Coding.IDENTITY) > told.weight(Coding.GZIP)
-    assert (renditions.coding_for(gzipped, wished, POLICY) is Coding.IDENTITY) == is_decoded
+    if chosen is not None:
+        assert told.accepts(chosen)
+    gzipped = entry(*HTML, *GZIPPED)
+    recoded = renditions.coding_for(gzipped, wished, POLICY)
+    assert recoded is not Coding.GZIP
+    accepted = [coding for coding in (*CODED, Coding.IDENTITY) if told.accepts(coding)]
+    if Coding.GZIP in accepted and told.gzip >= told.identity:
+        assert recoded is None  # it costs nothing
+    elif accepted:
+        assert recoded is not None
+        assert told.weight(recoded) == max(map(told.weight, accepted))
 
 
 def test_a_hundred_values_come_to_four_codings() -> None:
@@ -87,14 +92,16 @@ def test_a_hundred_values_come_to_four_codings() -> None:
 def test_nothing_is_chosen_where_it_does_not_pay() -> None:
     wished = renditions.wish(request(b"br"), POLICY)
     assert renditions.coding_for(entry(), wished, POLICY) is Coding.BR
-    assert renditions.coding_for(entry(length=100), wished, POLICY) is None
+    short = entry(*HTML, (b"content-length", b"100"))
+    assert renditions.coding_for(short, wished, POLICY) is None
+    assert renditions.coding_for(entry(length=100), wished, POLICY) is Coding.BR  # nobody told
     assert renditions.coding_for(entry((b"content-type", b"image/png")), wished, POLICY) is None
     held = entry(*HTML, (b"cache-control", b"no-transform"))
     assert renditions.coding_for(held, wished, POLICY) is None
     untouched = renditions.wish(request(b"br", (b"cache-control", b"no-transform")), POLICY)
     assert renditions.coding_for(entry(), untouched, POLICY) is None
     part = ResponseHead(206, Headers((*HTML, (b"content-encoding", b"gzip"))))
-    assert renditions.coding_of(part, None, wished, POLICY) is None
+    assert renditions.coding_of(part, wished, POLICY) is None
 
 
 @pytest.mark.parametrize(
@@ -104,7 +111,17 @@ def test_nothing_is_chosen_where_it_does_not_pay() -> None:
         (None, b"x", 200, Stays.UNASKED),
         (None, b"br", 206, Stays.STATUS),
         (b"gzip", b"gzip", 200, Stays.ACCEPTED),
-        (b"gzip", b"br", 200, Coding.IDENTITY),
+        (b"gzip", b"gzip;q=0.1, br", 200, Stays.ACCEPTED),
+        (b"gzip", b"*", 200, Stays.ACCEPTED),
+        (b"gzip", b"br", 200, Coding.BR),
+        (b"gzip", b"gzip;q=0, *", 200, Coding.BR),
+        (b"gzip", b"zstd;q=0.5, gzip;q=0", 200, Coding.ZSTD),
+        (b"gzip", b"zstd, identity;q=0", 200, Coding.ZSTD),
+        (b"br", b"gzip", 200, Coding.GZIP),
+        (b"gzip", b"identity", 200, Coding.IDENTITY),
+        (b"gzip", b"identity, br;q=0.5", 200, Coding.IDENTITY),
+        (b"gzip", b"br", 500, Coding.IDENTITY),
+        (b"gzip", b"br, identity;q=0", 500, Stays.REFUSED),
         (b"gzip", b"identity;q=0", 200, Stays.REFUSED),
         (b"gzip", b"br", 206, Stays.STATUS),
         (b"dcz", b"br", 200, Stays.CODED),
@@ -116,19 +133,28 @@ def test_what_goes_as_it_came_has_a_reason(
 ) -> None:
     fields = HTML if came is None else (*HTML, (b"content-encoding", came))
     head, wished = ResponseHead(status, Headers(fields)), renditions.wish(request(accepts), POLICY)
-    assert renditions.judgement(head, 10_000, wished, POLICY) is found
+    assert renditions.judgement(head, wished, POLICY) is found
     coding = found if isinstance(found, Coding) else None
-    assert renditions.coding_of(head, 10_000, wished, POLICY) is coding
+    assert renditions.coding_of(head, wished, POLICY) is coding
+
+
+def test_what_does_not_pay_is_decoded_and_no_more() -> None:
+    wished = renditions.wish(request(b"br"), POLICY)
+    for fields in (
+        (*HTML, *GZIPPED, (b"content-length", b"100000000")),
+        (*GZIPPED, (b"content-type", b"image/png")),
+    ):
+        assert renditions.coding_for(entry(*fields), wished, POLICY) is Coding.IDENTITY
 
 
 def test_a_client_or_an_origin_may_forbid_it() -> None:
     untouched = renditions.wish(request(b"br", (b"cache-control", b"no-transform")), POLICY)
     plain, coded_ = (ResponseHead(200, Headers((*HTML, *more))) for more in ((), GZIPPED))
-    assert renditions.judgement(plain, 10_000, untouched, POLICY) is Stays.FORBIDDEN
-    assert renditions.judgement(coded_, 10_000, untouched, POLICY) is Stays.FORBIDDEN
+    assert renditions.judgement(plain, untouched, POLICY) is Stays.FORBIDDEN
+    assert renditions.judgement(coded_, untouched, POLICY) is Stays.FORBIDDEN
     signed = ResponseHead(200, Headers((*HTML, *GZIPPED, (b"signature", b"x"))))
     wished = renditions.wish(request(b"br"), POLICY)
-    assert renditions.judgement(signed, 10_000, wished, POLICY) is Stays.HELD
+    assert renditions.judgement(signed, wished, POLICY) is Stays.HELD
 
 
 @pytest.mark.parametrize("coding", [*CODED, Coding.IDENTITY])
@@ -180,6 +206,10 @@ def test_only_what_is_chosen_among_is_told_to_vary() -> None:
     )
     image = entry((b"content-type", b"image/png"))
     assert renditions.plain(image, POLICY) is image
+    held = entry(*HTML, *GZIPPED, (b"cache-control", b"no-transform"))
+    assert renditions.plain(held, POLICY) is held
+    part = Headers((*HTML, *GZIPPED, (b"content-range", b"bytes 0-9/10")))
+    assert renditions.is_chosen(ResponseHead(206, part), POLICY)  # as of what it is a part
 
 
 @given(VALUES)
@@ -237,10 +267,44 @@ def test_copies_are_looked_for_under_both_keys() -> None:
     made, asking = renditions.entry_of(entry(), Coding.BR, b"1", 5), request(b"br")
     assert renditions.may_stand_alone(made, asking, wished, POLICY)
     assert not renditions.may_stand_alone(entry(), asking, wished, POLICY)
-    assert renditions.may_stand_alone(entry(length=5), asking, wished, POLICY)
+    short = entry(*HTML, (b"content-length", b"5"))
+    assert renditions.may_stand_alone(short, asking, wished, POLICY)
     assert renditions.may_stand_alone(entry(), asking, None, None)
     parted = request(b"br", (b"range", b"bytes=0-1"))
     assert not renditions.may_stand_alone(made, parted, wished, POLICY)
+
+
+def test_no_copy_is_made_of_what_only_those_get_who_do_not_accept_what_came() -> None:
+    for came, coding, is_final in (
+        (HTML, Coding.BR, True),
+        ((*HTML, *GZIPPED), Coding.BR, False),
+        ((*HTML, *GZIPPED), Coding.IDENTITY, False),
+        ((*HTML, *GZIPPED), None, True),
+    ):
+        source = entry(*came)
+        made = source if coding is None else renditions.entry_of(source, coding, b"1", 500)
+        policy = replace(POLICY, recompress_after=0)
+        assert renditions.is_final(renditions.Shown(Held(made), made, source), policy) is is_final
+
+
+@pytest.mark.parametrize(
+    ("fields", "length", "may"),
+    [
+        (HTML, 10_000, True),
+        (HTML, 100, False),
+        (HTML, None, False),
+        (HTML, 5 << 20, False),
+        ((*HTML, *GZIPPED), 10_000, False),
+    ],
+)
+def test_what_came_in_no_coding_may_earn_better(
+    fields: tuple[tuple[bytes, bytes], ...], length: int | None, may: bool
+) -> None:
+    source = entry(*fields, length=length)
+    assert renditions.may_improve(source, POLICY) is may
+    made = renditions.entry_of(source, Coding.BR, b"1", 50)
+    is_final = renditions.is_final(renditions.Shown(Held(made), made, source), POLICY)
+    assert is_final is (not may and fields == HTML)
 
 
 def test_a_variant_tells_in_what_it_was_made() -> None:

@@ -168,15 +168,25 @@ async def test_what_did_not_shrink_is_told_so(autojump_clock: object) -> None:
         assert found["says"] == "identity: did not shrink"
 
 
-async def test_what_an_origin_coded_goes_so_or_decoded(autojump_clock: object) -> None:
+async def test_what_an_origin_coded_goes_so_or_decoded_or_coded_anew(
+    autojump_clock: object,
+) -> None:
     async with a_world([ON]) as (edge, origin, client):
         await store(edge, origin, client, compress(TEXT), Content_Encoding="gzip")
         found = await coding(edge, "gzip")
         assert (found["coding"], found["why"]) == ("gzip", "accepted")
         assert found["says"] == "gzip, as the origin coded it"
-        found = await coding(edge, "br")
-        assert found["says"].startswith("decoded from gzip, ")
+        found = await coding(edge, "identity")
+        assert found["says"] == f"decoded from gzip, stored, {len(TEXT)} bytes"
         assert found["coding"] == "identity"
+        found = await coding(edge, "br")
+        made = "made when it is first asked for"
+        assert found["says"] == f"decoded from gzip, coded br (of {NAMES}), {made}"
+        assert (found["coding"], found["state"]) == ("br", "unmade")
+        size = len((await client.get("/a", by("br"))).body)
+        await edge.settle()
+        found = await coding(edge, "br", Range="bytes=0-9")
+        assert (found["coding"], found["state"], found["bytes"]) == ("br", "stored", size)
         refusing = await coding(edge, "identity;q=0")
         assert refusing["says"] == (
             "gzip, as the origin coded it: the client accepts neither that nor identity"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from gzip import compress
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -13,10 +15,11 @@ from edge.cache.threads import Inline
 from edge.coding import renditions
 from edge.coding.coders import Coders
 from edge.coding.negotiate import Coding
+from edge.errors import ExchangeError, Failure
 from tests.stories.test_codings import FRESH, ON, TEXT, by, check
 from tests.stories.wire import TruncatedError
 from tests.stories.world import a_world, told
-from tests.unit.coding.test_renditions import entry, request
+from tests.unit.coding.test_renditions import GZIPPED, HTML, entry, request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -48,6 +51,54 @@ async def test_where_nobody_can_code_it_the_answer_goes_as_it_is(
             await edge.purge(all=True)
 
 
+async def test_where_nobody_can_code_it_what_its_origin_coded_is_decoded(
+    autojump_clock: object,
+) -> None:
+    async with world(Coders(Inline(), Inline(), 0)) as (edge, origin, client):
+        for control in ("max-age=60", "private"):
+            headers = {**FRESH, "Cache-Control": control, "Content-Encoding": "gzip"}
+            pending = client.send("GET", "/a", by("br"))
+            reply = await told(origin, pending, 200, headers, compress(TEXT))
+            assert (reply.body, reply.headers["etag"]) == (TEXT, 'W/"1"')
+            check(reply, None)
+            await edge.purge(all=True)
+
+
+async def test_whoever_waits_for_another_to_begin_goes_on_when_that_one_leaves(
+    autojump_clock: object,
+) -> None:
+    async with world(Coders(Inline(), Inline())) as (edge, origin, client):
+        headers = {**FRESH, "Content-Encoding": "gzip"}
+        await told(origin, client.send("GET", "/a", by("gzip")), 200, headers, compress(TEXT))
+        encodings, key = edge.exchange.encodings, _key_of(edge)
+        (source,) = (await edge.store.find(key, edge.now)).variants
+        entered: list[str] = []
+
+        async def enter(name: str, *, leaves: ExchangeError | None = None) -> None:
+            with suppress(ExchangeError):
+                async with encodings._opening(key, source):
+                    entered.append(name)
+                    await trio.sleep(1)
+                    if leaves is not None:
+                        raise leaves
+                    entered.append(f"{name} done")
+
+        busy = ExchangeError(Failure.OVERLOADED)
+        broken = ExchangeError(Failure.BAD_RESPONSE)
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(enter, "cancelled")
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+        for failing, after in ((busy, ["second", "second done"]), (broken, [])):
+            entered.clear()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(partial(enter, "first", leaves=failing))
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.start_soon(enter, "second")
+            assert entered == ["first", *after]
+
+
 @pytest.mark.parametrize(
     ("condition", "made", "has"),
     [
@@ -70,9 +121,10 @@ def test_a_part_is_the_sources_where_the_client_has_one_of_that(
     variant = Held(renditions.entry_of(source, Coding.BR, b"1", length)) if made != "no" else None
     fields = [(b"range", b"bytes=0-1")]
     fields += [(b"if-range", condition)] if condition is not None else []
-    assert renditions.has_part_of(request(b"br", *fields), source, variant, Coding.BR) is has
-    assert not renditions.has_part_of(request(b"br", *fields), source, variant, Coding.IDENTITY)
-    assert not renditions.has_part_of(request(b"br"), source, variant, Coding.BR)
+    assert renditions.has_part_of(request(b"br", *fields), source, variant) is has
+    assert not renditions.has_part_of(request(b"br"), source, variant)
+    gzipped = entry(*HTML, *GZIPPED)  # which this client does not accept
+    assert not renditions.has_part_of(request(b"br", *fields), gzipped, variant)
 
 
 class _Broken(Inline):
