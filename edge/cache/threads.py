@@ -140,16 +140,16 @@ class Threads:
             self._queue.put(meet)
         _wait(meeting)
 
-    async def close(self) -> None:
-        """Do what is queued, then end the threads; waits `CLOSE_S` at the most."""
+    async def close(self, patience_s: float = CLOSE_S) -> None:
+        """Do what is queued, then end the threads; waits `patience_s` for each at the most."""
         for _ in self._threads:
             self._queue.put(None)
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(self._join)
+            await trio.to_thread.run_sync(self._join, patience_s)
 
-    def _join(self) -> None:
+    def _join(self, patience_s: float) -> None:
         for thread in self._threads:
-            thread.join(CLOSE_S)
+            thread.join(patience_s)
 
     def _work(self) -> None:
         while (job := self._queue.get()) is not None:
@@ -217,6 +217,29 @@ class Inline:
         """Nothing is queued."""
         await trio.lowlevel.checkpoint()
         self._at_exit()
+
+
+async def run_while_wanted(workers: Workers, job: Callable[[], T]) -> T:
+    """What `job` returns or raises, done in one of `workers`.
+
+    Who is cancelled does not wait for it, as for `Workers.run`: a job that has begun goes on for
+    nothing. So it must touch nothing that others have when nobody waits for it any more.
+    """
+    done = trio.Event()
+    results: list[outcome.Maybe[T]] = []
+    is_wanted = True
+
+    def work() -> None:
+        if is_wanted:
+            results.append(outcome.capture(job))
+            workers.call_loop(done.set)
+
+    workers.post(work)
+    try:
+        await done.wait()
+    finally:
+        is_wanted = False
+    return results[0].unwrap()
 
 
 def _do(job: Callable[[], object]) -> None:

@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 import trio
 
+from edge.cache.threads import run_while_wanted
 from edge.coding.decoders import DEFAULT_BOUNDS, Bounds, Decoder
 from edge.coding.encoders import Encoder, encoder, is_by_isal
 from edge.coding.negotiate import Coding
@@ -278,12 +279,12 @@ class Coders:
         while offset < length:
             piece = await body.read(offset, SLICE_BYTES)
             offset += len(piece)
-            coded, took_s = await self._background.run(partial(_timed, made, piece))
+            coded, took_s = await run_while_wanted(self._background, partial(_timed, made, piece))
             out.append(coded)
             spent_s += took_s
             if not piece or spent_s > most_s:
                 return None
-        coded, _ = await self._background.run(partial(_timed, made, None))
+        coded, _ = await run_while_wanted(self._background, partial(_timed, made, None))
         return b"".join((*out, coded))
 
 

@@ -158,7 +158,7 @@ class Worker:
             with trio.move_on_after(CLEANUP_S, shield=True):
                 await self._disk.close()
                 await coding.close()
-                await recoding.close()
+                await recoding.close(0)  # what it is at may take seconds, and nobody waits for it
                 await self._library.close()
             self._error_log.close()
             self._collar.close()

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from edge.cache import threads
-from edge.cache.threads import Inline, Threads
+from edge.cache.threads import Inline, Threads, run_while_wanted
 
 
 @pytest.fixture(params=[Threads, Inline], ids=["threads", "inline"])
@@ -115,6 +115,38 @@ async def test_a_job_that_has_begun_is_waited_for_though_cancelled() -> None:
             release.set()
     assert ended == ["job", "waiter"]
     await workers.close()
+
+
+async def test_a_job_that_is_wanted_is_waited_for(kind: type[Threads | Inline]) -> None:
+    workers = kind(1, "test")
+    assert await run_while_wanted(workers, lambda: 1 + 1) == 2
+    with pytest.raises(OSError, match="no disk"):
+        await run_while_wanted(workers, partial(_fail, OSError("no disk")))
+    await workers.close()
+
+
+async def test_who_is_cancelled_does_not_wait_for_what_nobody_wants() -> None:
+    workers = Threads(1, "test")
+    started, release = threading.Event(), threading.Event()
+    done: list[str] = []
+
+    def slow() -> None:
+        started.set()
+        release.wait(10)
+        done.append("first")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_while_wanted, workers, slow)
+        await trio.to_thread.run_sync(started.wait)
+        nursery.start_soon(run_while_wanted, workers, partial(done.append, "second"))
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert done == []
+    await workers.close(0)  # does not wait for it either
+    assert done == []
+    release.set()
+    await workers.close()
+    assert done == ["first"]
 
 
 async def test_many_tasks_share_few_threads() -> None:
