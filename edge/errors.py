@@ -102,3 +102,17 @@ class ProtocolError(ExchangeError):
     A server engine raises it with a client's failure (400, 413, 414, 431, 505), a client engine
     with `BAD_RESPONSE`, `CLOSED_EARLY` or `BODY_TRUNCATED`.
     """
+
+    def anew(self) -> ProtocolError:
+        """The same, not raised yet. For who keeps one: what was raised holds the frames that it
+        went through, and with them whoever keeps it, until all objects are looked through."""
+        return ProtocolError(self.failure, self.detail, retry=self.retry)
+
+
+def let_go(error: BaseException) -> None:
+    """Let an error that goes no further, and its causes, let go of the frames that they went
+    through: those hold whoever keeps the error, until all objects are looked through."""
+    at: BaseException | None = error
+    while at is not None:
+        at.__traceback__ = None
+        at = at.__cause__ or at.__context__

@@ -36,8 +36,8 @@ class Between(trio.abc.Instrument):
                 await trio.sleep_forever()
         finally:
             trio.lowlevel.remove_instrument(self)
-        if self._error is not None:
-            raise self._error
+            if self._error is not None:  # also where it is cancelled in the same turn
+                raise self._error
 
     def act(self) -> None:
         """Do it now."""

@@ -45,7 +45,7 @@ from edge.coding.merit import Merit
 from edge.coding.negotiate import CODED, Coding
 from edge.coding.policy import is_coded, is_sized, is_worth, origin_coding
 from edge.coding.representation import varied_headers
-from edge.errors import ExchangeError, Failure
+from edge.errors import ExchangeError, Failure, let_go
 from edge.serving.dictionaries import DictionaryDesk
 from edge.serving.finding import look_at
 
@@ -246,6 +246,7 @@ class Encodings:
             self._tools.complain(Failure.INTERNAL.slug, f"a coding failed: {unknown!r}", None)
             error = ExchangeError(Failure.INTERNAL)
         finally:
+            let_go(error)
             if not whole:
                 store.abort(held, error)
         if whole:

@@ -29,7 +29,7 @@ from edge.cache.reasons import Reason
 from edge.cache.ruling import Forward, Freshen, Keep, Refetch, ServeStale
 from edge.cache.scope import MOST_BYTES, digests
 from edge.cache.validation import PRECONDITIONS, conditional
-from edge.errors import ExchangeError, Failure
+from edge.errors import ExchangeError, Failure, let_go
 from edge.serving.gathering import GatheredBody
 from edge.serving.trip import crowd_of
 from edge.wire.fields import format_date
@@ -113,6 +113,7 @@ class Errands:
             flight.upstream = trip.upstream.told
             if trip.upstream.refused:  # the client has its answer, and the operator has to know
                 self._complain(Failure.SHIELD_REFUSED.slug, trip.upstream.refused, None)
+            let_go(error)
             self._flights.land(flight, Failed(error))  # says nothing if it has landed already
 
     async def _fetch_twice(self, flight: AnyFlight, trip: Trip) -> None:
@@ -225,6 +226,7 @@ class Errands:
         except ExchangeError as known:
             error = known
         finally:
+            let_go(error)
             if not whole:
                 self._store.abort(held, error)
         if whole:
@@ -358,6 +360,7 @@ class Errands:
         except ExchangeError as known:
             error = known
         finally:
+            let_go(error)
             fill.fail(error)  # says nothing if it is whole
             fill.close()
 

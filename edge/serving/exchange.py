@@ -418,7 +418,10 @@ class Exchange:
             nursery.cancel_scope.cancel()
         flight.leave()
         if raised is not None:
-            raise raised
+            try:
+                raise raised
+            finally:
+                raised = None  # it holds its frames, and this one would hold it
         return answered
 
     async def _use_alone(

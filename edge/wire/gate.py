@@ -158,11 +158,11 @@ class Gate(ABC):
         `ProtocolError` for what is bad, or ended early.
         """
         if self._deferred is not None:
-            raise self._deferred
+            raise self._deferred.anew()
         try:
             return self._step() or self._at_end_of_input()
         except ProtocolError as fault:
-            self._deferred = fault
+            self._deferred = fault.anew()
             raise
 
     def leftover(self) -> bytes:
@@ -292,7 +292,7 @@ class Gate(ABC):
         except ProtocolError as fault:
             if not data:
                 raise
-            self._deferred = fault  # what was good before it goes first
+            self._deferred = fault.anew()  # what was good before it goes first
         if data:
             return (b"%x\r\n" % sum(map(len, data)), *data, b"\r\n")
         return self._pass_trailers() if self._at is _At.TRAILERS else ()

@@ -111,11 +111,11 @@ class H1Side(ABC):
 
     def _next(self) -> Message | None:
         if self._fault is not None:
-            raise self._fault
+            raise self._fault.anew()
         try:
             return self._read() if self._is_reading() else None
         except ProtocolError as fault:
-            self._fault = fault
+            self._fault = fault.anew()
             raise
 
     def _read(self) -> Message | None:

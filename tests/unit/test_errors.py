@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge.errors import ExchangeError, Failure, ProtocolError, Side
+from edge.errors import ExchangeError, Failure, ProtocolError, Side, let_go
 
 
 @pytest.mark.parametrize("failure", Failure)
@@ -31,3 +31,29 @@ def test_an_error_is_not_safe_to_repeat_unless_it_says_so() -> None:
 
 def test_a_parsers_error_is_an_exchanges_error() -> None:
     assert isinstance(ProtocolError(Failure.BAD_MESSAGE), ExchangeError)
+
+
+def test_a_parsers_error_anew_says_the_same_and_has_not_been_raised() -> None:
+    with pytest.raises(ProtocolError) as raised:
+        raise ProtocolError(Failure.BAD_RESPONSE, "why", retry=True)
+    anew = raised.value.anew()
+    assert (anew.failure, anew.detail, anew.retry) == (Failure.BAD_RESPONSE, "why", True)
+    assert (anew.__traceback__, anew.__context__) == (None, None)
+
+
+def test_an_error_that_goes_no_further_lets_go_of_its_frames_and_its_causes_too() -> None:
+    with pytest.raises(ExchangeError) as raised:
+        try:
+            try:
+                raise OSError("first")
+            except OSError:
+                raise ValueError("second")  # noqa: B904
+        except ValueError as error:
+            raise ExchangeError(Failure.INTERNAL) from error
+    third = raised.value
+    second = third.__cause__
+    assert second is not None
+    first = second.__context__
+    let_go(third)
+    assert first is not None
+    assert [each.__traceback__ for each in (third, second, first)] == [None] * 3

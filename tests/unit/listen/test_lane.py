@@ -37,9 +37,12 @@ from tests.unit.listen.parking import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from trio.testing import MockClock
+
+    from edge.upstream.transport import Part
 
 
 async def test_a_request_that_needs_no_waiting_is_answered_where_it_is_parked() -> None:
@@ -349,16 +352,27 @@ async def test_where_there_are_no_more_watches_a_connection_has_a_task() -> None
         assert node.driven == [b""]
 
 
-async def test_who_was_here_before_does_not_wait_behind_a_crowd_of_newcomers(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(lanes, "NEWCOMERS_S", 0.0)  # one in a round
+def take(node: Node, seconds: float) -> None:
+    """Let each answer take so long, or a little longer."""
+    at_once = node.answer
+
+    def answer(data: bytes, peer: bytes) -> tuple[Sequence[Part], bytes, lanes.After] | None:
+        began = perf_counter()
+        while perf_counter() - began <= seconds:
+            pass
+        return at_once(data, peer)
+
+    node.answer = answer  # type: ignore[method-assign]
+
+
+async def test_who_was_here_before_does_not_wait_behind_a_crowd_of_newcomers() -> None:
     async with a_node() as node, node.connect() as client:
         for _ in range(2):
             await client.send_all(QUICK)
             assert await received(client, len(AT_ONCE)) == AT_ONCE
-        crowd = [node.connect() for _ in range(3 * lanes.BATCH)]
+        crowd = [node.connect() for _ in range(lanes.BATCH)]
         node.told.clear()
+        take(node, lanes.NEWCOMERS_S)  # one in a round
         for other in crowd:
             os.write(other.socket.fileno(), SLOW)  # all in one step
         os.write(client.socket.fileno(), QUICK)
@@ -383,6 +397,21 @@ async def test_one_who_has_much_to_ask_does_not_keep_others_waiting() -> None:
             turns += 1
         assert turns < 10
         assert len(node.told) == len(clients)
+        for client in clients:
+            await client.aclose()
+
+
+async def test_a_round_that_has_taken_its_time_is_over() -> None:
+    async with a_node() as node:
+        clients = [node.connect(QUICK) for _ in range(8)]
+        await wait_all_tasks_blocked()
+        node.told.clear()
+        take(node, lanes.ROUND_S)
+        for client in clients:
+            os.write(client.socket.fileno(), QUICK)
+        for number in range(1, len(clients) + 1):
+            node.lane._go_round()
+            assert len(node.told) == number
         for client in clients:
             await client.aclose()
 

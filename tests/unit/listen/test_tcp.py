@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import socket
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from edge.listen import tcp
 from edge.listen.connection import Connection, ConnectionPolicy
 from edge.listen.tcp import (
     IDLE_GRACE_S,
@@ -135,6 +137,31 @@ async def test_a_burst_of_newcomers_does_not_go_over_the_bound() -> None:
             nursery.cancel_scope.cancel()
     assert most < 20  # some have been told to give way, and have not gone yet
     assert connections.statistics().shed == 30
+
+
+@pytest.mark.parametrize(("seconds", "turns"), [(0.0, (3, 4, 5)), (math.inf, (1,))])
+async def test_newcomers_are_accepted_for_a_while_and_then_others_have_their_turn(
+    seconds: float, turns: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tcp, "ACCEPT_S", seconds)
+    listener = bind("127.0.0.1", 0)
+    turn, taken = 0, list[int]()
+
+    def take_in(transport: SocketTransport) -> None:
+        taken.append(turn)
+        transport.close()
+
+    with ExitStack() as undo:
+        undo.callback(listener.close)
+        for _ in range(5):
+            undo.callback(socket.create_connection(listener.getsockname()).close)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(accept, listener, Connections(10), take_in, print)
+            while len(taken) < 5:
+                await trio.lowlevel.checkpoint()
+                turn += 1
+            nursery.cancel_scope.cancel()
+    assert len(set(taken)) in turns  # in a turn, Trio has tasks in either order
 
 
 def kept(transport: SocketTransport) -> Connection:

@@ -201,6 +201,7 @@ async def test_what_goes_wrong_is_told_by_the_flight(raised: Exception, failure:
     outcome = await Desk().fetched(raised)
     assert isinstance(outcome, Failed)
     assert outcome.error.failure is failure
+    assert outcome.error.__traceback__ is None  # or it would hold its flight, and that it
 
 
 async def test_an_answer_for_one_is_its_leaders_and_the_key_is_remembered() -> None:

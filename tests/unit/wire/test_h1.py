@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -158,6 +160,35 @@ def test_a_fault_stays_a_fault() -> None:
     for data in (b"\x00", GET):
         with pytest.raises(ProtocolError):
             messages(engine, data)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"G\0T / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nno field\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\nzz\r\n",
+    ],
+)
+def test_a_fault_leaves_nothing_that_only_the_collector_would_free(raw: bytes) -> None:
+    """Who errs on many connections would fill the memory until it comes, and it comes seldom."""
+
+    def fail() -> None:
+        engine = ServerEngine(Limits())
+        for _ in range(2):
+            with suppress(ProtocolError):
+                messages(engine, raw)
+                raise AssertionError("it is bad")
+
+    fail()
+    gc.collect()
+    gc.disable()
+    try:
+        fail()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_an_iterator_of_messages_may_be_left_at_any_point() -> None:
