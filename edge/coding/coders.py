@@ -31,7 +31,7 @@ import os
 import sys
 import threading
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, assert_never
@@ -45,7 +45,7 @@ from edge.coding.negotiate import Coding
 from edge.errors import ExchangeError, Failure
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
     from types import TracebackType
 
     from edge.cache.body import Body
@@ -189,6 +189,8 @@ class Coders:
             for coding, share in DECODERS.items()
         }
         self._turn = trio.Semaphore(1)
+        self._is_stopped = False
+        self._unhurried: set[trio.CancelScope] = set()
         self.encoding = 0
         """How many bodies are being coded at first effort."""
         self._begun = self._refused = 0
@@ -226,24 +228,40 @@ class Coders:
         """All of a whole `body` coded at the policy's high level, when its turn comes.
 
         None where it is given up: too many wait, or it is larger than the policy allows, or takes
-        longer. Raises what reading raises. The caller closes the body.
+        longer, or there are to be no more. Raises what reading raises. The caller closes the body.
         """
-        length = body.length
+        length, coded = body.length, None
         if length is None or length > policy.recompress_most_bytes or self.is_full:
             self._given_up += 1
             return None
         self._recompressing += 1
-        try:
+        with self._while_wanted():
             async with self._turn:
                 made = encoder(coding, policy.high.of(coding), length)
                 coded = await self._coded_slowly(made, body, length, policy.recompress_most_s)
-        finally:
-            self._recompressing -= 1
         if coded is None:
             self._given_up += 1
         else:
             self._recompressed += 1
         return coded
+
+    def stop_recompressing(self) -> None:
+        """Give up all bodies that are being coded again, and those to come."""
+        self._is_stopped = True
+        for scope in self._unhurried:
+            scope.cancel()
+
+    @contextmanager
+    def _while_wanted(self) -> Iterator[None]:
+        with trio.CancelScope() as scope:
+            self._unhurried.add(scope)
+            if self._is_stopped:
+                scope.cancel()
+            try:
+                yield
+            finally:
+                self._unhurried.discard(scope)
+                self._recompressing -= 1
 
     @asynccontextmanager
     async def decoding(

@@ -248,5 +248,5 @@ async def _after_failure(
     if error.errno not in OUT_OF_DESCRIPTORS:
         raise error
     shed = connections.shed_one()
-    say(f"accept: {error.strerror}; {'closed one that was at no request' if shed else 'waiting'}")
+    say(f"{error.strerror}; {'closed one that was at no request' if shed else 'waiting'}")
     await trio.sleep(SHED_PAUSE_S if shed else PAUSE_S)

@@ -14,7 +14,6 @@ ask for, its successor answers.
 
 from __future__ import annotations
 
-import gc
 import random
 import secrets
 import signal
@@ -54,6 +53,7 @@ from edge.observe.accesslog import AccessLog
 from edge.observe.errorlog import ErrorLog
 from edge.observe.record import Measurements, Outcome, Record, text
 from edge.observe.scrape import publishing
+from edge.process.garbage import collect_in_pieces
 from edge.process.leash import Collar, Dismiss, Drain, Ready, Release, Released, Settings, Taken
 from edge.purging.execution import Purging
 from edge.purging.recorder import RemoteRecorder
@@ -81,10 +81,6 @@ if TYPE_CHECKING:
 
 LAST_CALLS_S: Final = 2.0  # for who asks about this worker just when it is replaced
 CLEANUP_S: Final = 5.0  # for the store to be written out at the end
-# Requests leave nothing that only the collector would free (of 10,000 misses, coded and not, no
-# object), and everything waits for it: 1 ms for 1,000 objects. So the youngest are looked through
-# in small numbers, all of them after ten million that have stayed.
-COLLECTIONS: Final = (1_000, 3, 3_000)
 MOST_HOPS: Final = 1_000_000  # each carries a request of one client, and those are bounded
 DIALS: Final = 8  # newcomers want the descriptors that are given up, too
 CODING_THREADS: Final = 2  # what they wait for is a core
@@ -93,7 +89,7 @@ DESK_CALLERS: Final = 4_096  # the keeper's, on behalf of its own callers
 
 def serve(place: Place) -> None:
     """Be the worker of a place, to its end; raises OSError, ValueError."""
-    gc.set_threshold(*COLLECTIONS)
+    collect_in_pieces()
     trio.run(Worker(place).run)
 
 
@@ -182,6 +178,7 @@ class Worker:
                     self._hops.drain()
                     self._hop_scope.cancel()
                     hops.cancel_scope.deadline = deadline
+                self._coders.stop_recompressing()
                 background.cancel_scope.deadline = deadline
             plumbing.cancel_scope.cancel()
 

@@ -321,6 +321,26 @@ async def test_a_cancelled_recompression_lets_the_next_one_in() -> None:
     assert made.statistics().recompressing == 0
 
 
+async def test_when_there_are_to_be_no_more_those_that_wait_and_those_to_come_are_given_up() -> (
+    None
+):
+    made = Coders(Inline(), Held())
+    found: list[bytes | None] = []
+
+    async def recompress() -> None:
+        found.append(await made.recompress(Coding.GZIP, POLICY, MemoryBody(TEXT[:100])))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(recompress)
+        await trio.testing.wait_all_tasks_blocked()
+        made.stop_recompressing()
+    await recompress()
+    assert found == [None] * 4
+    told = made.statistics()
+    assert (told.recompressing, told.recompressed, told.given_up) == (0, 0, 4)
+
+
 async def test_what_reading_raises_is_raised() -> None:
     class Broken(MemoryBody):
         async def read(self, offset: int, most: int) -> bytes | memoryview:
