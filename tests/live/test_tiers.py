@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import brotli
 import pytest
 
+from edge.coding.decoders import Decoder
+from edge.coding.negotiate import Coding
 from tests.live import tiers
 from tests.live.harness import Answer, Client, Reply, ScriptedOrigin, eventually
 from tests.live.hostile_harness import ROOT
@@ -338,7 +340,7 @@ def test_what_the_edge_lets_in_the_shield_lets_in_with_what_the_edge_adds(tmp_pa
             assert tiers_of(answer)[0].startswith("shield1; fwd=uri-miss")
 
 
-def test_a_shield_compresses_for_its_edges_and_they_decode(tmp_path: Path) -> None:
+def test_a_shield_compresses_for_its_edges_and_they_decode_and_code_anew(tmp_path: Path) -> None:
     coded, both = "compress = { ask = 'coded', recompress_after = 0 }", "compress = {}"
     text = b"".join(b"<p>The words of this line, number %d</p>\n" % n for n in range(500))
     with a_world(tmp_path, site=coded, shield_site=both) as world:
@@ -351,10 +353,20 @@ def test_a_shield_compresses_for_its_edges_and_they_decode(tmp_path: Path) -> No
         assert tag is not None
         assert tag.startswith('"one-br.')  # the shield's: the edge has not coded anything
         assert eventually(lambda: tiers_of(world.ask("/page/"))[-1] == "edge1; hit")
-        for accepted in ("identity", "zstd"):
-            plain = world.ask("/page/", f"accept-encoding: {accepted}")
-            assert (plain.field("content-encoding"), plain.body) == (None, text)
-        for accepted, named in (("br", tag), ("identity", plain.field("etag"))):
+        plain = world.ask("/page/", "accept-encoding: identity")
+        assert (plain.field("content-encoding"), plain.body) == (None, text)
+        anew = world.ask("/page/", "accept-encoding: zstd")
+        assert (anew.field("content-encoding"), undone(Coding.ZSTD, anew.body)) == ("zstd", text)
+        tags = [("br", tag), ("identity", plain.field("etag")), ("zstd", anew.field("etag"))]
+        assert len({named for _, named in tags}) == 3
+        for accepted, named in tags:
             asked = f"accept-encoding: {accepted}", f"if-none-match: {named}"
             assert world.ask("/page/", *asked).status == 304
         assert len(world.origin.requests("page")) == 1
+
+
+def undone(coding: Coding, body: bytes) -> bytes:
+    decoder = Decoder(coding)
+    plain = b"".join(decoder.pieces(body))
+    decoder.finish()
+    return plain
