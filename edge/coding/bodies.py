@@ -31,12 +31,16 @@ if TYPE_CHECKING:
     from edge.coding.decoders import Decoder
 
 PIECE_BYTES: Final = 64 * 1024  # of a source at a time
+FIRST_BYTES: Final = 8 * 1024  # to be coded: less than a millisecond, and a page begins to show
 PROOF_BYTES: Final = 1 << 20  # decoded ahead: a bomb has blown up by then, or looks like one
 
 
 class Recoded(ABC):
     """What `body`, of `expected` bytes (None: not known), is in another coding. Whoever made
     it closes it, and what it is made by."""
+
+    first_bytes = PIECE_BYTES
+    """How much of the source is taken at first."""
 
     def __init__(self, body: Body, expected: int | None, turns: trio.Semaphore) -> None:
         self._body = body
@@ -99,13 +103,14 @@ class Recoded(ABC):
         async with self._turns:
             if await self._made_at_hand():
                 return True
-            data = self._body.read_nowait(self.taken, PIECE_BYTES)
+            most = PIECE_BYTES if self.taken else self.first_bytes
+            data = self._body.read_nowait(self.taken, most)
             if data is None and await self._flushed():
                 return True
         if data is None:
             if not waits:
                 return False
-            data = await self._body.read(self.taken, PIECE_BYTES)
+            data = await self._body.read(self.taken, most)
         self.taken += len(data)
         async with self._turns:
             await self._go_on(data)
@@ -138,7 +143,10 @@ class Recoded(ABC):
 
 
 class Encoded(Recoded):
-    """A body as `coder` codes it."""
+    """A body as `coder` codes it. What comes of the first piece is given out at once: coders
+    keep back as much as 256 KiB, and would have a client wait for all of it to be coded."""
+
+    first_bytes = FIRST_BYTES
 
     def __init__(
         self, body: Body, expected: int | None, turns: trio.Semaphore, coder: Coder
@@ -156,8 +164,9 @@ class Encoded(Recoded):
         return bool(data)
 
     async def _take(self, data: bytes | memoryview) -> None:
-        self._is_flushed = False
-        self._add(await self._coder.encode(data, flush=False))
+        is_first = self.taken == len(data)
+        self._is_flushed = is_first and (self._expected is None or self._expected > self.taken)
+        self._add(await self._coder.encode(data, flush=self._is_flushed))
 
     async def _finish(self) -> None:
         self._add(await self._coder.finish())

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from edge.cache.body import MemoryBody
 from edge.cache.fill import Fill
 from edge.cache.threads import Inline
-from edge.coding.bodies import PROOF_BYTES, Decoded, Encoded
+from edge.coding.bodies import FIRST_BYTES, PROOF_BYTES, Decoded, Encoded
 from edge.coding.coders import Coders
 from edge.coding.decoders import Decoder
 from edge.coding.negotiate import Coding
@@ -56,6 +56,19 @@ def plain(coding: Coding, data: bytes) -> bytes:
     found = b"".join(decoder.pieces(data))
     decoder.finish()
     return found
+
+
+@pytest.mark.parametrize("coding", CODED)
+async def test_a_large_body_begins_to_show_before_much_of_it_is_coded(coding: Coding) -> None:
+    text = b"".join(b"<p>line %d</p>\n" % number for number in range(30_000))
+    body = encoded(MemoryBody(text), coding, len(text))
+    begun = bytes(await body.read(0, 100_000))
+    assert body.taken == FIRST_BYTES
+    assert b"".join(Decoder(coding).pieces(begun)) == text[:FIRST_BYTES]
+    rest = b""
+    while data := await body.read(len(begun) + len(rest), 100_000):
+        rest += data
+    assert plain(coding, begun + rest) == text
 
 
 @given(
