@@ -138,10 +138,11 @@ async def test_who_is_owed_something_at_the_end_gets_it_or_is_broken_off(
             node.connections.drain()
             node.lane.stop()
             assert await received(client, 5 + len(BODY)) == b"head" + BODY
+            await client.aclose()
         else:
             nursery.cancel_scope.cancel()
-        await client.aclose()
     assert node.told == [(FILE, None if politely else "draining")]
+    await client.aclose()
     assert (node.source.users, node.connections.statistics().open) == (0, 0)
 
 
